@@ -1,0 +1,34 @@
+# Two promises: `make demo` and `make test` work from a clean clone. The rest is for developers.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= out/demo
+
+.PHONY: setup demo test lint format bench clean
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	touch $@
+
+setup: .venv/.ready  ## create .venv with fenland, the lab and the tools
+
+demo: setup  ## train SGD, SAM and SSAM on real data and write a report
+	$(BIN)/fenland compare --data digits --optimizers sgd sam ssam --out $(OUT)
+
+lint: setup  ## ruff (lint and format) and mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint  ## lint, types and every test
+	$(BIN)/python -m pytest -n 2
+
+bench: setup  ## time the step against the floor, the plain base and the textbook code
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf .venv out
