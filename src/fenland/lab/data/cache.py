@@ -1,0 +1,78 @@
+"""The cache of decoded data sets: one ``.npz`` per set, checked on reading, rebuilt where broken."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fenland.lab.data.images import Images
+
+log = logging.getLogger(__name__)
+
+# Part of every cache name: raise it when the decoding changes.
+FORMAT = 1
+
+
+def directory() -> Path:
+    """``$FENLAND_CACHE``, else ``~/.cache/fenland``."""
+    chosen = os.environ.get("FENLAND_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fenland"
+
+
+def cached(key: str, name: str, build: Callable[[], Images]) -> Images:
+    """Read the decoded set ``key``, or build and keep it.
+
+    A cache that cannot be read is rebuilt (zip checks every byte by CRC), one that cannot be written is done without.
+    """
+    path = directory() / f"images-v{FORMAT}-{key}.npz"
+    found = _read(path, name)
+    if found is not None:
+        return found
+    built = build()
+    try:
+        _write(path, built)
+    except OSError as error:
+        log.warning("not cached, the next run decodes again: %s", error)
+    return built
+
+
+def _read(path: Path, name: str) -> Images | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return Images(
+                name,
+                stored["train"],
+                stored["train_labels"],
+                stored["test"],
+                stored["test_labels"],
+                tuple(str(label) for label in stored["classes"]),
+            )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("rebuilding the broken cache %s (%s)", path, error)
+        return None
+
+
+def _write(path: Path, images: Images) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when complete: a reader never sees half a file, and of two writers the last one wins with the same bytes.
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                train=images.train,
+                train_labels=images.train_labels,
+                test=images.test,
+                test_labels=images.test_labels,
+                classes=np.array(images.classes, dtype=np.str_),
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""What a run records: means over an epoch's steps, kept on the device until the epoch ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Names in the step's record (``opt.last``) that the lab averages; skipped becomes the share of skipped steps.
+FROM_RECORD = ("gamma", "sharpness", "grad_norm", "ascent_grad_norm", "cosine", "radius", "skipped")
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of ``metrics.parquet``; NaN where a quantity is not defined (an optimizer without ascent has no gamma).
+
+    Args:
+        epoch: from 1.
+        lr: learning rate in this epoch.
+        train_loss: mean over the steps, each at its own weights and in training mode.
+        train_eval_loss: at the end of the epoch, in evaluation mode, on ``train_examples`` examples.
+        train_accuracy: share of right answers, as ``train_eval_loss``.
+        train_examples: size of the fixed choice of train examples for it; the last epoch takes all.
+        test_loss: at the end of the epoch on the whole test set.
+        test_accuracy: share of right answers on it.
+        gamma: mean factor on the gradient of the ascent point (1 for plain SAM), no unit.
+        sharpness: mean loss at w + e minus loss at w.
+        grad_norm: mean norm of the gradient at w.
+        ascent_grad_norm: mean norm of the gradient at w + e.
+        cosine: mean cosine of the two gradients.
+        radius: mean norm of e, in the norm of the weights.
+        skipped: share of steps skipped for a non-finite gradient.
+        gradient_evaluations: forward-backward passes since the start.
+        images_per_second: train examples per second in this epoch.
+        seconds: training time since the start; evaluation is not in it.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_eval_loss: float
+    train_accuracy: float
+    train_examples: int
+    test_loss: float
+    test_accuracy: float
+    gamma: float
+    sharpness: float
+    grad_norm: float
+    ascent_grad_norm: float
+    cosine: float
+    radius: float
+    skipped: float
+    gradient_evaluations: int
+    images_per_second: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+class StepMeans:
+    """Collects one row of scalars per step without waiting for the device.
+
+    Args:
+        device: where the steps' scalars live.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._undefined = torch.full((), math.nan, device=device)
+        self._rows: list[Tensor] = []
+
+    def add(self, loss: Tensor, record: object) -> None:
+        """Take a step's loss and what its record defines; ``stack`` copies, so reused buffers are no danger."""
+        row = [loss.detach(), *(self._scalar(getattr(record, name, None)) for name in FROM_RECORD)]
+        self._rows.append(torch.stack([value.reshape(()).to(torch.float64) for value in row]))
+
+    def _scalar(self, value: Tensor | float | None) -> Tensor:
+        if value is None:
+            return self._undefined
+        # A rule may report a plain number (a constant gamma): that is no reason to wait either.
+        return value.detach() if isinstance(value, Tensor) else torch.full_like(self._undefined, value)
+
+    def means(self) -> dict[str, float]:
+        """``train_loss`` and the names of the record; the one place that reads the device."""
+        table = torch.stack(self._rows)
+        loss = table[:, 0].mean()
+        rest = table[:, 1:].nanmean(0)
+        return dict(zip(("train_loss", *FROM_RECORD), torch.cat([loss[None], rest]).tolist(), strict=True))
