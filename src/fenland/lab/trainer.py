@@ -47,7 +47,7 @@ class RunResult:
     def summary(self) -> dict[str, Any]:
         """The last epoch's numbers and the two generalisation gaps, as ``result.json`` holds them.
 
-        ``generalization_gap`` is test loss minus train loss, ``accuracy_gap`` train accuracy minus test accuracy; both
+        ``loss_gap`` is test loss minus train loss, ``accuracy_gap`` train accuracy minus test accuracy; both
         are taken in evaluation mode on the whole sets, at the last weights (never at the best epoch on the test set).
         """
         last = self.records[-1]
@@ -58,7 +58,7 @@ class RunResult:
             "train_accuracy": last.train_accuracy,
             "test_loss": last.test_loss,
             "test_accuracy": last.test_accuracy,
-            "generalization_gap": last.test_loss - last.train_eval_loss,
+            "loss_gap": last.test_loss - last.train_eval_loss,
             "accuracy_gap": last.train_accuracy - last.test_accuracy,
             "seconds": last.seconds,
             "gradient_evaluations": last.gradient_evaluations,
@@ -90,7 +90,7 @@ class _Run:
         self.fabric = lightning.fabric.Fabric(
             accelerator=config.device,
             devices=1,
-            precision=config.precision,
+            precision=config.precision,  # type: ignore[arg-type]
         )
         images = data.load(config)
         dtype = torch.float64 if config.precision == "64-true" else torch.float32
@@ -124,7 +124,7 @@ class _Run:
             model = copy.deepcopy(self.model.module)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
             images, labels = next(self.batches.epoch(0))
-            cross_entropy(model(images), labels).backward()
+            cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
 
@@ -168,7 +168,7 @@ class _Run:
             self.evaluations += 1
             self.optimizer.zero_grad()
             loss = cross_entropy(self.model(images), labels)
-            self.fabric.backward(loss)  # type: ignore[no-untyped-call]
+            self.fabric.backward(loss)
             return loss
 
         return closure

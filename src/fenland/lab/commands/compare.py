@@ -1,0 +1,140 @@
+"""``fenland compare``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from fenland.lab.commands import output
+from fenland.lab.errors import BadInput
+
+if TYPE_CHECKING:
+    from fenland.lab.compare import Comparison
+    from fenland.lab.planning import Request
+
+_Word = Annotated[str, arg(metavar="NAME")]
+_Words = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
+_Radii = Annotated[tuple[str, ...], arg(metavar="R|NAME=R ...")]
+_Number = Annotated[str, arg(metavar="NUMBER")]
+_Folder = Annotated[str, arg(metavar="DIR")]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train several optimizers with several seeds and compare them.
+
+    Prints a table and writes OUT/report.html. Runs that are stored under OUT are not repeated: stop it and start it
+    again as you like. 'auto' takes the data set's default.
+
+    Example: fenland compare --data digits --optimizers sgd sam ssam --out out/demo
+
+    Exit codes: 0 all runs are stored, 1 some failed, 2 wrong arguments, 130 interrupted.
+    """
+
+    data: _Word = "digits"
+    """digits, mnist, cifar10, cifar100, a hub name owner/name, or local (with --data-dir)."""
+    data_dir: _Folder = ""
+    """Local parquet files in the hub's schema, instead of a download."""
+    model: _Word = "auto"
+    """mlp, lenet, resnet20, resnet56; resnet20-identity and resnet56-identity have the paper's shortcut."""
+    optimizers: _Words = ("sgd", "sam", "ssam")
+    """sgd, sam, usam, ssam."""
+    rho: _Radii = ()
+    """Radius of the ascent: one for all, or one each as in: sam=0.05 usam=0.2. Default 0.05."""
+    lr: _Number = "auto"
+    """Learning rate of the base SGD."""
+    momentum: _Number = "0.9"
+    """Its momentum."""
+    weight_decay: _Number = "5e-4"
+    """Its weight decay."""
+    batch_size: _Number = "auto"
+    """Examples per step."""
+    epochs: _Number = "auto"
+    """Passes over the train set."""
+    schedule: _Word = "cosine"
+    """constant, cosine, or step (20 %, 4 %, 0.8 % of the learning rate at 30, 60, 80 % of the epochs)."""
+    seeds: _Number = "5"
+    """How many seeds; intervals need at least 2."""
+    limit: _Number = "all"
+    """Train on this many examples only."""
+    augment: _Word = "auto"
+    """Random crop and flip: on, off, auto (on for CIFAR)."""
+    device: _Word = "auto"
+    """cpu, cuda, mps."""
+    precision: _Word = "32-true"
+    """32-true, bf16-mixed, 64-true."""
+    workers: _Number = "1"
+    """Processes that share the runs."""
+    out: _Folder = ""
+    """Output directory. Default: out/compare-DATA."""
+    json: bool = False
+    """Print one JSON document instead of the table; progress goes to stderr."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Compare, print, and say what went wrong."""
+        from fenland.lab.compare import compare
+        from fenland.lab.planning import whole_number
+
+        workers = whole_number("workers", self.workers)
+        out = Path(self.out or f"out/compare-{self.data.replace('/', '-')}")
+        console = output.console(stderr=self.json)
+        try:
+            done = compare(self._request(), out, console, workers, arguments)
+        except KeyboardInterrupt:
+            print(
+                f"fenland: interrupted; finished runs are in {out}, the same command goes on from there",
+                file=sys.stderr,
+            )
+            return output.INTERRUPTED
+        self._show(done)
+        return self._failures(done)
+
+    def _request(self) -> Request:
+        from fenland.lab.planning import Request
+
+        if self.data_dir == "" and self.data == "local":
+            raise BadInput("data", self.data, "needs --data-dir DIR with train and test parquet files")
+        return Request(
+            data=self.data,
+            data_dir=self.data_dir or None,
+            model=self.model,
+            optimizers=self.optimizers,
+            rho=self.rho,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            schedule=self.schedule,
+            seeds=self.seeds,
+            limit=self.limit,
+            augment=self.augment,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    def _show(self, done: Comparison) -> None:
+        from fenland.lab import tables
+
+        if self.json:
+            rows = [] if done.table is None else done.table.to_dict("records")
+            failed = [{"run": each.run, "error": each.error} for each in done.swept.failed]
+            counts = {"ran": len(done.swept.outcomes), "stored_before": len(done.swept.skipped)}
+            output.print_json({"out": done.out, "report": done.report, **counts, "failed": failed, "optimizers": rows})
+        elif done.table is not None:
+            output.console().print(tables.comparison(done.table))
+            print(done.report)
+
+    def _failures(self, done: Comparison) -> int:
+        failed = done.swept.failed
+        if not failed:
+            return output.OK
+        total = len(done.swept.outcomes) + len(done.swept.skipped)
+        first = failed[0]
+        reason = f"{len(failed)} of {total} runs failed, the first ({first.run}) with: {first.error}"
+        print(f"fenland: {reason}; the same command tries them again", file=sys.stderr)
+        return output.FAILED

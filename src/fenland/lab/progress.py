@@ -1,0 +1,152 @@
+"""Live progress: bars with rates and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fenland.lab.config import RunConfig
+from fenland.lab.optimizers import OPTIMIZERS
+from fenland.lab.sweep import Outcome, Watcher
+
+# Without a terminal an epoch is reported when this long has passed since the last line.
+_LINE_EVERY_SECONDS = 10.0
+
+
+def work(config: RunConfig) -> int:
+    """Gradient evaluations per example: the measure by which runs weigh in the overall bar and its time left."""
+    return config.epochs * OPTIMIZERS[config.optimizer].passes
+
+
+@contextmanager
+def watch(configs: Sequence[RunConfig], console: Console) -> Iterator[Watcher]:
+    """The watcher that suits the console, for these runs."""
+    if not console.is_terminal:
+        yield Lines(configs, console)
+        return
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bars:
+        yield Bars(configs, bars)
+
+
+class Bars:
+    """One bar over all work, and one for each run that is going on.
+
+    Args:
+        configs: the runs to come.
+        bars: the live display.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], bars: Progress) -> None:
+        self._bars = bars
+        self._runs = len(configs)
+        self._ended = 0
+        self._live: dict[str, TaskID] = {}
+        self._over: set[str] = set()
+        self._all = bars.add_task("all runs", total=sum(map(work, configs)), detail=f"run 1/{self._runs}")
+
+    def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
+        """Move the run's bar and the overall one; an event that comes after its run's end is old news."""
+        if config.hash in self._over:
+            return
+        if config.hash not in self._live:
+            self._live[config.hash] = self._bars.add_task(config.label, total=config.epochs, detail="")
+        self._bars.update(self._live[config.hash], completed=record["epoch"], detail=describe(record))
+        self._bars.advance(self._all, work(config) / config.epochs)
+
+    def done(self, config: RunConfig, outcome: Outcome) -> None:
+        """Take the run's bar away; a failure stays as a line."""
+        self._ended += 1
+        self._over.add(config.hash)
+        seen = 0.0
+        bar = self._live.pop(config.hash, None)
+        if bar is not None:
+            seen = self._bars.tasks[self._bars.task_ids.index(bar)].completed
+            self._bars.remove_task(bar)
+        # A run that stopped early, or whose events come too late, leaves no work behind.
+        self._bars.advance(self._all, work(config) * (1 - seen / config.epochs))
+        self._bars.update(self._all, detail=f"run {min(self._ended + 1, self._runs)}/{self._runs}")
+        if outcome.status != "finished":
+            self._bars.console.print(ending(config, outcome), markup=False, highlight=False)
+
+
+class Lines:
+    """One line for each run that ends, and an epoch's now and then.
+
+    Args:
+        configs: the runs to come.
+        console: where the lines go.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], console: Console) -> None:
+        self._console = console
+        self._runs = len(configs)
+        self._ended = 0
+        self._work = sum(map(work, configs))
+        self._worked = 0.0
+        self._seen: dict[str, int] = {}
+        self._over: set[str] = set()
+        self._start = self._spoke = time.monotonic()
+
+    def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
+        """Count, and speak when it has been quiet for long."""
+        if config.hash in self._over:
+            return
+        self._seen[config.hash] = record["epoch"]
+        self._worked += work(config) / config.epochs
+        if time.monotonic() - self._spoke > _LINE_EVERY_SECONDS:
+            head = f"        {config.label}: epoch {record['epoch']}/{config.epochs}"
+            self._say(f"{head}, {describe(record)}, {self._left()}")
+
+    def done(self, config: RunConfig, outcome: Outcome) -> None:
+        """Say how the run ended."""
+        self._over.add(config.hash)
+        self._ended += 1
+        self._worked += work(config) * (1 - self._seen.pop(config.hash, 0) / config.epochs)
+        self._say(f"[{self._ended}/{self._runs}] {ending(config, outcome)}, {self._left()}")
+
+    def _left(self) -> str:
+        passed = time.monotonic() - self._start
+        return f"{duration(passed * (self._work - self._worked) / max(self._worked, 1e-9))} left"
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(record: dict[str, Any]) -> str:
+    """An epoch in a few words."""
+    accuracy = f"test {record['test_accuracy']:.2%}"
+    return f"loss {record['train_loss']:.4f}, {accuracy}, {record['images_per_second']:,.0f} images/s"
+
+
+def ending(config: RunConfig, outcome: Outcome) -> str:
+    """A run's end in a few words."""
+    if outcome.status == "failed":
+        return f"{config.label}: FAILED, {outcome.error}"
+    if outcome.status == "diverged":
+        return f"{config.label}: diverged in epoch {outcome.summary['epochs']}/{config.epochs}"
+    summary = outcome.summary
+    accuracy = f"test {summary['test_accuracy']:.2%}, test loss {summary['test_loss']:.4f}"
+    return f"{config.label}: {accuracy}, {duration(summary['seconds'])} of training"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

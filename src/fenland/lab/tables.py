@@ -1,0 +1,81 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from fenland.lab.optimizers import OPTIMIZERS
+from fenland.lab.progress import duration
+from fenland.lab.store import StoredRun
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def comparison(summary: pandas.DataFrame) -> Table:
+    """The final table: one row per optimizer, means over the finished seeds with their 95 % intervals."""
+    baseline = str(summary["baseline"].iloc[0])
+    title = f"Mean over seeds ± half of the 95 % interval; time relative to {baseline}"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", title_justify="left")
+    table.add_column("optimizer", style="bold")
+    for name in ("seeds", "test accuracy %", "test loss", "loss gap", "accuracy gap %", "time", "gradients"):
+        table.add_column(name, justify="right")
+    for row in summary.to_dict("records"):
+        seeds = f"{row['n']}" + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
+        table.add_row(
+            _title(str(row["optimizer"])),
+            seeds,
+            _interval(row, "test_accuracy", 2, 100),
+            _interval(row, "test_loss", 4),
+            _interval(row, "loss_gap", 4),
+            _interval(row, "accuracy_gap", 2, 100),
+            _time(row),
+            "-" if math.isnan(row["gradient_evaluations"]) else f"{row['gradient_evaluations']:,.0f}",
+        )
+    return table
+
+
+def runs(stored: Sequence[StoredRun]) -> Table:
+    """One row per stored run."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("run", "data", "model", "optimizer", "rho", "lr", "seed", "epochs", "status"):
+        table.add_column(name)
+    for name in ("test accuracy %", "test loss", "time"):
+        table.add_column(name, justify="right")
+    for run in stored:
+        config, result = run.config, run.result
+        words = (config.data, config.model, config.optimizer, config.rho, config.lr, config.seed, config.epochs)
+        table.add_row(
+            run.folder.name,
+            *("-" if word is None else str(word) for word in words),
+            str(result["status"]),
+            f"{100 * result['test_accuracy']:.2f}",
+            f"{result['test_loss']:.4f}",
+            duration(result["seconds"]),
+        )
+    return table
+
+
+def _title(label: str) -> str:
+    name, space, rest = label.partition(" ")
+    return (OPTIMIZERS[name].title if name in OPTIMIZERS else name) + space + rest
+
+
+def _interval(row: dict[Any, Any], name: str, digits: int, factor: float = 1) -> str:
+    mean, low, high = (factor * row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(mean):
+        return "-"
+    half = "" if math.isnan(low) else f" ± {(high - low) / 2:.{digits}f}"
+    return f"{mean:.{digits}f}{half}"
+
+
+def _time(row: dict[Any, Any]) -> str:
+    if math.isnan(row["seconds"]):
+        return "-"
+    relative = "" if math.isnan(row["relative_time"]) else f" ({row['relative_time']:.2f}x)"
+    return duration(row["seconds"]) + relative
