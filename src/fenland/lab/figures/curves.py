@@ -1,0 +1,106 @@
+"""Mean curves with 95 % bands over seeds; runs that diverged are thin lines that end in a cross."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter
+
+from fenland.lab.figures.style import Canvas, blank, head, name_x
+
+# Above this ratio of the largest mean to the smallest, a linear axis would show the first epochs only.
+LOG_ABOVE = 20.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One measured column, drawn against epochs or against a cost.
+
+    Attributes:
+        name: of the files.
+        column: of the metrics.
+        title: above the figure, with its unit.
+        reading: how to read it, one sentence.
+        unit: factor to the axis (100 for per cent).
+        against: the column of the horizontal axis.
+        along: name of the horizontal axis.
+    """
+
+    name: str
+    column: str
+    title: str
+    reading: str
+    unit: float = 1.0
+    against: str = "epoch"
+    along: str = "epoch"
+
+
+def draw_curve(curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mapping[str, list[pd.DataFrame]]) -> Figure:
+    """Draw ``means`` (``label, epoch, x, mean, low, high``, of finished runs) and the ``broken`` runs of each label."""
+    figure, axes = blank(canvas)
+    shown = [label for label in canvas.labels if label in set(means["label"]) or label in broken]
+    for label in shown:
+        _draw_label(axes, canvas, label, means[means["label"] == label], curve)
+        for run in broken.get(label, ()):
+            _draw_broken(axes, canvas, label, run, curve)
+    _scale(axes, means, curve)
+    axes.margins(x=0.01)
+    if curve.against == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+    elif axes.get_xlim()[1] >= 10_000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    name_x(axes, canvas, curve.along)
+    head(axes, canvas, curve.title, shown)
+    return figure
+
+
+def _draw_label(axes: Axes, canvas: Canvas, label: str, rows: pd.DataFrame, curve: Curve) -> None:
+    look, x = canvas.look(label), rows["x"].to_numpy(float)
+    low, high = (rows[side].to_numpy(float) * curve.unit for side in ("low", "high"))
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.16, linewidth=0)
+    alone = "o" if len(rows) == 1 else ""  # a line needs two points to be seen
+    axes.plot(x, rows["mean"].to_numpy(float) * curve.unit, linewidth=1.7, marker=alone, markersize=4, **look)
+
+
+def _draw_broken(axes: Axes, canvas: Canvas, label: str, run: pd.DataFrame, curve: Curve) -> None:
+    color = canvas.look(label)["color"]
+    rows = run[np.isfinite(run[curve.column].to_numpy(float))]
+    if rows.empty:
+        return
+    x, y = rows[curve.against].to_numpy(float), rows[curve.column].to_numpy(float) * curve.unit
+    axes.plot(x, y, color=color, linewidth=0.7, alpha=0.8)
+    axes.plot(x[-1:], y[-1:], color=color, marker="x", markersize=6, linestyle="none", markeredgewidth=1.4)
+
+
+def _scale(axes: Axes, means: pd.DataFrame, curve: Curve) -> None:
+    """A logarithmic axis where the means span decades; limits from the means, so that a wide band cannot hide them."""
+    if means.empty:
+        return
+    mean, low, high = (means[name].to_numpy(float) * curve.unit for name in ("mean", "low", "high"))
+    if mean.min() > 0 and mean.max() / mean.min() > LOG_ABOVE and curve.unit == 1.0:
+        axes.set_yscale("log")
+        axes.set_ylim(max(mean.min() / 2, float(np.nanmin(np.append(low, mean.min())))), mean.max() * 1.3)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    bottom = first_shown(means, curve) * curve.unit
+    room = max(mean.max() - bottom, 1e-9) / 4
+    bottom = max(bottom - room, float(np.nanmin(np.append(low, bottom - room / 4))))
+    top = min(mean.max() + room, float(np.nanmax(np.append(high, mean.max() + room / 4))))
+    axes.set_ylim(bottom, min(top, 100.4) if curve.unit != 1.0 else top)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def first_shown(means: pd.DataFrame, curve: Curve) -> float:
+    """The smallest mean on the axis: for an accuracy the steep first fifth of training may lie below it."""
+    smallest = float(means["mean"].min())
+    if curve.unit == 1.0:
+        return smallest
+    late = means[means["epoch"] > 0.2 * means["epoch"].max()]["mean"]
+    cropped = float(late.min()) if len(late) else smallest
+    return cropped if means["mean"].max() - cropped < 0.5 * (means["mean"].max() - smallest) else smallest

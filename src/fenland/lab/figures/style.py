@@ -1,0 +1,124 @@
+"""The look of every figure: colours, line styles, sizes and a bare pair of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+# A phone shows 360 points at about one pixel each, so that text stays as large as it is set here.
+WIDTH, HEIGHT = 360, 230
+TEXT, SMALL = 10.0, 9.0
+RC: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same files on every machine
+    "font.size": TEXT,
+    "svg.fonttype": "none",  # real text: selectable, in the page's font, and no glyph ids that collide
+    "svg.hashsalt": "fenland",
+    "pdf.fonttype": 42,
+    "axes.unicode_minus": True,
+}
+# Okabe and Ito's colours (jfly.uni-koeln.de/color); where one falls below a contrast of 3:1 on the page it is darkened
+# (light page) or lightened (dark page) within its hue. Yellow is left out: no tone of it reads on white.
+LIGHT = ("#0072b2", "#d55e00", "#008561", "#b0578d", "#b57b00", "#2b8cc4", "#444444")
+DARK = ("#56b4e9", "#f0803c", "#2fc79b", "#dd93bd", "#e6ad3a", "#9ad1f2", "#c4c4c4")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 3)), (0, (3, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Ink:
+    """Colours to draw with.
+
+    Attributes:
+        text: labels.
+        soft: tick labels and secondary marks.
+        line: axes and grid.
+        page: behind the figure.
+        series: one a label, in order.
+    """
+
+    text: str
+    soft: str
+    line: str
+    page: str
+    series: tuple[str, ...]
+
+
+PAPER = Ink("#1d2329", "#56606b", "#d5dae0", "#ffffff", LIGHT)
+# Stand-ins that no figure uses otherwise; the page's SVG gets CSS variables in their place (svg.py).
+MARKED = Ink("#0a0c01", "#0a0c02", "#0a0c03", "#0a0c04", tuple(f"#0a0b{i:02x}" for i in range(len(LIGHT))))
+VARIABLES = {MARKED.text: "--ink", MARKED.soft: "--soft", MARKED.line: "--line", MARKED.page: "--card"} | {
+    mark: f"--series-{index}" for index, mark in enumerate(MARKED.series)
+}
+FALLBACK = dict(
+    zip(VARIABLES, (PAPER.text, PAPER.soft, PAPER.line, PAPER.page, *PAPER.series), strict=True)
+)  # for an SVG that is taken out of the page
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """How to draw: with which colours, for which labels, and with the title inside (files) or above (page)."""
+
+    ink: Ink
+    labels: Sequence[str]
+    titled: bool = False
+
+    def look(self, label: str) -> dict[str, Any]:
+        """Colour and line style of a label, the same in every figure."""
+        index = self.labels.index(label)
+        return {
+            "color": self.ink.series[index % len(self.ink.series)],
+            "linestyle": DASHES[(index + index // len(self.ink.series)) % len(DASHES)],
+        }
+
+
+def title_of(label: str) -> str:
+    """A label as people write it: ``ssam (rho=0.1)`` becomes ``SSAM (rho=0.1)``."""
+    from fenland.lab.optimizers import OPTIMIZERS  # it imports torch, which a figure does not need otherwise
+
+    name, *rest = label.split(" ", 1)
+    return " ".join([OPTIMIZERS[name].title if name in OPTIMIZERS else name, *rest])
+
+
+def blank(canvas: Canvas, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """A figure that belongs to no pyplot state, with calm axes: a baseline, a light grid, ticks without marks."""
+    layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), layout=layout)
+    figure.set_facecolor("none")
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(canvas.ink.soft)
+    axes.spines["bottom"].set_linewidth(0.8)
+    axes.tick_params(which="both", length=0, labelcolor=canvas.ink.soft, labelsize=SMALL, pad=5)
+    axes.grid(axis="y", color=canvas.ink.line, linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def head(axes: Axes, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
+    """Legend above the axes, where it covers no data, and for a file the title above the legend."""
+    rows = 0
+    if shown:
+        names = [title_of(label) for label in shown]
+        columns = max(1, min(len(names), int((WIDTH - 40) // (38 + 5.9 * max(map(len, names))))))
+        rows = -(-len(names) // columns)
+        handles = [Line2D([], [], linewidth=1.8, **canvas.look(label)) for label in shown]
+        legend = axes.legend(
+            handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2,
+            borderpad=0.2, handlelength=2.3, handletextpad=0.6, columnspacing=1.4, labelspacing=0.35, fontsize=SMALL,
+        )  # fmt: skip
+        for text in legend.get_texts():
+            text.set_color(canvas.ink.text)
+    if canvas.titled:
+        axes.set_title(title, loc="left", fontsize=TEXT + 1, weight="bold", color=canvas.ink.text, pad=7 + 13.5 * rows)
+
+
+def name_x(axes: Axes, canvas: Canvas, text: str) -> None:
+    """Name the horizontal axis at its right end."""
+    axes.set_xlabel(text, loc="right", fontsize=SMALL, color=canvas.ink.soft, labelpad=3)
