@@ -1,0 +1,77 @@
+"""What a rule may do with vectors: about a dozen operations, the same for one model and for thousands of replicas."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Vector: TypeAlias = list[Tensor]  # one point of parameter space: one tensor per parameter
+Scalar: TypeAlias = Tensor  # shape () for one model, (R,) for R replicas
+
+TINY = {torch.float64: 1e-290}  # smallest norm that is divided by; anything below counts as zero
+TINY_LOW = 1e-30  # for float32 and below: 1 / 1e-30 still leaves room for a radius of 1e8
+
+
+class Algebra(ABC):
+    """Arithmetic of vectors that are lists of tensors.
+
+    Reductions (`dot`, `norm`) run over all tensors and return a `Scalar` in at least float32 (float64 for float64).
+    """
+
+    @abstractmethod
+    def norm(self, xs: Vector) -> Scalar:
+        """||x||_2."""
+
+    @abstractmethod
+    def dot(self, xs: Vector, ys: Vector) -> Scalar:
+        """<x, y>, the real part where the tensors are complex."""
+
+    @abstractmethod
+    def absmax(self, xs: Vector) -> Scalar:
+        """||x||_inf = max |x_i|."""
+
+    @abstractmethod
+    def total(self, xs: Vector) -> Scalar:
+        """sum_i x_i."""
+
+    @abstractmethod
+    def scale(self, s: Scalar | float, xs: Vector) -> Vector:
+        """s * x, new tensors."""
+
+    @abstractmethod
+    def per_tensor_norms(self, xs: Vector) -> list[Scalar]:
+        """||x_l||_2 of each tensor l."""
+
+    def axpy(self, s: Scalar | float, xs: Vector, ys: Vector) -> Vector:
+        """s * x + y, new tensors."""
+        return self.add(self.scale(s, xs), ys)
+
+    def add(self, xs: Vector, ys: Vector) -> Vector:
+        """x + y, new tensors."""
+        return list(torch._foreach_add(xs, ys)) if xs else []
+
+    def sub(self, xs: Vector, ys: Vector) -> Vector:
+        """x - y, new tensors."""
+        return list(torch._foreach_sub(xs, ys)) if xs else []
+
+    def mul(self, xs: Vector, ys: Vector) -> Vector:
+        """x * y, elementwise, new tensors."""
+        return list(torch._foreach_mul(xs, ys)) if xs else []
+
+    def map(self, f: Callable[[Tensor], Tensor], xs: Vector) -> Vector:
+        """f applied to each tensor."""
+        return [f(x) for x in xs]
+
+    def inverse(self, s: Scalar) -> Scalar:
+        """1 / s, and a finite number where s is 0 (so that 0 * inverse(0) = 0, never NaN)."""
+        return s.clamp_min(TINY.get(s.dtype, TINY_LOW)).reciprocal()
+
+
+def accumulator_dtype(xs: Sequence[Tensor]) -> torch.dtype:
+    """The dtype of sums over `xs`: float64 where any tensor is double, else float32."""
+    double = (torch.float64, torch.complex128)
+    return torch.float64 if any(x.dtype in double for x in xs) else torch.float32

@@ -1,0 +1,147 @@
+"""One model: vectors are lists of tensors, scalars are 0-d tensors on the first tensor's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype
+from fenland.algebra.shards import Layout, complete
+
+
+class Lists(Algebra):
+    """Arithmetic over the parameters of one model, sharded ones included.
+
+    Tensors are the *local* ones. `layouts` says how each is sharded (`None`: none is), position by position, so every
+    vector that one object works on has the same number of tensors. Norms are remembered per list for the life of the
+    object, so that the engine, the ball and the record ask for ||g|| and pay once; a list whose norm was taken must not
+    be written to afterwards.
+    """
+
+    def __init__(self, layouts: list[Layout] | None = None) -> None:
+        self.layouts = layouts
+        self._norms: dict[int, tuple[Vector, Scalar]] = {}
+
+    def norm(self, xs: Vector) -> Scalar:
+        known = self._norms.get(id(xs))
+        if known is None:
+            known = self._norms[id(xs)] = (xs, self._norm(xs))
+        return known[1]
+
+    def forget(self) -> None:
+        """Drop remembered norms (their tensors are about to be written to)."""
+        self._norms.clear()
+
+    def _norm(self, xs: Vector) -> Scalar:
+        norms = self.per_tensor_norms(xs)
+        if self.layouts is not None:
+            return complete([n * n for n in norms], self.layouts, "sum").sqrt()
+        return torch.linalg.vector_norm(_stack(norms)) if norms else torch.zeros(())
+
+    def per_tensor_norms(self, xs: Vector) -> list[Scalar]:
+        if not xs:
+            return []
+        dtype = accumulator_dtype(xs)
+        plain = all(x.dtype == dtype for x in xs)
+        norms = torch._foreach_norm(xs, 2) if plain else torch._foreach_norm(xs, 2, dtype=dtype)
+        return list(norms)
+
+    def dot(self, xs: Vector, ys: Vector) -> Scalar:
+        dtype = accumulator_dtype(xs)
+        return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
+
+    def absmax(self, xs: Vector) -> Scalar:
+        dtype = accumulator_dtype(xs)
+        parts = [x.abs().amax().to(dtype) if x.numel() else torch.zeros((), dtype=dtype, device=x.device) for x in xs]
+        if self.layouts is not None:
+            return complete(parts, self.layouts, "max")
+        return _stack(parts).amax() if parts else torch.zeros(())
+
+    def total(self, xs: Vector) -> Scalar:
+        dtype = accumulator_dtype(xs)
+        return self._sum([x.sum(dtype=dtype) for x in xs])
+
+    def _sum(self, parts: list[Tensor]) -> Scalar:
+        if self.layouts is not None:
+            return complete(parts, self.layouts, "sum")
+        return _stack(parts).sum() if parts else torch.zeros(())
+
+    def scale(self, s: Scalar | float, xs: Vector) -> Vector:
+        return list(torch._foreach_mul(xs, s)) if xs else []
+
+
+def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
+    """x <- s * x in place, s one scalar for all tensors or one a tensor."""
+    if not xs:
+        return
+    if isinstance(s, list):
+        torch._foreach_mul_(xs, s)
+    else:
+        _per_device(s, xs, lambda t, group: torch._foreach_mul_(group, t))
+
+
+def _per_device(s: Scalar, xs: Vector, f: Callable[[Scalar, Vector], None]) -> None:
+    """Call f with s moved to each device that xs live on (a 0-d CPU scalar serves every device as it is)."""
+    devices = {x.device for x in xs}
+    if s.device.type == "cpu" or devices == {s.device}:
+        f(s, xs)
+        return
+    for device in devices:
+        f(s.to(device), [x for x in xs if x.device == device])
+
+
+def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector) -> None:
+    """h <- alpha * g + beta * h in place; g's tensors are used up as scratch."""
+    if not hs:
+        return
+    if not (isinstance(beta, float) and beta == 1.0):
+        torch._foreach_mul_(hs, beta)
+    torch._foreach_mul_(gs, alpha)
+    torch._foreach_add_(hs, gs)
+
+
+def _dot(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+    if x.is_complex():
+        return torch.view_as_real(x).mul(torch.view_as_real(y)).sum(dtype=dtype)
+    if x.dtype == dtype and x.is_contiguous() and y.is_contiguous():
+        return torch.dot(x.view(-1), y.view(-1))
+    return (x * y).sum(dtype=dtype) if x.dtype == dtype else (x.to(dtype) * y.to(dtype)).sum()
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """Partial results of several devices on the first one's."""
+    device = parts[0].device
+    return torch.stack([p if p.device == device else p.to(device) for p in parts])
+
+
+def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector) -> None:
+    """out <- w + s * u in one pass, rounded once; `out` may be the list ws or the list us.
+
+    16-bit tensors are added in float32: their own arithmetic would round s and the product first.
+    """
+    if out is us and all(_is_small(u) for u in us) and _plain(ws, us):
+        scale_(s, us)
+        torch._foreach_add_(us, ws)
+        return
+    each = s if isinstance(s, list) else [s] * len(ws)
+    for w, u, t, x in zip(ws, us, each, out, strict=True):
+        t = t if t.device in (w.device, _CPU) else t.to(w.device)
+        if w.dtype == u.dtype and w.dtype not in _HALF:
+            torch.addcmul(w, u, t, out=x)
+        else:
+            x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
+
+
+_CPU = torch.device("cpu")
+_HALF = (torch.bfloat16, torch.float16)
+_SMALL = 1 << 18  # elements; up to there two foreach passes stay in cache and beat one call a tensor
+
+
+def _is_small(u: Tensor) -> bool:
+    return u.device.type != "cpu" or u.numel() <= _SMALL
+
+
+def _plain(ws: Vector, us: Vector) -> bool:
+    return all(w.dtype == u.dtype and w.dtype not in _HALF for w, u in zip(ws, us, strict=True))

@@ -1,0 +1,329 @@
+"""SharpnessAware: any first-order `torch.optim` optimizer, stepped with gradients from an ascent point."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
+from fenland.step import checkpoint
+from fenland.step.ascent import Choices, begin_state
+from fenland.step.checkpoint import fitted
+from fenland.step.closures import Closure
+from fenland.step.conduct import Conductor, Memory
+from fenland.step.gradients import collect
+from fenland.step.record import StepRecord
+from fenland.step.travel import TRAVELS
+
+NONFINITE = ("skip", "base_step", "raise")
+
+
+class SharpnessAware(torch.optim.Optimizer):
+    r"""Turn `base` into a sharpness-aware optimizer, composed of five choices.
+
+    One step at weights w with gradient g = grad L(w):
+
+        a = source(g), e = argmax <a, e> over ball(e) <= rho, h = grad L(w + e), d = combine(g, h), base.step(d) at w
+
+    Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412 (SAM); the relatives are named in `presets`.
+
+    Args:
+        base: any first-order optimizer; it keeps its state and its groups, which this object shares.
+        rho: radius of the ball, a number or a callable of the step (from 0). A group's own "rho" comes first.
+            Unit: that of w for normalised balls.
+        ball: the norm that bounds e.
+        source: the vector that is climbed along.
+        combine: what the base gets from g and h.
+        when: on which steps the ascent runs.
+        model: the module whose buffers are guarded, so that they see one forward a step, at w.
+        replay_rng: run pass 2 with the random numbers of pass 1 (equal dropout masks).
+        max_norm: upper bound on ||d||_2, applied once, as `torch.nn.utils.clip_grad_norm_` would to d.
+        nonfinite: what an infinite or NaN gradient does: "skip" the step, "base_step" (step with g where g is finite),
+            or "raise" a FloatingPointError. Weights, buffers and generators are as before a skipped step.
+        sync: "global" or "local" ascent under data parallelism.
+        travel: how weights move: "auto", "move" (exchange storage) or "copy" (in place).
+        record_every: sample `cosine` and `realised_radius` on every such step, at one more pass over the weights.
+
+    Raises:
+        TypeError: `base` is not an optimizer, or one that evaluates its closure itself (LBFGS), or a SharpnessAware.
+        ValueError: an argument is out of range; the message names it.
+
+    Example:
+        >>> opt = fenland.SSAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05, model=model)
+        >>> def closure():
+        ...     opt.zero_grad()
+        ...     loss = loss_fn(model(x), y)
+        ...     loss.backward()
+        ...     return loss
+        >>> loss = opt.step(closure)
+    """
+
+    # GradScaler.step(opt) would hand over scaled gradients: with this flag it announces itself first (`found_inf`).
+    _step_supports_amp_scaling = True
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        rho: Radius = 0.05,
+        *,
+        ball: Ball | None = None,
+        source: Source | None = None,
+        combine: Combine | None = None,
+        when: When | None = None,
+        model: nn.Module | None = None,
+        replay_rng: bool = True,
+        max_norm: float | None = None,
+        nonfinite: Literal["skip", "base_step", "raise"] = "skip",
+        sync: Literal["global", "local"] = "global",
+        travel: Literal["auto", "move", "copy"] = "auto",
+        record_every: int | None = None,
+    ) -> None:
+        _check_base(base)
+        _check_among("nonfinite", nonfinite, NONFINITE)
+        _check_among("sync", sync, ("global", "local"))
+        _check_among("travel", travel, TRAVELS)
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"max_norm = {max_norm!r}: the bound on the gradient must be > 0, or None for no bound")
+        if record_every is not None and record_every < 1:
+            raise ValueError(f"record_every = {record_every!r}: must be a number of steps >= 1, or None")
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"model = {model!r}: must be a torch.nn.Module")
+        self.base = base
+        self.choices = Choices(
+            ball or L2(), source or Gradient(), combine or AtAscentPoint(), when or Always(),
+            max_norm, nonfinite, travel, record_every,
+        )  # fmt: skip
+        self.model = model
+        self.replay_rng = replay_rng
+        self.sync = sync
+        self._rho = rho
+        self._radii: dict[int, Radius] = {}
+        self._memory = Memory()
+        self._set_radii()
+        super().__init__(base.param_groups, base.defaults)
+        self._begin()
+
+    def _begin(self) -> None:
+        """The machinery of steps: new objects, copies and unpickled ones build their own."""
+        self._conductor = Conductor(
+            self.base, self.choices, self._memory, self._current_radii, self.model, self.replay_rng, self.sync
+        )
+
+    @property
+    def last(self) -> StepRecord:
+        """The record of the last step (device tensors: reading one synchronises)."""
+        return self._conductor.record
+
+    # The groups and the state are the base's, always: no copy can get out of step.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base's groups, the very same list."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        if groups:  # Optimizer.__init__ starts with an empty list
+            self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The base's state, the very same mapping; fenland's own is kept apart and meets it in `state_dict`."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if state:
+            self.base.state = state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base, with this optimizer's rho unless it brings its own."""
+        if any(param_group is group for group in self.base.param_groups):
+            return  # Optimizer.__init__ adds the groups that the base has already
+        self.base.add_param_group(param_group)
+        self._set_radii()
+
+    def _set_radii(self) -> None:
+        """Give every group a numeric "rho"; remember callables by the group's position."""
+        for k, group in enumerate(self.param_groups):
+            own = group.get("rho", self._radii.get(k, self._rho))
+            if callable(own):
+                self._radii[k] = own
+            group["rho"] = current_radius(own, self._memory.count, f"rho of group {k}" if "rho" in group else "rho")
+
+    def _current_radii(self) -> list[float]:
+        radii = []
+        for k, group in enumerate(self.param_groups):
+            if k in self._radii:
+                group["rho"] = current_radius(self._radii[k], self._memory.count)
+            elif "rho" not in group:
+                group["rho"] = current_radius(self._rho, self._memory.count)
+            radii.append(current_radius(group["rho"], self._memory.count, f"rho of group {k}"))
+        return radii
+
+    # The step
+
+    def step(self, closure: Closure | Sequence[Closure] | None = None, *, scaler: Any = None) -> Any:
+        """One step; the closure zeroes the gradients, runs forward and backward and returns the loss.
+
+        Args:
+            closure: called at w, and again at w + e where an ascent is due. It may return a tensor, a number, a
+                sequence (first item) or a mapping ("loss"). A list of closures, one a micro-batch, is m-SAM: each has
+                its own ascent, and d is the mean of theirs (Andriushchenko and Flammarion 2022, arXiv 2206.06232).
+            scaler: the `torch.amp.GradScaler` that the closure scales its loss with. `scaler.update()` stays yours.
+
+        Returns:
+            What the closure returned at w (a list for m-SAM).
+
+        Raises:
+            RuntimeError: no closure, an ascent is under way, or the closure reuses an old graph.
+            FloatingPointError: a gradient is not finite and nonfinite="raise".
+        """
+        with torch.no_grad():
+            if closure is None:
+                return self._step_without_closure()
+            many = isinstance(closure, Sequence)
+            closures = list(closure) if isinstance(closure, Sequence) else [closure]
+            if not closures or not all(callable(c) for c in closures):
+                raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
+            return self._conductor.run(closures, scaler, many)
+
+    def _step_without_closure(self) -> None:
+        """`torch.distributed.checkpoint` makes a fresh optimizer's state so: lr 0, gradients 0. Nobody else may."""
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        still = all(float(group.get("lr", 1)) == 0 for group in self.param_groups)
+        if not still or self.state or any(bool(g.any()) for g in grads):
+            raise RuntimeError(
+                "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that "
+                "zeroes, runs forward and backward and returns the loss, or call ascend() and descend() yourself"
+            )
+        found = collect(self.param_groups)
+        begin_state(self.choices.source, found, self._memory.kept)
+        self.base.step()
+
+    @torch.no_grad()
+    def ascend(self, *, scaler: Any = None) -> bool:
+        """First half of the two-call form: after backward at w, bring the weights to w + e.
+
+        Every `p.grad` is None afterwards; run forward and backward again, then `descend()`.
+
+        Returns:
+            Whether the weights moved (False with rho = 0 or on a step without ascent: d will be g).
+        """
+        return self._conductor.ascend(scaler)
+
+    @torch.no_grad()
+    def descend(self, *, scaler: Any = None) -> None:
+        """Second half: bring the weights back to w and step the base with d."""
+        self._conductor.descend(scaler)
+        self._opt_called = True  # what torch's schedulers look at, set by `step` in the other form
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give up the ascent: weights, buffers and generators are as before the step, every `p.grad` is None."""
+        self._conductor.restore()
+
+    @contextlib.contextmanager
+    def ascent(self, *, scaler: Any = None) -> Iterator[None]:
+        """`with opt.ascent(): loss_fn(model(x), y).backward()` — the second half of a step as a block.
+
+        It ascends on entry and descends on exit; on any exception inside it restores.
+        """
+        self.ascend(scaler=scaler)
+        try:
+            yield
+        except BaseException:
+            self.restore()
+            raise
+        self.descend(scaler=scaler)
+
+    def first_step(self, zero_grad: bool = False) -> None:
+        """`ascend()`, for people who come from davda54/sam. Gradients are None afterwards in any case."""
+        self.ascend()
+
+    def second_step(self, zero_grad: bool = False) -> None:
+        """`descend()`, for people who come from davda54/sam."""
+        self.descend()
+        if zero_grad:
+            self.zero_grad()
+
+    # A GradScaler that steps this object itself would apply scaled gradients after one backward.
+
+    @property
+    def found_inf(self) -> Tensor:
+        """Not for this optimizer: see the setter."""
+        raise AttributeError("found_inf")
+
+    @found_inf.setter
+    def found_inf(self, value: Tensor) -> None:
+        raise RuntimeError(
+            "scaler.step(opt) steps with one gradient, and a sharpness-aware step needs two: call "
+            "opt.step(closure, scaler=scaler), the closure running scaler.scale(loss).backward(), then scaler.update()"
+        )
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's state with fenland's own beside it, under `fenland.*` keys. Callables are not saved.
+
+        Raises:
+            RuntimeError: the weights are at the ascent point.
+        """
+        self._conductor.refuse("state_dict", busy=True)
+        index = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        kept = {index[p]: vectors for p, vectors in self._memory.kept.items() if p in index}
+        scalars = {"count": self._memory.count, **self._memory.scalars}
+        return checkpoint.pack(self.base.state_dict(), kept, scalars)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, here or of a plain base (then each group keeps its rho)."""
+        self._conductor.refuse("load_state_dict", busy=True)
+        base_part, kept, scalars = checkpoint.unpack(state_dict)
+        radii = [group["rho"] for group in self.param_groups]
+        self.base.load_state_dict(base_part)
+        for group, rho in zip(self.param_groups, radii, strict=True):
+            group.setdefault("rho", rho)
+        ids = [i for group in base_part["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        self._memory.count = int(scalars.pop("count", 0))
+        self._memory.scalars = scalars
+        self._memory.kept = {
+            p: {name: fitted(x, p) for name, x in kept[i].items()}
+            for i, p in zip(ids, params, strict=True)
+            if i in kept
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("base", "choices", "model", "replay_rng", "sync", "defaults", "_rho", "_radii", "_memory")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._begin()
+
+    def __repr__(self) -> str:
+        c = self.choices
+        return f"{type(self).__name__}({c.ball}, {c.source}, {c.combine}, {c.when}, base={self.base!r})"
+
+
+def _check_base(base: object) -> None:
+    if isinstance(base, SharpnessAware):
+        raise TypeError("base is a SharpnessAware already: nest choices (ball, source, combine, when), not optimizers")
+    if not isinstance(base, torch.optim.Optimizer):
+        raise TypeError(
+            f"base = {base!r}: must be a torch.optim.Optimizer instance, "
+            "such as torch.optim.SGD(model.parameters(), lr=0.1)"
+        )
+    if isinstance(base, torch.optim.LBFGS):
+        raise TypeError(
+            "base is LBFGS, which evaluates its closure itself, many times a step: use a first-order optimizer"
+        )
+
+
+def _check_among(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")

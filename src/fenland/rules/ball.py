@@ -1,0 +1,87 @@
+r"""Which norm bounds the perturbation, and so which one is steepest: e\* = argmax <a, e> over ||e|| <= rho.
+
+A ball holds no radius: `group["rho"]` is the only truth. It returns the unit-radius perturbation as direction and
+scale, e = rho * scale * direction, so that the engine forms w + e in one pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fenland.algebra import Algebra, Scalar, Vector
+
+
+@dataclass(frozen=True)
+class Steepest:
+    """The steepest perturbation of unit radius, e / rho = scale * direction.
+
+    Attributes:
+        direction: one tensor a parameter. It may be `a` itself (then nothing was copied) or new tensors.
+        scale: a scalar; with it ||e|| = rho.
+    """
+
+    direction: Vector
+    scale: Scalar
+
+
+@dataclass(frozen=True)
+class Ball(ABC):
+    """A norm on perturbations.
+
+    Attributes:
+        scale_free: the perturbation does not change when `a` is multiplied by a positive number, so gradients that
+            still carry a loss scale give the same e.
+    """
+
+    scale_free: ClassVar[bool] = True
+
+    @abstractmethod
+    def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
+        """The direction and scale of argmax <a, e> over ||e|| <= 1.
+
+        Args:
+            a: the vector that is climbed along, one tensor a parameter.
+            w: the weights, same shapes.
+            V: the algebra that they live in.
+        """
+
+    def norm(self, e: Vector, a: Vector, w: Vector, V: Algebra) -> Scalar:
+        """||e|| in this ball's norm (unit: that of w): equals rho for e = rho * steepest(a)."""
+        raise NotImplementedError(f"{type(self).__name__} is not a norm ball")
+
+    def dual_norm(self, a: Vector, w: Vector, V: Algebra) -> Scalar:
+        """||a||* = max <a, e> over ||e|| <= 1 (unit: loss per unit of the radius)."""
+        best = self.steepest(a, w, V)
+        return V.dot(a, best.direction) * best.scale
+
+
+@dataclass(frozen=True)
+class L2(Ball):
+    r"""e = rho * a / ||a||_2, one norm over all tensors of all groups with rho > 0.
+
+    The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
+    """
+
+    def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
+        return Steepest(a, V.inverse(V.norm(a)))
+
+    def norm(self, e: Vector, a: Vector, w: Vector, V: Algebra) -> Scalar:
+        return V.norm(e)
+
+
+@dataclass(frozen=True)
+class Unnormalized(Ball):
+    r"""e = rho * a: the radius shrinks with the gradient (USAM). rho has the unit w per gradient.
+
+    Source: Andriushchenko and Flammarion 2022, arXiv 2206.06232; it is the ascent that the SSAM paper calls SAM
+    (Tan et al., JMLR 2025, arXiv 2401.07250; authors' usam.py). Not a norm ball: |e| = rho * ||a||.
+    """
+
+    scale_free: ClassVar[bool] = False
+
+    def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
+        return Steepest(a, torch.ones_like(V.norm(a)))

@@ -1,0 +1,117 @@
+"""What does the base get from g and h? d = alpha * g + beta * h, with scalars from three Gram numbers.
+
+g is the gradient at w, h the gradient at the ascent point w + e. A combine is a pure function of ||g||, ||h|| and
+<g, h>, so it runs unchanged on sharded tensors and on stacked replicas, and the engine applies it in one fused pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from fenland.algebra import Scalar
+from fenland.algebra.base import TINY, TINY_LOW
+
+Coefficient: TypeAlias = "Scalar | float"
+ScalarName: TypeAlias = Literal["g", "h", "gh"]
+
+
+@dataclass(frozen=True)
+class Gram:
+    """What is known of the two gradients as scalars.
+
+    Norms instead of squares, so that gradients of 1e-20 do not vanish in float32.
+
+    Attributes:
+        g: ||g||_2 over all parameters (unit: loss per unit of w).
+        h: ||h||_2 likewise.
+        gh: <g, h>, None where the combine did not ask for it.
+    """
+
+    g: Scalar
+    h: Scalar
+    gh: Scalar | None = None
+
+    def length(self, alpha: Coefficient, beta: Coefficient) -> Scalar:
+        """||alpha * g + beta * h||_2."""
+        if isinstance(alpha, float) and alpha == 0.0:
+            return self.h * (beta.abs() if isinstance(beta, torch.Tensor) else abs(beta))
+        if self.gh is None:
+            raise RuntimeError("the length of alpha * g + beta * h needs <g, h>: name 'gh' in the combine's scalars")
+        square = (alpha * self.g) ** 2 + 2 * alpha * beta * self.gh + (beta * self.h) ** 2
+        return square.clamp_min(0).sqrt()
+
+
+@dataclass(frozen=True)
+class Combine(ABC):
+    """Scalars alpha, beta of d = alpha * g + beta * h."""
+
+    @property
+    def scalars(self) -> frozenset[ScalarName]:
+        """Which of ||g|| ("g"), ||h|| ("h") and <g, h> ("gh") are read."""
+        return frozenset()
+
+    @property
+    def keeps_g(self) -> bool:
+        """Whether g is needed after the ascent (one more parameter-sized buffer). False means alpha = 0."""
+        return False
+
+    @abstractmethod
+    def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        """(alpha, beta)."""
+
+
+@dataclass(frozen=True)
+class AtAscentPoint(Combine):
+    """d = h: SAM. Source: Foret et al. 2021, arXiv 2010.01412, eq. (3) (its second-order term dropped)."""
+
+    def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        return 0.0, 1.0
+
+
+@dataclass(frozen=True)
+class Renormalize(Combine):
+    """d = gamma * d', gamma = ||g|| / ||d'||: any combine d', brought back to the length of the clean gradient.
+
+    With d' = h it is Stable SAM. ||d|| = ||g|| exactly (gamma = 1 where d' = 0). Norms are plain L2 over all
+    parameters, g's before any filter or mask.
+    Source: Tan, Zhang, Liu, Wang, Hao, JMLR 2025, arXiv 2401.07250; composition with relatives is ours.
+
+    Attributes:
+        after: the combine to renormalise.
+        cap: upper bound on gamma (no unit); the authors' code carries min(1, gamma) as a comment. None: no bound.
+    """
+
+    after: Combine = AtAscentPoint()
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.after, Renormalize):
+            raise ValueError("Renormalize(after=Renormalize(...)): renormalising twice changes nothing; drop one")
+        if self.cap is not None and not self.cap > 0:
+            raise ValueError(f"cap = {self.cap!r}: the bound on gamma must be > 0, or None for no bound")
+
+    @property
+    def scalars(self) -> frozenset[ScalarName]:
+        own: frozenset[ScalarName] = frozenset(("g", "h", "gh") if self.keeps_g else ("g", "h"))
+        return own | self.after.scalars
+
+    @property
+    def keeps_g(self) -> bool:
+        return self.after.keeps_g
+
+    def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        alpha, beta = self.after.coefficients(gram)
+        gamma = ratio(gram.g, gram.length(alpha, beta))
+        if self.cap is not None:
+            gamma = gamma.clamp_max(self.cap)
+        return (alpha * gamma if self.keeps_g else 0.0), beta * gamma
+
+
+def ratio(numerator: Scalar, denominator: Scalar) -> Scalar:
+    """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
+    least = TINY.get(denominator.dtype, TINY_LOW)
+    return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))

@@ -1,0 +1,267 @@
+"""The course of one step: passes, guards, decisions and the hand-over, in both call forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fenland.step import microbatches
+from fenland.step.ascent import Ascent, Choices, Update, depart, look
+from fenland.step.closures import Closure, evaluate, loss_of
+from fenland.step.gradients import collect, drop
+from fenland.step.guards import ForwardWatch, Guard, Snapshot
+from fenland.step.handover import hand_over, is_fused
+from fenland.step.parallel import Parallel
+from fenland.step.record import StepRecord
+from fenland.step.scaling import is_active, poison, rescale_
+from fenland.step.unguarded import Lookout
+
+Unscale: TypeAlias = "Callable[[Ascent, Any], None]"
+
+
+@dataclass
+class Memory:
+    """What lives between steps.
+
+    Attributes:
+        count: steps taken (skipped ones that the host knows of do not count).
+        scalars: numbers of the `when` rule.
+        kept: vectors of the source and combine rules, by parameter and name.
+    """
+
+    count: int = 0
+    scalars: dict[str, float] = field(default_factory=dict)
+    kept: dict[Tensor, dict[str, Tensor]] = field(default_factory=dict)
+
+
+class Conductor:
+    """Runs steps of one optimizer; between `ascend` and `descend` it holds the step under way."""
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        choices: Choices,
+        memory: Memory,
+        radii: Callable[[], list[float]],
+        model: nn.Module | None,
+        replay_rng: bool,
+        sync: str,
+    ) -> None:
+        self.base, self.choices, self.memory, self.radii = base, choices, memory, radii
+        self.parallel = Parallel(sync, model, choices)
+        params = [p for group in base.param_groups for p in group["params"]]
+        self.on_host = any(p.device.type == "cpu" for p in params)
+        self.guard = Guard(model, replay_rng, {p.device for p in params})
+        self.watch = ForwardWatch(model, self._forward_begins) if model is not None else None
+        self.lookout = Lookout(params) if model is None else None
+        self.record = StepRecord()
+        self.asc: Ascent | None = None
+        self._before: Snapshot | None = None
+        self._after_first: Snapshot | None = None
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The base's groups."""
+        return self.base.param_groups
+
+    # One call: the closure runs at w and again at w + e.
+
+    def run(self, closures: Sequence[Closure], scaler: Any, many: bool) -> Any:
+        """A whole step; on any exception everything is as before it."""
+        self.refuse("step", busy=True)
+        if self.watch is not None:
+            self.watch.close()  # this form knows where its passes begin
+            self.watch = None
+        before = self.guard.take()
+        try:
+            if many:
+                value, update = microbatches.passes(self, closures, scaler)
+            else:
+                value, update = self.passes(closures[0], before, scaler, self.unscale)
+            ok = self._decide(update, before)
+        except BaseException:
+            self._roll_back(before)
+            raise
+        self._hand_over(update, ok, scaler)
+        return value
+
+    def passes(self, closure: Closure, before: Snapshot, scaler: Any, unscale: Unscale) -> tuple[Any, Update]:
+        """Both passes at one batch: afterwards the weights are at w and `p.grad` holds d up to the update's factor."""
+        with self.parallel.first_pass():
+            value = evaluate(closure)
+        asc = self._look(scaler, two_calls=False)
+        asc.record.loss = loss_of(value)
+        if asc.moved:
+            depart(asc, self.choices, self.radii(), self.memory.kept)
+            drop(self.groups)
+            after_first = self.guard.take()
+            self.guard.bring_back(before)
+            with self.parallel.second_pass():
+                asc.record.loss_ascent = loss_of(evaluate(closure))
+            asc.journey.back()
+            self.guard.bring_back(after_first)
+        return value, self._descend(asc, scaler, unscale)
+
+    # Two calls: the user runs both passes.
+
+    def ascend(self, scaler: Any) -> bool:
+        """From g in `p.grad` to w + e; whether the weights moved."""
+        self.refuse("ascend", busy=True)
+        if self.watch is None and self.guard.model is not None:
+            self.watch = ForwardWatch(self.guard.model, self._forward_begins)
+        before, self._before = self._before, None
+        try:
+            asc = self._look(scaler, two_calls=True)
+            if asc.moved:
+                depart(asc, self.choices, self.radii(), self.memory.kept)
+            else:
+                asc.g.secure()
+            drop(self.groups)
+            if before is not None:
+                self._after_first = self.guard.take()
+                self.guard.bring_back(before)
+                self._before = before
+        except BaseException:
+            self._roll_back(before)
+            raise
+        return asc.moved
+
+    def descend(self, scaler: Any) -> None:
+        """From h in `p.grad` back to w, and one step of the base."""
+        self.refuse("descend", busy=False)
+        asc, before = self.asc, self._before
+        assert asc is not None
+        try:
+            asc.journey.back()
+            if not asc.moved:
+                drop(self.groups)
+                asc.g.give_back()
+            if self._after_first is not None:
+                self.guard.bring_back(self._after_first)
+            update = self._descend(asc, scaler, self.unscale)
+            ok = self._decide(update, before)
+        except BaseException:
+            self._roll_back(before)
+            raise
+        self._hand_over(update, ok, scaler)
+
+    def restore(self) -> None:
+        """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
+        self.refuse("restore", busy=False)
+        self._roll_back(self._before)
+        drop(self.groups)
+
+    def refuse(self, call: str, busy: bool) -> None:
+        """Raise where `call` needs an ascent that is not there, or meets one that is (`busy`)."""
+        if busy and self.asc is not None:
+            raise RuntimeError(
+                f"{call}() while the weights are at the ascent point: finish the step with descend(), "
+                "or give it up with restore()"
+            )
+        if not busy and self.asc is None:
+            raise RuntimeError(
+                f"{call}() without an ascent: run backward at w and call ascend() first "
+                "(a `with opt.ascent():` block ends the step by itself)"
+            )
+
+    # What both forms share.
+
+    def _look(self, scaler: Any, two_calls: bool) -> Ascent:
+        asc = look(self.choices, self.groups, self.radii(), self.memory.count, self.memory.scalars, scaler)
+        if self.lookout is not None:
+            lookout, self.lookout = self.lookout, None
+            lookout.close(randomness_replayed=self.guard.replay_rng and not two_calls)
+        if (
+            asc.moved
+            and self._host_decides()
+            and not self.parallel.ranks_differ
+            and not bool(torch.isfinite(asc.g_norm))
+        ):
+            asc.moved = False  # nothing to climb along: `_decide` sees the same and skips
+        self.asc = asc
+        return asc
+
+    def _descend(self, asc: Ascent, scaler: Any, unscale: Unscale) -> Update:
+        if is_active(scaler):
+            unscale(asc, scaler)
+        update = self.parallel.descend(self.choices, asc, self.groups)
+        self.asc = None
+        self._before = self._after_first = None
+        self.record = asc.record
+        return update
+
+    def unscale(self, asc: Ascent, scaler: Any) -> None:
+        """Let the scaler unscale what `p.grad` holds, telling it of an overflow in pass 1."""
+        tensors = collect(self.groups).tensors
+        if asc.unscaled and not asc.moved:
+            rescale_(scaler, tensors)
+        poison(tensors, asc.g_norm)
+        scaler.unscale_(self.base)
+
+    def _host_decides(self) -> bool:
+        """Whether the host may look at the numbers: it is the device, or no fused base can decide for itself.
+
+        A fused base's first step is looked at too: skipped on the device it would leave uninitialised momentum.
+        """
+        return (
+            self.on_host
+            or not is_fused(self.base)
+            or not self.base.state
+            or self.choices.nonfinite != "skip"
+            or bool(self.choices.source.keeps)
+        )
+
+    def _decide(self, update: Update, before: Snapshot | None) -> bool | Tensor:
+        """Whether the step may be taken: True, False (all is as before it), or a device's bool tensor."""
+        if not self._host_decides():
+            update.record.skipped = ~update.finite
+            if before is not None:
+                self.guard.undo_where(~update.finite, before)
+            return update.finite
+        if bool(update.finite):
+            return True
+        if self.choices.nonfinite == "raise":
+            raise FloatingPointError(
+                f"the gradient is not finite: ||g|| = {float(update.record.grad_norm)} at w"  # type: ignore[arg-type]
+                + (
+                    f", ||h|| = {float(update.record.ascent_grad_norm)} at w + e"
+                    if update.record.ascent_grad_norm is not None
+                    else ""
+                )
+                + '; weights are as before the step. nonfinite="skip" skips such steps'
+            )
+        update.record.skipped = True
+        self._roll_back(before)
+        return False
+
+    def _roll_back(self, before: Snapshot | None) -> None:
+        if self.asc is not None:
+            self.asc.journey.back()
+        self.asc = self._before = self._after_first = None
+        if before is not None:
+            self.guard.bring_back(before)
+        self._rearm()
+
+    def _hand_over(self, update: Update, ok: bool | Tensor, scaler: Any) -> None:
+        self._rearm()
+        scaler = scaler if is_active(scaler) else None
+        if ok is False:
+            if scaler is not None:  # it has seen the overflow; without gradients its step touches nothing
+                drop(self.groups)
+                scaler.step(self.base)
+            return
+        found_inf = (~ok).float() if isinstance(ok, Tensor) and scaler is None else None
+        self.memory.count += 1
+        hand_over(self.base, update.d, update.factor, sharded=update.sharded, found_inf=found_inf, scaler=scaler)
+
+    def _forward_begins(self) -> None:
+        if self.asc is None:
+            self._before = self.guard.take()
+
+    def _rearm(self) -> None:
+        if self.watch is not None:
+            self.watch.armed = True

@@ -1,0 +1,123 @@
+"""What the second pass must not leave behind: changed buffers and another state of the random generators."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers
+
+
+@dataclass
+class Snapshot:
+    """Buffers and generator states at one moment.
+
+    Attributes:
+        buffers: by seat, the tensor object that sat there and a copy of its content; (None, None) for an empty seat.
+        cpu: the CPU generator's state; None where randomness is not replayed.
+        devices: generator states by device.
+    """
+
+    buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]
+    cpu: Tensor | None
+    devices: dict[torch.device, Tensor]
+
+
+class Guard:
+    """Takes and brings back snapshots of one model's buffers and of the generators its devices use."""
+
+    def __init__(self, model: nn.Module | None, replay_rng: bool, devices: Iterable[torch.device]) -> None:
+        self.model = model
+        self.replay_rng = replay_rng
+        self.devices = sorted({d for d in devices if d.type not in ("cpu", "meta")}, key=str)
+
+    def take(self) -> Snapshot:
+        """The state now. Costs one copy of each buffer."""
+        rng = self.replay_rng
+        cpu = torch.get_rng_state() if rng else None
+        devices = {d: torch.get_device_module(d).get_rng_state(d) for d in self.devices} if rng else {}
+        return Snapshot(self._buffers(), cpu, devices)
+
+    def bring_back(self, then: Snapshot) -> None:
+        """Make every buffer and generator as it was: rebound buffers sit again, lazily made ones are gone again."""
+        if self.model is not None:
+            self._seat(then.buffers)
+        if then.cpu is not None:
+            torch.set_rng_state(then.cpu)
+        for device, state in then.devices.items():
+            torch.get_device_module(device).set_rng_state(state, device)
+
+    def undo_where(self, undo: Tensor, then: Snapshot) -> None:
+        """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
+        for buffer, content in then.buffers.values():
+            if buffer is not None and content is not None and buffer.shape == content.shape:
+                buffer.copy_(torch.where(undo.to(buffer.device), content, buffer))
+
+    def _buffers(self) -> dict[Seat, tuple[Tensor | None, Tensor | None]]:
+        if self.model is None:
+            return {}
+        return {
+            (module, name): (buffer, None if buffer is None or _lazy(buffer) else buffer.detach().clone())
+            for module in self.model.modules()
+            for name, buffer in module._buffers.items()
+        }
+
+    def _seat(self, buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]) -> None:
+        assert self.model is not None
+        for module in self.model.modules():
+            for name in [n for n in module._buffers if (module, n) not in buffers]:
+                del module._buffers[name]
+        with torch.no_grad():
+            for (module, name), (buffer, content) in buffers.items():
+                module._buffers[name] = buffer
+                if buffer is not None and content is not None:
+                    _refill(buffer, content)
+
+
+def _lazy(buffer: Tensor) -> bool:
+    return isinstance(buffer, nn.UninitializedBuffer)
+
+
+def _refill(buffer: Tensor, content: Tensor) -> None:
+    if buffer.shape == content.shape:
+        buffer.copy_(content)
+    else:  # resized in place meanwhile
+        buffer.data = content.clone()
+
+
+class ForwardWatch:
+    """Calls back at the first training forward of a model after it is armed: where the two-call form's step begins."""
+
+    def __init__(self, model: nn.Module, on_first: Callable[[], None]) -> None:
+        self.model = model
+        self.on_first = on_first
+        self.armed = True
+        self._handle = model.register_forward_pre_hook(_Hook(weakref.ref(self)))
+
+    def close(self) -> None:
+        """Take the hook off the model."""
+        self._handle.remove()
+
+
+class _Hook:
+    """The hook on the model. Copies of the model (an EMA, a pickle) get an inert one: they are not the one trained."""
+
+    def __init__(self, watch: weakref.ref[ForwardWatch] | None = None) -> None:
+        self.watch = watch
+
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        watch = self.watch() if self.watch is not None else None
+        if watch is not None and watch.armed and torch.is_grad_enabled():
+            watch.armed = False
+            watch.on_first()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return _Hook()
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
+        return _Hook, ()

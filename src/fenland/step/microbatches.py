@@ -1,0 +1,71 @@
+"""m-SAM: every micro-batch has its own ascent, and the base gets the mean of their d.
+
+Source: Foret et al. 2021, arXiv 2010.01412, section 4.1 (m-sharpness); Andriushchenko and Flammarion 2022, arXiv
+2206.06232. One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fenland.algebra.lists import scale_
+from fenland.step.ascent import Ascent, Update
+from fenland.step.closures import Closure
+from fenland.step.gradients import collect, drop, secured
+from fenland.step.handover import clip_factor
+from fenland.step.scaling import inverse_scale, is_active, poison, rescale_
+
+if TYPE_CHECKING:
+    from fenland.step.conduct import Conductor
+
+
+def passes(conductor: Conductor, closures: Sequence[Closure], scaler: Any) -> tuple[list[Any], Update]:
+    """All passes of all micro-batches; afterwards `p.grad` holds the mean d up to the update's factor."""
+    whole = conductor.choices
+    values = []
+    total: dict[Tensor, Tensor] = {}
+    finite: list[Tensor] = []
+
+    def unscale(asc: Ascent, scaler: Any) -> None:  # by hand: the scaler itself unscales once a step, the mean
+        if asc.unscaled and not asc.moved:
+            return
+        tensors = collect(conductor.groups).tensors
+        poison(tensors, asc.g_norm)
+        inverse = inverse_scale(scaler, tensors)
+        if inverse is not None:
+            scale_(inverse, tensors)
+
+    conductor.choices = replace(whole, max_norm=None)  # the mean is clipped, once
+    try:
+        for closure in closures:
+            drop(conductor.groups)
+            value, update = conductor.passes(closure, conductor.guard.take(), scaler, unscale)
+            if isinstance(update.factor, Tensor):
+                scale_(update.factor, update.d)
+            _add_gradients(total, conductor.groups)
+            values.append(value)
+            finite.append(update.finite)
+    finally:
+        conductor.choices = whole
+    for p, x in total.items():
+        p.grad = x.div_(len(closures))
+    d = collect(conductor.groups)
+    if is_active(scaler):
+        rescale_(scaler, d.tensors)
+        scaler.unscale_(conductor.base)
+    clip = clip_factor(whole.max_norm, d.V.norm(d.tensors))
+    return values, Update(d.tensors, clip, d.V.layouts is not None, torch.stack(finite).all(), update.record)
+
+
+def _add_gradients(total: dict[Tensor, Tensor], groups: Sequence[dict[str, Any]]) -> None:
+    """Move `p.grad` into the running sum."""
+    for group in groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                total[p] = secured(p.grad) if p not in total else total[p].add_(p.grad)
+                p.grad = None

@@ -1,0 +1,147 @@
+"""To the ascent point w + e and back, bit for bit: the only file that moves weights.
+
+Two strategies, chosen parameter by parameter:
+
+- *move*: w + e is written into another buffer (the gradient's own, where nobody else needs it) and the parameter points
+  at it; the way back is pointing again at the untouched w. No copy, no restore pass.
+- *copy*: w is saved, the parameter is changed in place, and the way back copies w. For parameters whose storage others
+  see: DTensors, tied or viewed or shared memory, a module's flat weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from fenland.algebra import Scalar, Vector
+from fenland.algebra.lists import addcmul_into
+from fenland.algebra.shards import is_dtensor, local
+
+TRAVELS = ("auto", "move", "copy")
+
+
+class Journey:
+    """One trip of some parameters to w + e and back. It records before it moves, so `back` is right at any moment."""
+
+    def __init__(self, travel: str) -> None:
+        self.travel = travel
+        self._moved: list[tuple[Tensor, Tensor]] = []  # parameter, its own w
+        self._copied: list[tuple[Tensor, Tensor]] = []  # local tensor changed in place, saved w
+        self._params: list[Tensor] = []
+
+    def depart(
+        self, params: Sequence[Tensor], direction: Vector, steps: Scalar | list[Scalar], owned: Sequence[bool]
+    ) -> None:
+        """Bring every parameter from w to w + step * direction.
+
+        Args:
+            params: the parameters, DTensors included.
+            direction: local tensors of the same shapes.
+            steps: rho * scale, one scalar for all or one a parameter.
+            owned: whether `direction`'s buffer may be overwritten, one flag a parameter.
+        """
+        self._params = list(params)
+        move = [self._moves(p) for p in params]
+        kinds = (True, True), (True, False), (False, False)
+        flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(move, owned, direction, params, strict=True)]
+        for kind in kinds:
+            chosen = [i for i, flag in enumerate(flags) if flag == kind]
+            if chosen:
+                part = steps if isinstance(steps, Tensor) else [steps[i] for i in chosen]
+                self._go(kind, [params[i] for i in chosen], [direction[i] for i in chosen], part)
+
+    def origins(self) -> Vector:
+        """The weights w of the parameters that are away, in the order of `depart`."""
+        home = {id(p): w for p, w in self._moved} | {id(x): w for x, w in self._copied}
+        return [home[id(p)] if id(p) in home else home[id(local(p))] for p in self._params]
+
+    def back(self) -> None:
+        """Bring every parameter back to exactly w; nothing happens where none is away."""
+        for p, w in self._moved:
+            p.data = w
+        if self._copied:
+            torch._foreach_copy_([x for x, _ in self._copied], [w for _, w in self._copied])
+        if self._params:
+            increment_version(self._params)  # a graph of pass 2 that is kept must not be used silently
+        self._moved, self._copied, self._params = [], [], []
+
+    def _go(self, kind: tuple[bool, bool], params: list[Tensor], us: Vector, s: Scalar | list[Scalar]) -> None:
+        moves, overwrites = kind
+        if not moves:
+            ws = [local(p) for p in params]
+            self._copied += list(zip(ws, torch._foreach_clone(ws), strict=True))
+            addcmul_into(ws, us, s, out=ws)
+            increment_version(params)
+            return
+        ws = [p.data for p in params]
+        there = us if overwrites else [torch.empty_like(w) for w in ws]
+        addcmul_into(ws, us, s, out=there)
+        self._moved += list(zip(params, ws, strict=True))
+        for p, x in zip(params, there, strict=True):
+            p.data = x
+        increment_version(params)  # a graph of pass 1 that is kept must not be used silently
+
+    def _moves(self, p: Tensor) -> bool:
+        if self.travel == "copy":
+            return False
+        why = why_not_movable(p)
+        if why is not None and self.travel == "move":
+            raise ValueError(
+                f'travel = "move": a parameter of shape {tuple(p.shape)} {why}, so its storage cannot be exchanged; '
+                'use travel="auto", which changes such parameters in place'
+            )
+        return why is None
+
+
+def why_not_movable(p: Tensor) -> str | None:
+    """The reason why p's storage must not be exchanged; None where it may be."""
+    if is_dtensor(p):
+        return "is a DTensor"
+    storage = p.untyped_storage()
+    if storage.nbytes() != p.numel() * p.element_size() or p._is_view():
+        return "is a view of a larger storage"
+    if torch._C._storage_Use_Count(storage._cdata) > _ALONE_STORAGE:
+        return "shares its storage with another tensor"
+    if p.device.type == "cpu" and storage.is_shared():
+        return "is in shared memory"
+    return None
+
+
+def unshared(grads: Sequence[Tensor]) -> list[bool]:
+    """Whether each gradient is held by its parameter alone, so that its buffer may be overwritten.
+
+    Call it with the freshly made list as the only other holder.
+    """
+    return [
+        sys.getrefcount(g) <= _ALONE_REFERENCES
+        and torch._C._storage_Use_Count(g.untyped_storage()._cdata) <= _ALONE_STORAGE
+        and not g._is_view()
+        for g in grads
+    ]
+
+
+def _fits(u: Tensor, p: Tensor) -> bool:
+    """Whether a parameter like p can live in u's buffer."""
+    return (
+        u.dtype == p.dtype
+        and u.stride() == p.stride()
+        and u.device == p.device
+        and not u.requires_grad
+        and u.untyped_storage().nbytes() == p.untyped_storage().nbytes()
+    )
+
+
+def _calibrate() -> tuple[int, int]:
+    """References and storage users of a gradient that only its parameter holds: they depend on Python's version."""
+    p = torch.zeros(1, requires_grad=True)
+    p.grad = torch.zeros(1)
+    grads = [q.grad for q in [p]]
+    seen = [(sys.getrefcount(g), torch._C._storage_Use_Count(g.untyped_storage()._cdata)) for g in grads]  # type: ignore[union-attr]
+    return seen[0]
+
+
+_ALONE_REFERENCES, _ALONE_STORAGE = _calibrate()
