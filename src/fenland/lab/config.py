@@ -40,6 +40,7 @@ class RunConfig:
         augment: random crop (zero padding 4) and horizontal flip.
         device: ``cpu``, ``cuda`` or ``mps``.
         precision: a precision of Lightning Fabric, such as ``32-true``.
+        threads: of torch on the CPU. They change the order of sums and so the last digits: hence a part of the run.
         data_dir: folder of local parquet files; None for digits and the hub. Not part of the hash: ``data_id`` is.
         data_id: identity of the data, filled in by ``fenland.lab.data.identify``.
     """
@@ -59,6 +60,7 @@ class RunConfig:
     augment: bool = False
     device: str = "cpu"
     precision: str = "32-true"
+    threads: int = 1
     data_dir: str | None = None
     data_id: str = ""
 
@@ -68,7 +70,7 @@ class RunConfig:
         for name in ("weight_decay", "rho"):
             _require(self, name, _not_negative, "give a number >= 0")
         _require(self, "momentum", lambda value: _not_negative(value) and value < 1, "give a number in [0, 1)")
-        for name in ("batch_size", "epochs", "limit"):
+        for name in ("batch_size", "epochs", "limit", "threads"):
             _require(self, name, lambda value: _whole(value) and value >= 1, "give a whole number >= 1")
         _require(self, "seed", lambda value: _whole(value) and value >= 0, "give a whole number >= 0")
         _require(self, "schedule", lambda value: value in SCHEDULES, one_of(SCHEDULES))

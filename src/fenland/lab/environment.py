@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 
-def describe() -> dict[str, Any]:
-    """Versions, processor, threads, commit of a source checkout, and the time now."""
+def describe(threads: int) -> dict[str, Any]:
+    """Versions, processor, threads of the run, commit of a source checkout, and the time now."""
     return {
         **_fixed(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 

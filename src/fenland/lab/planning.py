@@ -38,6 +38,7 @@ class Request:
     augment: str = AUTO
     device: str = AUTO
     precision: str = "32-true"
+    threads: str = "1"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def _base(request: Request) -> RunConfig:
         augment=_switch("augment", request.augment, defaults.augment),
         device=_device(request.device),
         precision=request.precision,
+        threads=whole_number("threads", request.threads),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 import traceback
@@ -91,7 +90,7 @@ def run_one(config: RunConfig, store: Store, on_epoch: Callable[[EpochRecord], N
 
     try:
         result = train(config, on_epoch)
-        store.save(config, result, environment.describe())
+        store.save(config, result, environment.describe(config.threads))
     # The border of a sweep: whatever one run raises (a bug, memory, a full disk) must not end the others.
     except Exception as error:
         line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
@@ -132,11 +131,10 @@ def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int, last
 
     if not configs:
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
     done = set()
     try:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
-            jobs = (joblib.delayed(_work)(config, store, path, threads) for config in configs)
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=configs[0].threads):
+            jobs = (joblib.delayed(_work)(config, store, path) for config in configs)
             for outcome in joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs):
                 done.add(outcome.run)
                 yield outcome
@@ -152,10 +150,7 @@ def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int, last
         get_reusable_executor().shutdown(wait=False, kill_workers=True)
 
 
-def _work(config: RunConfig, store: Store, path: Path, threads: int) -> Outcome:
-    import torch
-
+def _work(config: RunConfig, store: Store, path: Path) -> Outcome:
     # Ctrl-C reaches the whole process group; the parent ends the workers, they need not complain as well.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
     return run_one(config, store, lambda record: events.append(path, {"run": config.hash, "record": record.as_dict()}))

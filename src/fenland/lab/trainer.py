@@ -77,9 +77,14 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None) -> RunResult:
         BadInput: the data, the model or the batch size does not fit.
     """
     # The caller's random state is left as it was; deterministic kernels make a GPU repeat itself too.
-    with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        torch.manual_seed(config.seed)
-        return _Run(config).train(on_epoch)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            torch.manual_seed(config.seed)
+            return _Run(config).train(on_epoch)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Run:

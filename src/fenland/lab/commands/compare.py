@@ -68,7 +68,9 @@ class Compare:
     precision: _Word = "32-true"
     """32-true, bf16-mixed, 64-true."""
     workers: _Number = "1"
-    """Processes that share the runs."""
+    """Processes that share the runs: the best use of several cores."""
+    threads: _Number = "1"
+    """Threads of one run on the CPU; more help large models only."""
     out: _Folder = ""
     """Output directory. Default: out/compare-DATA."""
     json: bool = False
@@ -115,6 +117,7 @@ class Compare:
             augment=self.augment,
             device=self.device,
             precision=self.precision,
+            threads=self.threads,
         )
 
     def _show(self, done: Comparison) -> None:
