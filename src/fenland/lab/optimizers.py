@@ -10,6 +10,7 @@ from torch import nn
 
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, one_of
+from fenland.presets import PRESETS
 
 Wrap = Callable[[torch.optim.Optimizer, float, nn.Module], torch.optim.Optimizer]
 
@@ -19,7 +20,7 @@ class Row:
     """How to build one optimizer.
 
     Args:
-        title: name in tables and figures.
+        title: name in tables.
         rho: default radius, None for an optimizer without an ascent.
         passes: gradient evaluations per step; progress bars weigh runs by it (the trainer counts the real ones).
         wrap: puts the method around a base optimizer.
@@ -27,7 +28,7 @@ class Row:
 
     title: str
     rho: float | None
-    passes: int
+    passes: float
     wrap: Wrap
 
 
@@ -35,23 +36,24 @@ def _plain(base: torch.optim.Optimizer, rho: float, model: nn.Module) -> torch.o
     return base
 
 
-def _preset(name: str) -> Wrap:
+def _preset(name: str, rho: float) -> Row:
+    """The row of an engine's preset."""
+    preset = PRESETS[name]
+
     def wrap(base: torch.optim.Optimizer, rho: float, model: nn.Module) -> torch.optim.Optimizer:
-        import fenland
+        return preset.build(base, rho=rho, model=model)
 
-        preset: Callable[..., torch.optim.Optimizer] = getattr(fenland, name)
-        return preset(base, rho=rho, model=model)
-
-    return wrap
+    return Row(name, rho, preset.closure_calls, wrap)
 
 
-# 0.05: Foret et al. 2021, the default for CIFAR and ImageNet. USAM's ascent is rho * g, so its rho is a length per
-# gradient and not comparable: equal radii at ||g|| = 1, a smaller one wherever the gradient is smaller.
+# 0.05: Foret et al. 2021, the default for CIFAR and ImageNet. The ascent of USAM and SSAM-U is rho * g, so their rho is
+# a length per gradient and not comparable: equal radii at ||g|| = 1, a smaller one wherever the gradient is smaller.
 OPTIMIZERS: dict[str, Row] = {
     "sgd": Row("SGD", None, 1, _plain),
-    "sam": Row("SAM", 0.05, 2, _preset("SAM")),
-    "usam": Row("USAM", 0.05, 2, _preset("USAM")),
-    "ssam": Row("SSAM", 0.05, 2, _preset("SSAM")),
+    "sam": _preset("SAM", rho=0.05),
+    "usam": _preset("USAM", rho=0.05),
+    "ssam": _preset("SSAM", rho=0.05),
+    "ssam-u": _preset("SSAM-U", rho=0.05),
 }
 
 

@@ -18,7 +18,7 @@ from fenland.lab.sweep import Outcome, Watcher
 _LINE_EVERY_SECONDS = 10.0
 
 
-def work(config: RunConfig) -> int:
+def work(config: RunConfig) -> float:
     """Gradient evaluations per example: the measure by which runs weigh in the overall bar and its time left."""
     return config.epochs * OPTIMIZERS[config.optimizer].passes
 

@@ -42,7 +42,7 @@ class Compare:
     model: _Word = "auto"
     """mlp, lenet, resnet20, resnet56; resnet20-identity and resnet56-identity have the paper's shortcut."""
     optimizers: _Words = ("sgd", "sam", "ssam")
-    """sgd, sam, usam, ssam."""
+    """sgd, sam, usam, ssam, ssam-u (the paper's SSAM, on the unnormalised ascent)."""
     rho: _Radii = ()
     """Radius of the ascent: one for all, or one each as in: sam=0.05 usam=0.2. Default 0.05."""
     lr: _Number = "auto"
