@@ -79,18 +79,22 @@ def test_a_bad_rho_in_a_group_is_refused(rho):
 
 @pytest.mark.parametrize("value", [-0.5, math.nan])
 def test_a_schedule_that_turns_bad_is_refused_with_its_value(value):
-    opt = build(rho=lambda step: value)
+    opt = build(rho=lambda step: value if step else 0.1)
     (w,) = opt.param_groups[0]["params"]
-    before = w.detach().clone()
 
     def closure():
+        opt.zero_grad()
         loss = (w**2).sum()
         loss.backward()
         return loss
 
+    opt.step(closure)
+    before = w.detach().clone()
     with pytest.raises(ValueError, match="rho"):
         opt.step(closure)
     assert torch.equal(w, before)
+    with pytest.raises(ValueError, match="rho"):
+        build(rho=lambda step: value)
 
 
 @every_variant
