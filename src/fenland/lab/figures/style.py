@@ -122,3 +122,9 @@ def head(axes: Axes, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
 def name_x(axes: Axes, canvas: Canvas, text: str) -> None:
     """Name the horizontal axis at its right end."""
     axes.set_xlabel(text, loc="right", fontsize=SMALL, color=canvas.ink.soft, labelpad=3)
+
+
+def dash_array(index: int) -> str:
+    """The line style of the label at ``index`` as an SVG ``stroke-dasharray``, for the page's own keys."""
+    dashes = DASHES[(index + index // len(LIGHT)) % len(DASHES)]
+    return "none" if dashes == "-" else " ".join(f"{1.8 * length:.3g}" for length in dashes[1])

@@ -1,0 +1,147 @@
+"""Who wins, how sure that is, and what was measured beside it: sentences from numbers, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fenland.lab.figures.style import title_of
+from fenland.lab.records import Records
+from fenland.lab.statistics import Interval, paired, summary
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The report's first lines.
+
+    Attributes:
+        headline: who wins over whom, by how much, and whether the interval excludes zero; one sentence.
+        beside: what else was measured that goes with it (gap, sharpness, gamma, cost), a sentence each.
+        decided: whether the interval of the difference excludes zero.
+    """
+
+    headline: str
+    beside: tuple[str, ...]
+    decided: bool
+
+
+def decide(records: Records) -> Outcome:
+    """The best mean test accuracy against the baseline (or, when that is the best, against the runner-up)."""
+    rows: list[Row] = [{str(k): v for k, v in row.items()} for row in summary(records).to_dict("records")]
+    ranked = sorted((row for row in rows if row["n"]), key=lambda row: -row["test_accuracy"])
+    diverged = tuple(_diverged(row) for row in rows if row["diverged"])
+    if not ranked:
+        return Outcome("Every run diverged, so there is nothing to compare.", diverged, False)
+    best = ranked[0]
+    if len(ranked) == 1:
+        return Outcome(f"{_reached(best)}; there is no other optimizer to compare it with.", diverged, False)
+    base = next((row for row in ranked if row["optimizer"] == records.baseline), ranked[1])
+    rival = ranked[1] if base is best else base
+    gain = paired(records.results, best["optimizer"], rival["optimizer"])
+    headline = _headline(best, rival, gain, best_is_baseline=best is base)
+    beside = [
+        *_second(records, ranked, best, rival),
+        *_fit(records, best, rival),
+        *_ascent(ranked),
+        *_cost(best, rival),
+    ]
+    return Outcome(headline, (*beside, *diverged), gain.excludes_zero)
+
+
+def _headline(best: Row, rival: Row, gain: Interval, best_is_baseline: bool) -> str:
+    winner, loser = title_of(best["optimizer"]), title_of(rival["optimizer"])
+    if gain.excludes_zero and gain.mean > 0:
+        verb = "stays ahead of" if best_is_baseline else "beats"
+        return f"{winner} {verb} {loser}: {_reached(best, name=False)}, {_gained(gain)}, which excludes zero."
+    if gain.n < 2:
+        found = f"{_reached(best)} against {loser}'s {_percent(rival['test_accuracy'])}"
+        return f"No winner can be named: {found}, with {_seeds(gain.n)} in common there is no interval."
+    if gain.mean == 0:
+        return f"No winner: {winner} and {loser} reach the same mean test accuracy, {_percent(best['test_accuracy'])}."
+    return f"No clear winner: {_reached(best)}, {_gained(gain, loser)}, which {_reason(gain)}."
+
+
+def _reason(gain: Interval) -> str:
+    if gain.high - gain.low > 1e-12:
+        return "includes zero"
+    return "has no width because all seeds differ by the same amount, and shows nothing"
+
+
+def _gained(gain: Interval, over: str = "") -> str:
+    side = "above" if gain.mean >= 0 else "below"
+    where = f"{side} {over}" if over else "more" if side == "above" else "less"
+    mean, low, high = (100 * value for value in (gain.mean, gain.low, gain.high))
+    return f"{abs(mean):.2f} points {where} (95 % interval {low:+.2f} to {high:+.2f} over {_seeds(gain.n)})"
+
+
+def _reached(row: Row, name: bool = True) -> str:
+    who = f"{title_of(row['optimizer'])} reaches " if name else ""
+    return f"{who}{_percent(row['test_accuracy'])} test accuracy"
+
+
+def _second(records: Records, ranked: list[Row], best: Row, rival: Row) -> list[str]:
+    """The runner-up, where the headline is about another one."""
+    second = next(row for row in ranked if row is not best)
+    if second is rival:
+        return []
+    gain = paired(records.results, best["optimizer"], second["optimizer"])
+    verdict = "excludes zero" if gain.excludes_zero else "includes zero"
+    tail = f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}), which {verdict}" if gain.n > 1 else ""
+    return [
+        f"The runner-up is {title_of(second['optimizer'])} with {_percent(second['test_accuracy'])}: "
+        f"{title_of(best['optimizer'])} is {100 * gain.mean:+.2f} points from it{tail}."
+    ]
+
+
+def _fit(records: Records, best: Row, rival: Row) -> list[str]:
+    """Training loss, test loss and the gap between them: fitted better, or generalised better?"""
+    names = ("train_loss", "test_loss", "loss_gap")
+    if not all(math.isfinite(row[name]) for row in (best, rival) for name in names):
+        return []
+    train, test, gap = (f"{best[name]:.3g} against {rival[name]:.3g}" for name in names)
+    found = paired(records.results, best["optimizer"], rival["optimizer"], "loss_gap")
+    sure = "the interval of that difference excludes zero" if found.excludes_zero else "that difference is not certain"
+    size = "smaller" if best["loss_gap"] < rival["loss_gap"] else "larger"
+    closer = "more" if best["train_loss"] < rival["train_loss"] else "less"
+    return [
+        f"Beside {title_of(rival['optimizer'])} it fits the training data {closer} closely (training loss {train}) and "
+        f"its gap from training to test loss is {size} ({gap}; {sure}); test loss {test}."
+    ]
+
+
+def _ascent(ranked: list[Row]) -> list[str]:
+    """Sharpness and gamma at the last epoch, of all that climb."""
+    climbing = [row for row in ranked if math.isfinite(row["final_sharpness"])]
+    if not climbing:
+        return []
+    sharp = ", ".join(f"{title_of(row['optimizer'])} {row['final_sharpness']:.2g}" for row in climbing)
+    text = f"Over the last epoch the loss rose on the way to the ascent point by (sharpness): {sharp}"
+    known = [row for row in climbing if math.isfinite(row["final_gamma"])]
+    gammas = ", ".join(f"{title_of(row['optimizer'])} {row['final_gamma']:.2f}" for row in known)
+    return [f"{text}; gamma was {gammas}." if known else f"{text}."]
+
+
+def _cost(best: Row, rival: Row) -> list[str]:
+    ratio = best["gradient_evaluations"] / rival["gradient_evaluations"]
+    if not math.isfinite(ratio) or not math.isfinite(best["seconds"] / rival["seconds"]):
+        return []
+    seconds = best["seconds"] / rival["seconds"]
+    return [f"It cost {ratio:.2g} times the gradient evaluations and {seconds:.2g} times the training time."]
+
+
+def _diverged(row: Row) -> str:
+    total = row["n"] + row["diverged"]
+    return f"{row['diverged']} of {total} runs of {title_of(row['optimizer'])} diverged; its means leave them out."
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %" if pd.notna(value) else "an unknown"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} shared seed{'' if count == 1 else 's'}"

@@ -1,0 +1,82 @@
+"""The page: everything that its template shows, gathered from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fenland import __version__
+from fenland.lab.figures.catalog import Drawn
+from fenland.lab.figures.style import DARK, LIGHT, dash_array, title_of
+from fenland.lab.records import Records
+from fenland.lab.report import setup, table
+from fenland.lab.report.outcome import decide
+from fenland.lab.statistics import summary
+
+# Measured quantities that the figures and the first lines name.
+TERMS = (
+    ("w, e, w+e", "The weights, the perturbation of size rho, and the ascent point, where h is measured."),
+    ("Gamma", "‖g‖ / ‖h‖: the gradient norm at w over that at the ascent point; SSAM multiplies h by it. No unit."),
+    ("Sharpness", "L(w+e) − L(w) on the training batch, mean over an epoch's steps: how far the loss rises. In units "
+     "of the loss, and for the rho of that optimizer."),
+    ("95 % interval", "Mean ± t · s / √n over n seeds (Student's t: 12.7 for 2 seeds, 4.3 for 3, 2.8 for 5). It "
+     "covers initial weights and order of the data, not another choice of test set. Bands in the figures are the "
+     "same, epoch by epoch; a band wider than its axis is cut off there."),
+)  # fmt: skip
+
+
+def render(records: Records, figures: Sequence[tuple[Drawn, str]]) -> str:
+    """The whole page as text; ``figures`` come with their SVG elements."""
+    environment = Environment(
+        loader=PackageLoader("fenland.lab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.j2").render(**_context(records, figures))
+
+
+def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str, Any]:
+    table_columns = table.columns(records.baseline)
+    table_rows = [{str(k): v for k, v in row.items()} for row in summary(records).to_dict("records")]
+    command, given = setup.command(records)
+    return {
+        "title": _title(records),
+        "outcome": decide(records),
+        "caveats": _caveats(records),
+        "columns": table_columns,
+        "rows": table.rows(table_rows, table_columns),
+        "dashes": [dash_array(index) for index in range(len(table_rows))],
+        "figures": [(drawn, Markup(svg)) for drawn, svg in figures],  # our own SVG; its words were escaped on the way
+        "configuration": setup.configuration(records),
+        "environment": setup.environment(records),
+        "command": command,
+        "command_given": given,
+        "terms": TERMS,
+        "light": LIGHT,
+        "dark": DARK,
+        "version": __version__,
+        "runs": len(records.results),
+    }
+
+
+def _title(records: Records) -> str:
+    names = [title_of(label) for label in records.labels]
+    what = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+    data = " and ".join(dict.fromkeys(str(name) for name in records.results.get("data", ())))
+    return f"{what} on {data}" if data else what
+
+
+def _caveats(records: Records) -> list[str]:
+    """What a reader must know before the numbers: few seeds, runs that are missing, notes of whoever ran it."""
+    caveats = [str(note) for note in records.comparison.get("notes", ())]
+    planned = len(records.comparison.get("runs", ()))
+    if planned > len(records.results):
+        caveats.append(f"Unfinished: {len(records.results)} of {planned} runs are stored; run the command again.")
+    seeds = int(records.results.groupby("label")["seed"].nunique().min())
+    if seeds < 3:
+        caveats.append(
+            f"Only {seeds} seed{'' if seeds == 1 else 's'}: take five or more before you believe a difference."
+        )
+    return caveats

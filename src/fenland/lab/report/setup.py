@@ -1,0 +1,97 @@
+"""What was run, where, and how to run it again, as pairs of names and values."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from fenland.lab.figures.style import title_of
+from fenland.lab.records import Records
+
+# The configuration's fields in the order of the page, with their names there; others follow under their own.
+FIELDS = {
+    "data": "Data", "model": "Model", "parameters": "Parameters", "optimizer": "Optimizers", "rho": "Radius rho",
+    "lr": "Learning rate", "momentum": "Momentum", "weight_decay": "Weight decay", "schedule": "Schedule",
+    "batch_size": "Batch size", "epochs": "Epochs", "seed": "Seeds", "limit": "Training examples",
+    "augment": "Augmentation", "device": "Device", "precision": "Precision",
+}  # fmt: skip
+# Results, or what says nothing to a reader.
+LEFT_OUT = {"run", "label", "status", "data_id", "data_dir"}
+RESULTS = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "loss_gap", "accuracy_gap", "seconds"}
+OPTIONS = ("data", "model", "lr", "momentum", "weight_decay", "batch_size", "epochs", "schedule")
+
+
+def configuration(records: Records) -> list[tuple[str, str]]:
+    """What was run; a field that differs between optimizers lists who had what."""
+    runs = records.results
+    names = [*FIELDS, *(name for name in runs.columns if name not in FIELDS)]
+    shown = [name for name in names if name in runs and name not in LEFT_OUT | RESULTS]
+    pairs = []
+    for name in shown:
+        if name == "gradient_evaluations" or name.startswith("result_"):
+            continue
+        text = _values(runs, name)
+        if text:
+            pairs.append((FIELDS.get(name, name.replace("_", " ").capitalize()), text))
+    return pairs
+
+
+def _values(runs: pd.DataFrame, name: str) -> str:
+    if name == "optimizer":
+        return ", ".join(title_of(label) for label in dict.fromkeys(runs["label"]))
+    if name == "seed":
+        return ", ".join(str(seed) for seed in sorted(set(runs["seed"])))
+    found = {label: _join(group) for label, group in runs.groupby("label", sort=False)[name]}
+    if len(set(found.values())) == 1:
+        only = next(iter(found.values()))
+        return "all" if name == "limit" and not only else only
+    return ", ".join(f"{title_of(str(label))} {text}" for label, text in found.items() if text)
+
+
+def _join(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(_plain(value) for value in values if not _missing(value)))
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return "on" if value else "off"
+    return f"{value:,.10g}" if isinstance(value, (int, float)) else str(value)
+
+
+def environment(records: Records) -> list[tuple[str, str]]:
+    """Versions and machines; where runs differ, every value that occurred. Times become the span of all runs."""
+    names = list(dict.fromkeys(name for each in records.environments for name in each))
+    pairs = []
+    for name in names:
+        values = [each[name] for each in records.environments if not _missing(each.get(name))]
+        if not values or name == "data_dir":  # a folder on somebody's machine is nobody else's business
+            continue
+        texts = sorted(dict.fromkeys(_flat(value) for value in values))
+        text = f"{texts[0]} to {texts[-1]}" if name == "time" and len(texts) > 1 else ", ".join(texts)
+        pairs.append((name.replace("_", " "), text))
+    return pairs
+
+
+def _flat(value: Any) -> str:
+    return ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+
+
+def command(records: Records) -> tuple[str, bool]:
+    """The command that repeats it, and whether it is the one that was given (else it is put together from the runs)."""
+    given = records.comparison.get("command")
+    if given:
+        return str(given), True
+    runs = records.results
+    words = ["fenland", "compare", "--optimizers", *dict.fromkeys(runs["optimizer"].tolist())]
+    for name in OPTIONS:
+        values = list(runs[name].dropna().unique()) if name in runs else []
+        if len(values) == 1:
+            words += [f"--{name.replace('_', '-')}", f"{values[0]}"]
+    return shlex.join([*words, "--seeds", str(runs["seed"].nunique())]), False

@@ -1,0 +1,55 @@
+"""Write a comparison's page, figures and tables, each to a temporary name first."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from fenland.lab.figures import draw_all, inline_svg, save_files
+from fenland.lab.records import Records, read_records
+from fenland.lab.report.page import render
+
+
+def write_report(out_dir: Path | str) -> Path:
+    """Read the store under ``out_dir``; write ``report.html``, ``figures/`` and the ``results`` and ``metrics`` tables.
+
+    The page needs no other file and no network. The same records give the same bytes.
+
+    Raises:
+        FileNotFoundError: no run is stored there.
+        ValueError: a stored run cannot be read.
+    """
+    records = read_records(out_dir)
+    figures = draw_all(records)
+    for drawn in figures:
+        save_files(drawn, records.labels, records.out / "figures")
+    _write_tables(records)
+    page = render(records, [(drawn, inline_svg(drawn, records.labels)) for drawn in figures])
+    path = records.out / "report.html"
+    partial = _partial(path)
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _write_tables(records: Records) -> None:
+    for name, table in (("results", records.results), ("metrics", records.metrics)):
+        path = records.out / f"{name}.parquet"
+        partial = _partial(path)
+        _storable(table).to_parquet(partial, index=False)
+        partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    """A name of this process's own, so that two reports at once do not write into each other's file."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _storable(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of mixed types (lists, numbers beside words) as JSON text: parquet has one type a column."""
+    mixed = [name for name in table if len({type(each) for each in table[name].dropna()}) > 1]
+    nested = [name for name in table if any(isinstance(each, (list, dict)) for each in table[name])]
+    return table.assign(**{str(name): [json.dumps(each) for each in table[name]] for name in {*mixed, *nested}})
