@@ -43,7 +43,8 @@ def cached(key: str, name: str, build: Callable[[], Images]) -> Images:
 
 def _read(path: Path, name: str) -> Images | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, because numpy forgets to close what turns out to be broken.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return Images(
                 name,
                 stored["train"],

@@ -73,7 +73,7 @@ class _Reader:
         from PIL import Image, UnidentifiedImageError
 
         try:
-            source = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"]
+            source = io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else cell["path"] or io.BytesIO()
             with Image.open(source) as picture:
                 self._mode = self._mode or ("L" if picture.mode in ("1", "L") else "RGB")
                 self._size = self._size if any(self._size) else picture.size

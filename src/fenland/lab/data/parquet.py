@@ -25,8 +25,9 @@ def identity(folder: Path) -> str:
     digest = hashlib.sha256()
     for split, files in find(folder).items():
         digest.update(split.encode())
+        if not sum(_rows(file) for file in files):
+            raise BadInput("data-dir", folder, f"its {split} split is empty; download it again")
         for file in files:
-            _check(file)
             try:
                 with file.open("rb") as stream:
                     while chunk := stream.read(_CHUNK):
@@ -63,9 +64,11 @@ def _split(path: Path) -> str | None:
     return None
 
 
-def _check(file: Path) -> None:
+def _rows(file: Path) -> int:
+    """The number of rows, after a check of the schema."""
     try:
-        schema = parquet.read_schema(file)
+        metadata = parquet.read_metadata(file)
+        schema = metadata.schema.to_arrow_schema()
     except (pyarrow.ArrowException, OSError) as error:
         detail = decoding.first_line(error)
         raise BadInput("data-dir", file, f"corrupt or truncated parquet ({detail}); download it again") from None
@@ -75,6 +78,8 @@ def _check(file: Path) -> None:
         raise BadInput("data-dir", file, f"column {image} is {kind}; it must be a struct with encoded image bytes")
     if not pyarrow.types.is_integer(schema.field(label).type):
         raise BadInput("data-dir", file, f"column {label} is {schema.field(label).type}; it must hold integer classes")
+    rows: int = metadata.num_rows
+    return rows
 
 
 def decode(name: str, folder: Path) -> Images:
