@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fenland.lab.config import RunConfig
 from fenland.lab.optimizers import OPTIMIZERS
@@ -32,7 +32,7 @@ def watch(configs: Sequence[RunConfig], console: Console) -> Iterator[Watcher]:
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[detail]}"),
         TimeRemainingColumn(),
         console=console,
@@ -63,7 +63,11 @@ class Bars:
             return
         if config.hash not in self._live:
             self._live[config.hash] = self._bars.add_task(config.label, total=config.epochs, detail="")
-        self._bars.update(self._live[config.hash], completed=record["epoch"], detail=describe(record))
+        self._bars.update(
+            self._live[config.hash],
+            completed=record["epoch"],
+            detail=f"epoch {record['epoch']}/{config.epochs}, {describe(record)}",
+        )
         self._bars.advance(self._all, work(config) / config.epochs)
 
     def done(self, config: RunConfig, outcome: Outcome) -> None:

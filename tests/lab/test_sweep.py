@@ -1,0 +1,189 @@
+"""Sweeps: what is stored is skipped, failures and dead workers end one run and not the others."""
+
+import dataclasses
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fenland.lab import events, trainer
+from fenland.lab.config import RunConfig
+from fenland.lab.metrics import EpochRecord
+from fenland.lab.progress import Bars, Lines, duration, watch
+from fenland.lab.store import Store
+from fenland.lab.sweep import Outcome, sweep
+
+BASE = RunConfig("digits", "mlp", "sgd", batch_size=64, epochs=2, limit=128)
+RUNS = [dataclasses.replace(BASE, seed=seed, optimizer=name) for seed in range(2) for name in ("sgd", "sam")]
+
+
+class Recorder:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[str, int]] = []
+        self.outcomes: dict[str, Outcome] = {}
+
+    def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
+        self.epochs.append((config.hash, record["epoch"]))
+
+    def done(self, config: RunConfig, outcome: Outcome) -> None:
+        assert config.hash == outcome.run
+        self.outcomes[outcome.run] = outcome
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_run_once_and_stored_ones_never_again(tmp_path: Path, workers: int) -> None:
+    store, recorder = Store(tmp_path), Recorder()
+    first = sweep([*RUNS, RUNS[0]], store, recorder, workers)
+    assert {outcome.run for outcome in first.outcomes} == {run.hash for run in RUNS} == set(recorder.outcomes)
+    assert sorted(recorder.epochs) == sorted((run.hash, epoch) for run in RUNS for epoch in (1, 2))
+    assert not first.failed
+    assert not first.skipped
+    times = {run.folder: run.folder.stat().st_mtime_ns for run in store.runs()}
+    extra = dataclasses.replace(BASE, seed=9)
+    second = sweep([*RUNS, extra], store, Recorder(), workers)
+    assert [outcome.run for outcome in second.outcomes] == [extra.hash]
+    assert second.skipped == RUNS
+    assert all(folder.stat().st_mtime_ns == time for folder, time in times.items())
+
+
+def test_workers_and_loop_give_the_same_numbers(tmp_path: Path) -> None:
+    tables = []
+    for workers in (1, 2):
+        store = Store(tmp_path / str(workers))
+        sweep(RUNS, store, Recorder(), workers)
+        tables.append([run.metrics().drop(columns=["seconds", "images_per_second"]) for run in store.runs()])
+    assert all(one.equals(two) for one, two in zip(*tables, strict=True))
+
+
+def test_a_failing_run_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    wrong = dataclasses.replace(BASE, batch_size=1000)
+    result = sweep([wrong, BASE], Store(tmp_path), Recorder())
+    assert [outcome.status for outcome in result.outcomes] == ["failed", "finished"]
+    assert result.failed[0].error == "batch_size=1000: give at most 128, the size of the train set"
+    assert "Traceback" in result.failed[0].trace
+    assert [run.config.hash for run in Store(tmp_path).runs()] == [BASE.hash]
+
+
+def test_any_error_is_a_failure_of_its_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(config: RunConfig, on_epoch: Callable[[EpochRecord], None]) -> trainer.RunResult:
+        if config.seed == 0:
+            raise RuntimeError("out of\nmemory")
+        return original(config, on_epoch)
+
+    original = trainer.train
+    monkeypatch.setattr(trainer, "train", train)
+    result = sweep(RUNS, Store(tmp_path), Recorder())
+    assert [outcome.error for outcome in result.failed] == ["RuntimeError: out of memory"] * 2
+    assert len(Store(tmp_path).runs()) == 2
+
+
+class Killer(Recorder):
+    """Kills, once or always, the worker process of the first run that reports."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
+        super().epoch(config, record)
+        if self.times and config.seed == 0:
+            self.times -= 1
+            for process in workers_of(os.getpid()):
+                os.kill(process, signal.SIGKILL)
+
+
+def workers_of(parent: int) -> list[int]:
+    """The live worker processes that joblib started for this process, by /proc."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and b"popen_loky" in command:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
+def test_runs_of_a_killed_worker_are_tried_once_more(tmp_path: Path) -> None:
+    long = [dataclasses.replace(BASE, seed=seed, epochs=300, limit=None) for seed in range(2)]
+    result = sweep([*long, *RUNS], Store(tmp_path), Killer(1), workers=2)
+    assert not result.failed
+    assert len(Store(tmp_path).runs()) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
+def test_a_worker_that_always_dies_fails_its_runs(tmp_path: Path) -> None:
+    long = [dataclasses.replace(BASE, seed=seed, epochs=1000, limit=None) for seed in range(2)]
+    result = sweep(long, Store(tmp_path), Killer(1000), workers=2)
+    assert {outcome.error for outcome in result.failed} == {"its worker process died twice (out of memory?)"}
+    assert len(result.failed) == 2
+
+
+def test_events_arrive_whole_and_in_order(tmp_path: Path) -> None:
+    seen: list[events.Event] = []
+    path = tmp_path / "events"
+    with events.Follower(path, seen.append):
+        for number in range(100):
+            events.append(path, {"n": number})
+    assert [event["n"] for event in seen] == list(range(100))
+
+
+RECORD = {"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.9, "images_per_second": 1234.5}
+SUMMARY = {"epochs": 1, "test_accuracy": 0.9, "test_loss": 0.3, "seconds": 1.0}
+
+
+def outcome(run: RunConfig, status: str = "finished") -> Outcome:
+    return Outcome(run.hash, status, SUMMARY, error="RuntimeError: no [bold]" if status == "failed" else "")
+
+
+def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenland.lab.progress._LINE_EVERY_SECONDS", 0)
+    text = io.StringIO()
+    with watch(RUNS, Console(file=text, width=40)) as lines:
+        assert isinstance(lines, Lines)
+        lines.epoch(RUNS[0], RECORD)
+        for run, status in zip(RUNS, ("finished", "diverged", "failed", "finished"), strict=True):
+            lines.done(run, outcome(run, status))
+        lines.epoch(RUNS[0], RECORD)
+    said = text.getvalue().splitlines()
+    assert len(said) == 5
+    assert said[0].startswith("        sgd seed 0: epoch 1/2, loss 0.5000, test 90.00%, 1,234 images/s, ")
+    assert said[1].startswith("[1/4] sgd seed 0: test 90.00%, test loss 0.3000, 1.0 s of training, ")
+    assert said[2].startswith("[2/4] sam seed 0: diverged in epoch 1/2, ")
+    assert said[3].startswith("[3/4] sgd seed 1: FAILED, RuntimeError: no [bold], ")
+    assert said[4].endswith(", 0.0 s left")
+
+
+def test_bars_on_a_terminal() -> None:
+    text = io.StringIO()
+    with watch(RUNS, Console(file=text, width=120, force_terminal=True)) as bars:
+        assert isinstance(bars, Bars)
+        bars.epoch(RUNS[0], RECORD)
+        (task,) = [task for task in bars._bars.tasks if task.description == "sgd seed 0"]
+        assert task.completed == 1
+        assert task.fields["detail"] == "epoch 1/2, loss 0.5000, test 90.00%, 1,234 images/s"
+        for run, status in zip(RUNS, ("finished", "diverged", "failed", "finished"), strict=True):
+            bars.done(run, outcome(run, status))
+        bars.epoch(RUNS[0], RECORD)
+        (task,) = bars._bars.tasks
+        assert task.completed == pytest.approx(task.total)
+    assert "sam seed 0: diverged in epoch 1/2" in text.getvalue()
+    assert "sgd seed 1: FAILED, RuntimeError: no [bold]" in text.getvalue()
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (0.25, 42.4, 61, 7260)] == ["0.2 s", "42 s", "1 min 01 s", "2 h 01 min"]
