@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
 from fenland.step import checkpoint
 from fenland.step.ascent import Choices, begin_state
@@ -83,20 +84,20 @@ class SharpnessAware(torch.optim.Optimizer):
         record_every: int | None = None,
     ) -> None:
         _check_base(base)
-        _check_among("nonfinite", nonfinite, NONFINITE)
-        _check_among("sync", sync, ("global", "local"))
-        _check_among("travel", travel, TRAVELS)
-        if max_norm is not None and not max_norm > 0:
-            raise ValueError(f"max_norm = {max_norm!r}: the bound on the gradient must be > 0, or None for no bound")
-        if record_every is not None and record_every < 1:
-            raise ValueError(f"record_every = {record_every!r}: must be a number of steps >= 1, or None")
-        if model is not None and not isinstance(model, nn.Module):
-            raise TypeError(f"model = {model!r}: must be a torch.nn.Module")
+        check_among("nonfinite", nonfinite, NONFINITE)
+        check_among("sync", sync, ("global", "local"))
+        check_among("travel", travel, TRAVELS)
+        check_positive("max_norm", max_norm, "no bound")
+        check_count("record_every", record_every, "never")
+        ball, source, combine, when = ball or L2(), source or Gradient(), combine or AtAscentPoint(), when or Always()
+        check_instance("ball", ball, Ball, "fenland.L2()")
+        check_instance("source", source, Source, "fenland.Gradient()")
+        check_instance("combine", combine, Combine, "fenland.AtAscentPoint()")
+        check_instance("when", when, When, "fenland.Always()")
+        if model is not None:
+            check_instance("model", model, nn.Module, "the module that you train")
         self.base = base
-        self.choices = Choices(
-            ball or L2(), source or Gradient(), combine or AtAscentPoint(), when or Always(),
-            max_norm, nonfinite, travel, record_every,
-        )  # fmt: skip
+        self.choices = Choices(ball, source, combine, when, max_norm, nonfinite, travel, record_every)
         self.model = model
         self.replay_rng = replay_rng
         self.sync = sync
@@ -144,6 +145,9 @@ class SharpnessAware(torch.optim.Optimizer):
         """Add a group to the base, with this optimizer's rho unless it brings its own."""
         if any(param_group is group for group in self.base.param_groups):
             return  # Optimizer.__init__ adds the groups that the base has already
+        self._conductor.refuse("add_param_group", busy=True)
+        own = param_group.get("rho", self._rho)
+        current_radius(own, self._memory.count, f"rho of group {len(self.base.param_groups)}")
         self.base.add_param_group(param_group)
         self._set_radii()
 
@@ -298,6 +302,7 @@ class SharpnessAware(torch.optim.Optimizer):
         }
 
     def __getstate__(self) -> dict[str, Any]:
+        self._conductor.refuse("copy or pickle", busy=True)
         names = ("base", "choices", "model", "replay_rng", "sync", "defaults", "_rho", "_radii", "_memory")
         return {name: getattr(self, name) for name in names}
 
@@ -322,8 +327,3 @@ def _check_base(base: object) -> None:
         raise TypeError(
             "base is LBFGS, which evaluates its closure itself, many times a step: use a first-order optimizer"
         )
-
-
-def _check_among(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")

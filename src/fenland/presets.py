@@ -21,7 +21,7 @@ def SAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Shar
 
 
 def USAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
-    r"""Unnormalised SAM: e = rho * g, d = grad L(w + e). rho has the unit w per gradient: SAM's values do not carry over.
+    r"""Unnormalised SAM: e = rho * g, d = grad L(w + e). rho has the unit w per gradient, unlike SAM's.
 
     Source: Andriushchenko and Flammarion 2022, arXiv 2206.06232. The SSAM paper calls this one SAM.
     """

@@ -67,8 +67,9 @@ class Algebra(ABC):
         return [f(x) for x in xs]
 
     def inverse(self, s: Scalar) -> Scalar:
-        """1 / s, and a finite number where s is 0 (so that 0 * inverse(0) = 0, never NaN)."""
-        return s.clamp_min(TINY.get(s.dtype, TINY_LOW)).reciprocal()
+        """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
+        least = TINY.get(s.dtype, TINY_LOW)
+        return torch.where(s < least, torch.zeros_like(s), s.clamp_min(least).reciprocal())
 
 
 def accumulator_dtype(xs: Sequence[Tensor]) -> torch.dtype:

@@ -35,10 +35,21 @@ class Lists(Algebra):
         self._norms.clear()
 
     def _norm(self, xs: Vector) -> Scalar:
-        norms = self.per_tensor_norms(xs)
+        whole = self.whole_norm(self.per_tensor_norms(xs))
+        if whole.device.type == "cpu" and whole.dtype != torch.float64 and not 1e-18 < whole < 1e18:
+            # Squares left float32's range (or it is a true 0, inf or NaN): once more in float64.
+            wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
+            whole = self.whole_norm(wide).to(whole.dtype)
+        return whole
+
+    def whole_norm(self, parts: list[Scalar]) -> Scalar:
+        """||x||_2 from the norms of x's tensors."""
+        if not parts:
+            return torch.zeros(())
         if self.layouts is not None:
-            return complete([n * n for n in norms], self.layouts, "sum").sqrt()
-        return torch.linalg.vector_norm(_stack(norms)) if norms else torch.zeros(())
+            return complete([n * n for n in parts], self.layouts, "sum").sqrt()
+        whole: Scalar = torch.linalg.vector_norm(_stack(parts))
+        return whole
 
     def per_tensor_norms(self, xs: Vector) -> list[Scalar]:
         if not xs:
@@ -117,13 +128,23 @@ def _stack(parts: list[Tensor]) -> Tensor:
 
 
 def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector) -> None:
-    """out <- w + s * u in one pass, rounded once; `out` may be the list ws or the list us.
+    """out <- w + s * u; `out` may be the list ws or the list us.
 
-    16-bit tensors are added in float32: their own arithmetic would round s and the product first.
+    The rounding depends on sizes and dtypes only, never on where the result goes. 16-bit tensors are added in float32:
+    their own arithmetic would round s and the product first.
     """
-    if out is us and all(_is_small(u) for u in us) and _plain(ws, us):
-        scale_(s, us)
-        torch._foreach_add_(us, ws)
+    if all(_is_small(w) for w in ws) and _plain(ws, us):
+        es = us
+        if out is us:
+            scale_(s, us)
+        else:
+            es = [u * t for u, t in zip(us, s, strict=True)] if isinstance(s, list) else _scaled(s, us)
+        if out is ws:
+            torch._foreach_add_(ws, es)
+        elif out is us:
+            torch._foreach_add_(us, ws)
+        else:
+            torch._foreach_copy_(out, torch._foreach_add(es, ws))
         return
     each = s if isinstance(s, list) else [s] * len(ws)
     for w, u, t, x in zip(ws, us, each, out, strict=True):
@@ -132,6 +153,12 @@ def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector) 
             torch.addcmul(w, u, t, out=x)
         else:
             x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
+
+
+def _scaled(s: Scalar, us: Vector) -> Vector:
+    es = list(torch._foreach_clone(us))
+    scale_(s, es)
+    return es
 
 
 _CPU = torch.device("cpu")
@@ -145,3 +172,7 @@ def _is_small(u: Tensor) -> bool:
 
 def _plain(ws: Vector, us: Vector) -> bool:
     return all(w.dtype == u.dtype and w.dtype not in _HALF for w, u in zip(ws, us, strict=True))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.complex128 if x.is_complex() else torch.float64

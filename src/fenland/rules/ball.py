@@ -35,9 +35,11 @@ class Ball(ABC):
     Attributes:
         scale_free: the perturbation does not change when `a` is multiplied by a positive number, so gradients that
             still carry a loss scale give the same e.
+        along_a: e is a multiple of a.
     """
 
     scale_free: ClassVar[bool] = True
+    along_a: ClassVar[bool] = False
 
     @abstractmethod
     def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
@@ -66,6 +68,8 @@ class L2(Ball):
     The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
     """
 
+    along_a: ClassVar[bool] = True
+
     def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
         return Steepest(a, V.inverse(V.norm(a)))
 
@@ -82,6 +86,7 @@ class Unnormalized(Ball):
     """
 
     scale_free: ClassVar[bool] = False
+    along_a: ClassVar[bool] = True
 
     def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
         return Steepest(a, torch.ones_like(V.norm(a)))

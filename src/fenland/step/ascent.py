@@ -11,13 +11,13 @@ from torch import Tensor
 
 from fenland.algebra import Lists, Scalar, Vector
 from fenland.algebra.lists import combine_, scale_
-from fenland.rules import Ball, Combine, Gradient, Gram, Source, Steepest, When
+from fenland.rules import AtAscentPoint, Ball, Combine, Gradient, Gram, Source, Steepest, When
 from fenland.rules.combine import Coefficient
 from fenland.step.gradients import Gradients, collect
 from fenland.step.handover import clip_factor
 from fenland.step.record import StepRecord
 from fenland.step.scaling import inverse_scale
-from fenland.step.travel import Journey
+from fenland.step.travel import FREE, Journey
 
 Groups = Sequence[dict[str, Any]]
 
@@ -39,6 +39,11 @@ class Choices:
     def keeps_g(self) -> bool:
         """Whether g must survive the ascent: for d, or as what "base_step" falls back on."""
         return self.combine.keeps_g or self.nonfinite == "base_step"
+
+    @property
+    def writes_h(self) -> bool:
+        """Whether d is formed in h's buffers."""
+        return self.max_norm is not None or not isinstance(self.combine, AtAscentPoint)
 
     @property
     def needs_true_scale(self) -> bool:
@@ -123,11 +128,12 @@ def depart(asc: Ascent, choices: Choices, radii: Sequence[float], kept: dict[Ten
         g.secure()
     going = [i for i, k in enumerate(g.groups) if radii[k] > 0]
     part = _part(g, _source_vector(choices.source, g, kept), going)
+    asc.journey.plan(part.params)
     w = part.weights()
     best = choices.ball.steepest(part.tensors, w, part.V)
     rhos = [radii[k] for k in part.groups]
-    asc.record.radius = rhos[0]
-    asc.journey.depart(part.params, best.direction, _steps(best, rhos), _owned(asc, best.direction, kept))
+    asc.record.radius = _radius(choices.ball, best, part, rhos)
+    asc.journey.depart(best.direction, _steps(best, rhos), _owned(asc, best.direction, kept))
     if asc.sampled:
         e = [x - y for x, y in zip(part.weights(), asc.journey.origins(), strict=True)]
         asc.record.realised_radius = Lists(part.V.layouts).norm(e)
@@ -137,7 +143,7 @@ def depart(asc: Ascent, choices: Choices, radii: Sequence[float], kept: dict[Ten
 
 def _owned(asc: Ascent, direction: Vector, kept: dict[Tensor, dict[str, Tensor]]) -> list[bool]:
     """Whether each direction's buffer may be overwritten: fresh ones, and g's where nobody needs it."""
-    free = {id(x): ok and not asc.keeps for x, ok in zip(asc.g.tensors, asc.g.free, strict=True)}
+    free = {id(x): held == FREE and not asc.keeps for x, held in zip(asc.g.tensors, asc.g.held, strict=True)}
     free |= {id(x): False for vectors in kept.values() for x in vectors.values()}
     return [free.get(id(u), True) for u in direction]
 
@@ -157,6 +163,16 @@ def begin_state(source: Source, g: Gradients, kept: dict[Tensor, dict[str, Tenso
             kept[p] = {name: vector[0] for name, vector in source.start([x]).items()}
 
 
+def _radius(ball: Ball, best: Steepest, part: Gradients, rhos: list[float]) -> Scalar:
+    """||e|| in the ball's norm; Euclidean where e is a multiple of a, whose norms are known."""
+    if not ball.along_a:
+        return torch.full_like(best.scale, max(rhos))
+    if all(rho == rhos[0] for rho in rhos):
+        return best.scale * rhos[0] * part.V.norm(part.tensors)
+    scaled = [x * rho for x, rho in zip(part.V.per_tensor_norms(part.tensors), rhos, strict=True)]
+    return best.scale * Lists(part.V.layouts).whole_norm(scaled)
+
+
 def _source_vector(source: Source, g: Gradients, kept: dict[Tensor, dict[str, Tensor]]) -> Vector:
     if not source.keeps:
         return source.vector(g.tensors, {}, g.V)
@@ -168,9 +184,9 @@ def _source_vector(source: Source, g: Gradients, kept: dict[Tensor, dict[str, Te
 def _part(g: Gradients, a: Vector, going: list[int]) -> Gradients:
     """The parameters that move, with their ascent vector; g's own algebra where that is all of them."""
     if len(going) == len(a):
-        return Gradients(g.params, g.groups, a, g.free, g.V)
+        return Gradients(g.params, g.groups, a, g.held, g.V)
     layouts = None if g.V.layouts is None else [g.V.layouts[i] for i in going]
-    pick = [g.params[i] for i in going], [g.groups[i] for i in going], [a[i] for i in going], [g.free[i] for i in going]
+    pick = [g.params[i] for i in going], [g.groups[i] for i in going], [a[i] for i in going], [g.held[i] for i in going]
     return Gradients(*pick, Lists(layouts))
 
 
@@ -182,6 +198,8 @@ def descend(choices: Choices, asc: Ascent, groups: Groups) -> Update:
     if not asc.moved:
         return _plain(choices, asc)
     h = collect(groups)
+    if choices.writes_h:
+        h.make_writable()
     h_norm = h.V.norm(h.tensors)
     asc.record.ascent_grad_norm = h_norm
     gram = Gram(_on(asc.g_norm, h_norm), h_norm)
@@ -203,7 +221,12 @@ def descend(choices: Choices, asc: Ascent, groups: Groups) -> Update:
 
 
 def _plain(choices: Choices, asc: Ascent) -> Update:
-    """d = g, which `p.grad` holds."""
+    """d = g, which `p.grad` holds: no ascent, so h = g and e = 0 unless h was seen."""
+    if asc.record.ascent_grad_norm is None:
+        asc.record.ascent_grad_norm = asc.g_norm
+        asc.record.radius = torch.zeros_like(asc.g_norm)
+    if choices.max_norm is not None:
+        asc.g.make_writable()
     finite = torch.isfinite(asc.g_norm)
     return Update(
         asc.g.tensors, clip_factor(choices.max_norm, asc.g_norm), asc.g.V.layouts is not None, finite, asc.record

@@ -116,6 +116,8 @@ class Conductor:
         before, self._before = self._before, None
         try:
             asc = self._look(scaler, two_calls=True)
+            if self.choices.nonfinite == "raise" and not bool(torch.isfinite(asc.g_norm)):
+                raise FloatingPointError(_nonfinite(asc.record))
             if asc.moved:
                 depart(asc, self.choices, self.radii(), self.memory.kept)
             else:
@@ -132,9 +134,7 @@ class Conductor:
 
     def descend(self, scaler: Any) -> None:
         """From h in `p.grad` back to w, and one step of the base."""
-        self.refuse("descend", busy=False)
-        asc, before = self.asc, self._before
-        assert asc is not None
+        asc, before = self._under_way(), self._before
         try:
             asc.journey.back()
             if not asc.moved:
@@ -148,6 +148,10 @@ class Conductor:
             self._roll_back(before)
             raise
         self._hand_over(update, ok, scaler)
+
+    def _under_way(self) -> Ascent:
+        self.refuse("descend", busy=False)
+        return self.asc  # type: ignore[return-value]
 
     def restore(self) -> None:
         """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
@@ -217,24 +221,15 @@ class Conductor:
 
     def _decide(self, update: Update, before: Snapshot | None) -> bool | Tensor:
         """Whether the step may be taken: True, False (all is as before it), or a device's bool tensor."""
+        update.record.skipped = ~update.finite
         if not self._host_decides():
-            update.record.skipped = ~update.finite
             if before is not None:
                 self.guard.undo_where(~update.finite, before)
             return update.finite
         if bool(update.finite):
             return True
         if self.choices.nonfinite == "raise":
-            raise FloatingPointError(
-                f"the gradient is not finite: ||g|| = {float(update.record.grad_norm)} at w"  # type: ignore[arg-type]
-                + (
-                    f", ||h|| = {float(update.record.ascent_grad_norm)} at w + e"
-                    if update.record.ascent_grad_norm is not None
-                    else ""
-                )
-                + '; weights are as before the step. nonfinite="skip" skips such steps'
-            )
-        update.record.skipped = True
+            raise FloatingPointError(_nonfinite(update.record))
         self._roll_back(before)
         return False
 
@@ -265,3 +260,12 @@ class Conductor:
     def _rearm(self) -> None:
         if self.watch is not None:
             self.watch.armed = True
+
+
+def _nonfinite(record: StepRecord) -> str:
+    at_w = "?" if record.grad_norm is None else float(record.grad_norm)
+    ascent = "" if record.ascent_grad_norm is None else f", ||h|| = {float(record.ascent_grad_norm)} at w + e"
+    return (
+        f"non-finite gradient: ||g|| = {at_w} at w{ascent}; all is as before the step. "
+        'nonfinite="skip" skips such steps'
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fenland.algebra import Lists, Vector
 from fenland.algebra.shards import layouts, local
-from fenland.step.travel import unshared
+from fenland.step.travel import HELD, holdings
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Gradients:
         params: parameters, in the order of the groups; DTensors included.
         groups: index of each parameter's group.
         tensors: their gradients, local tensors.
-        free: whether each gradient's buffer is nobody else's.
+        held: who else uses each gradient's buffer (FREE, LENT or HELD).
         wholes: the gradients as `p.grad` holds them, DTensors included.
         V: the algebra over exactly these parameters.
     """
@@ -30,7 +30,7 @@ class Gradients:
     params: list[Tensor]
     groups: list[int]
     tensors: Vector
-    free: list[bool]
+    held: list[int]
     V: Lists
     wholes: list[Tensor] = field(default_factory=list)
 
@@ -42,6 +42,14 @@ class Gradients:
         """Copy the gradients whose buffers the next backward would write into (DDP's bucket views)."""
         self.wholes = [secured(x) for x in self.wholes]
         self.tensors = [local(x) for x in self.wholes] if self.V.layouts is not None else self.wholes
+
+    def make_writable(self) -> None:
+        """Replace gradients that somebody keeps, or whose elements overlap, by copies: theirs stay as they are."""
+        for i, (x, held) in enumerate(zip(self.tensors, self.held, strict=True)):
+            if held == HELD or 0 in x.stride():
+                own = self.wholes[i].clone(memory_format=torch.contiguous_format)
+                self.params[i].grad = self.wholes[i] = own
+                self.tensors[i] = local(own)
 
     def release(self) -> None:
         """Let go of the gradients (their norms stay with those who asked)."""
@@ -67,18 +75,16 @@ def collect(param_groups: Sequence[dict[str, Any]]) -> Gradients:
             if p.grad is not None:
                 params.append(p)
                 groups.append(k)
-    tensors = [p.grad for p in params]
-    free = unshared(tensors)  # type: ignore[arg-type]
-    if any(t.layout is not torch.strided for t in tensors):  # type: ignore[union-attr]
+    wholes: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
+    if any(t.layout is not torch.strided for t in wholes):
         raise TypeError(
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
         )
-    wholes: list[Tensor] = tensors  # type: ignore[assignment]
+    held = holdings(wholes)
     kinds = layouts(wholes)
-    return Gradients(
-        params, groups, wholes if kinds is None else [local(t) for t in wholes], free, Lists(kinds), wholes
-    )
+    tensors = wholes if kinds is None else [local(t) for t in wholes]
+    return Gradients(params, groups, tensors, held, Lists(kinds), wholes)
 
 
 def drop(param_groups: Sequence[dict[str, Any]]) -> None:

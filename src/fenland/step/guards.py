@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fenland.algebra.shards import local
+
 Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers
 
 
@@ -61,15 +63,15 @@ class Guard:
     def _buffers(self) -> dict[Seat, tuple[Tensor | None, Tensor | None]]:
         if self.model is None:
             return {}
+        weights = {_address(p) for p in self.model.parameters()}
         return {
-            (module, name): (buffer, None if buffer is None or _lazy(buffer) else buffer.detach().clone())
+            (module, name): (buffer, None if buffer is None or _skip(buffer, weights) else buffer.detach().clone())
             for module in self.model.modules()
             for name, buffer in module._buffers.items()
         }
 
     def _seat(self, buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]) -> None:
-        assert self.model is not None
-        for module in self.model.modules():
+        for module in self.model.modules() if self.model is not None else ():
             for name in [n for n in module._buffers if (module, n) not in buffers]:
                 del module._buffers[name]
         with torch.no_grad():
@@ -79,15 +81,20 @@ class Guard:
                     _refill(buffer, content)
 
 
-def _lazy(buffer: Tensor) -> bool:
-    return isinstance(buffer, nn.UninitializedBuffer)
+def _skip(buffer: Tensor, weights: set[int]) -> bool:
+    """Buffers without content yet, and those that are a weight under another name: the journey brings these back."""
+    return nn.parameter.is_lazy(buffer) or _address(buffer) in weights
+
+
+def _address(t: Tensor) -> int:
+    return 0 if nn.parameter.is_lazy(t) else local(t.detach()).untyped_storage().data_ptr() or -1
 
 
 def _refill(buffer: Tensor, content: Tensor) -> None:
     if buffer.shape == content.shape:
         buffer.copy_(content)
     else:  # resized in place meanwhile
-        buffer.data = content.clone()
+        buffer.resize_(content.shape).copy_(content)
 
 
 class ForwardWatch:

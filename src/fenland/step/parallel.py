@@ -59,8 +59,8 @@ class Parallel:
             return descend(choices, asc, groups)
         if not self.reduces_d and asc.moved:
             update = descend(choices, asc, groups)
-            assert update.record.ascent_grad_norm is not None
-            update.finite = torch.isfinite(update.record.ascent_grad_norm)  # g is each rank's own
+            if update.record.ascent_grad_norm is not None:  # g is each rank's own, h everybody's
+                update.finite = torch.isfinite(update.record.ascent_grad_norm)
             return update
         update = descend(replace(choices, max_norm=None), asc, groups)
         if isinstance(update.factor, Tensor):

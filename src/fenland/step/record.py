@@ -20,8 +20,8 @@ class StepRecord:
         loss_ascent: L(w + e), its value in pass 2; None where no ascent ran.
         grad_norm: ||g||_2 at w over all parameters (unit: loss per unit of w).
         ascent_grad_norm: ||h||_2 at w + e.
-        radius: rho of the first group that moves (unit of w; for the unnormalised ball w per gradient).
-        skipped: the base was not stepped (non-finite gradient); bool or a 0-d bool tensor.
+        radius: ||e|| as the rule forms it, in the ball's norm (Euclidean for L2 and for the unnormalised ascent).
+        skipped: the base was not stepped (non-finite gradient); a 0-d bool tensor.
         cosine: <g, h> / (||g|| ||h||), where the combine keeps g or the step was sampled (`record_every`).
         realised_radius: ||(w + e) - w||_2 as the parameters' precision holds it, on sampled steps.
     """
@@ -30,8 +30,8 @@ class StepRecord:
     loss_ascent: Tensor | None = None
     grad_norm: Tensor | None = None
     ascent_grad_norm: Tensor | None = None
-    radius: float | None = None
-    skipped: Tensor | bool = False
+    radius: Tensor | None = None
+    skipped: Tensor | None = None
     cosine: Tensor | None = None
     realised_radius: Tensor | None = None
 

@@ -21,7 +21,7 @@ from fenland.algebra import Scalar, Vector
 from fenland.algebra.lists import addcmul_into
 from fenland.algebra.shards import is_dtensor, local
 
-TRAVELS = ("auto", "move", "copy")
+TRAVELS = ("auto", "move", "copy")  # "auto" moves wherever it may: measured faster at every size (benchmarks/)
 
 
 class Journey:
@@ -32,27 +32,42 @@ class Journey:
         self._moved: list[tuple[Tensor, Tensor]] = []  # parameter, its own w
         self._copied: list[tuple[Tensor, Tensor]] = []  # local tensor changed in place, saved w
         self._params: list[Tensor] = []
+        self._moves: list[bool] = []
 
-    def depart(
-        self, params: Sequence[Tensor], direction: Vector, steps: Scalar | list[Scalar], owned: Sequence[bool]
-    ) -> None:
-        """Bring every parameter from w to w + step * direction.
+    def plan(self, params: Sequence[Tensor]) -> None:
+        """Choose each parameter's strategy; call it before anybody makes a view of the weights.
+
+        Raises:
+            ValueError: travel="move" and a parameter's storage must not be exchanged.
+        """
+        self._params = list(params)
+        self._moves = [self.travel != "copy" and self._may_move(p) for p in params]
+
+    def depart(self, direction: Vector, steps: Scalar | list[Scalar], owned: Sequence[bool]) -> None:
+        """Bring every planned parameter from w to w + step * direction.
 
         Args:
-            params: the parameters, DTensors included.
-            direction: local tensors of the same shapes.
+            direction: local tensors of the parameters' shapes.
             steps: rho * scale, one scalar for all or one a parameter.
             owned: whether `direction`'s buffer may be overwritten, one flag a parameter.
         """
-        self._params = list(params)
-        move = [self._moves(p) for p in params]
+        params = self._params
         kinds = (True, True), (True, False), (False, False)
-        flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(move, owned, direction, params, strict=True)]
+        flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(self._moves, owned, direction, params, strict=True)]
         for kind in kinds:
             chosen = [i for i, flag in enumerate(flags) if flag == kind]
             if chosen:
                 part = steps if isinstance(steps, Tensor) else [steps[i] for i in chosen]
                 self._go(kind, [params[i] for i in chosen], [direction[i] for i in chosen], part)
+
+    def _may_move(self, p: Tensor) -> bool:
+        why = why_not_movable(p)
+        if why is not None and self.travel == "move":
+            raise ValueError(
+                f'travel = "move": a parameter of shape {tuple(p.shape)} {why}, so its storage cannot be exchanged; '
+                'use travel="auto", which changes such parameters in place'
+            )
+        return why is None
 
     def origins(self) -> Vector:
         """The weights w of the parameters that are away, in the order of `depart`."""
@@ -67,7 +82,7 @@ class Journey:
             torch._foreach_copy_([x for x, _ in self._copied], [w for _, w in self._copied])
         if self._params:
             increment_version(self._params)  # a graph of pass 2 that is kept must not be used silently
-        self._moved, self._copied, self._params = [], [], []
+        self._moved, self._copied, self._params, self._moves = [], [], [], []
 
     def _go(self, kind: tuple[bool, bool], params: list[Tensor], us: Vector, s: Scalar | list[Scalar]) -> None:
         moves, overwrites = kind
@@ -85,22 +100,11 @@ class Journey:
             p.data = x
         increment_version(params)  # a graph of pass 1 that is kept must not be used silently
 
-    def _moves(self, p: Tensor) -> bool:
-        if self.travel == "copy":
-            return False
-        why = why_not_movable(p)
-        if why is not None and self.travel == "move":
-            raise ValueError(
-                f'travel = "move": a parameter of shape {tuple(p.shape)} {why}, so its storage cannot be exchanged; '
-                'use travel="auto", which changes such parameters in place'
-            )
-        return why is None
-
 
 def why_not_movable(p: Tensor) -> str | None:
-    """The reason why p's storage must not be exchanged; None where it may be."""
+    """The reason why p's storage must not be exchanged; None where nobody else sees it."""
     if is_dtensor(p):
-        return "is a DTensor"
+        return "is a DTensor"  # `p.data =` would leave its shard as it was, and say nothing
     storage = p.untyped_storage()
     if storage.nbytes() != p.numel() * p.element_size() or p._is_view():
         return "is a view of a larger storage"
@@ -111,17 +115,25 @@ def why_not_movable(p: Tensor) -> str | None:
     return None
 
 
-def unshared(grads: Sequence[Tensor]) -> list[bool]:
-    """Whether each gradient is held by its parameter alone, so that its buffer may be overwritten.
+FREE, LENT, HELD = 0, 1, 2  # nobody else's; part of a larger buffer (DDP's buckets); kept by somebody
+
+
+def holdings(grads: Sequence[Tensor]) -> list[int]:
+    """Who else uses each gradient's buffer.
 
     Call it with the freshly made list as the only other holder.
     """
-    return [
-        sys.getrefcount(g) <= _ALONE_REFERENCES
-        and torch._C._storage_Use_Count(g.untyped_storage()._cdata) <= _ALONE_STORAGE
-        and not g._is_view()
-        for g in grads
-    ]
+    found = []
+    for i in range(len(grads)):  # no loop variable: it would be one more holder
+        x = local(grads[i])
+        storage = x.untyped_storage()
+        if storage.nbytes() != x.numel() * x.element_size():
+            found.append(LENT)
+            continue
+        references = sys.getrefcount(grads[i]) - (x is grads[i])
+        shared = torch._C._storage_Use_Count(storage._cdata) > _ALONE_STORAGE
+        found.append(HELD if references > _ALONE_REFERENCES or shared or x._is_view() else FREE)
+    return found
 
 
 def _fits(u: Tensor, p: Tensor) -> bool:
@@ -140,8 +152,8 @@ def _calibrate() -> tuple[int, int]:
     p = torch.zeros(1, requires_grad=True)
     p.grad = torch.zeros(1)
     grads = [q.grad for q in [p]]
-    seen = [(sys.getrefcount(g), torch._C._storage_Use_Count(g.untyped_storage()._cdata)) for g in grads]  # type: ignore[union-attr]
-    return seen[0]
+    storage = grads[0].untyped_storage()  # type: ignore[union-attr]
+    return sys.getrefcount(grads[0]), torch._C._storage_Use_Count(storage._cdata)
 
 
 _ALONE_REFERENCES, _ALONE_STORAGE = _calibrate()

@@ -1,0 +1,49 @@
+"""Checks of arguments: every message names the argument, its value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def check_among(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raise a ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+
+
+def check_instance(name: str, value: Any, kind: type, example: str) -> None:
+    """Raise a TypeError unless `value` is a `kind`."""
+    if isinstance(value, type) and issubclass(value, kind):
+        raise TypeError(f"{name} = {value.__name__}: pass an instance, {value.__name__}(...), not the class")
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} = {value!r}: must be a {kind.__name__}, such as {example}")
+
+
+def check_positive(name: str, value: Any, otherwise: str) -> None:
+    """Raise unless `value` is None or a finite number > 0; `otherwise` says what None means."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} = {value!r}: must be a number > 0, or None for {otherwise}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} = {value!r}: must be finite and > 0, or None for {otherwise}")
+
+
+def check_count(name: str, value: Any, otherwise: str) -> None:
+    """Raise unless `value` is None or a whole number >= 1."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} = {value!r}: must be a whole number >= 1, or None for {otherwise}")
+    if value < 1:
+        raise ValueError(f"{name} = {value!r}: must be >= 1, or None for {otherwise}")
+
+
+def check_between(name: str, value: Any, low: float, high: float) -> None:
+    """Raise unless `value` is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} = {value!r}: must be a number in [{low}, {high}]")
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {value!r}: must lie in [{low}, {high}]")
