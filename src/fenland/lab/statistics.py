@@ -55,17 +55,21 @@ def half_width(deviation: float, n: int) -> float:
     return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * deviation / math.sqrt(n) if n > 1 else math.nan
 
 
-def bands(metrics: pd.DataFrame, column: str) -> pd.DataFrame:
+def bands(metrics: pd.DataFrame, column: str, geometric: bool = False) -> pd.DataFrame:
     """One row per label and epoch: ``label, epoch, mean, low, high, n`` of a measured column, over seeds.
 
-    Epochs at which nothing was measured are left out.
+    Epochs at which nothing was measured are left out. ``geometric``: mean and interval of the logarithms, taken back
+    (for positive values on a logarithmic axis, where an arithmetic interval would often reach below zero).
     """
     rows = []
     for (label, epoch), values in metrics.groupby(["label", "epoch"], sort=False)[column]:
-        found = interval(values)
+        numbers = values.astype(float)
+        found = interval(np.log(numbers) if geometric else numbers)
         if found.n:
             rows.append({"label": label, "epoch": epoch, **found._asdict()})
-    return pd.DataFrame(rows, columns=["label", "epoch", "mean", "low", "high", "n"])
+    table = pd.DataFrame(rows, columns=["label", "epoch", "mean", "low", "high", "n"])
+    bounds = ["mean", "low", "high"]
+    return table.assign(**{name: np.exp(table[name].astype(float)) for name in bounds}) if geometric else table
 
 
 def paired(results: pd.DataFrame, label: str, baseline: str, column: str = "test_accuracy") -> Interval:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fenland.lab.figures.curves import Curve, draw_curve, first_shown
+from fenland.lab.figures.curves import Curve, draw_curve, first_shown, logarithmic
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.style import Canvas, title_of
 from fenland.lab.records import Records
@@ -18,21 +18,25 @@ from fenland.lab.statistics import bands, finished
 PERCENT = 100.0
 CURVES = (
     Curve("test_accuracy", "test_accuracy", "Test accuracy, %", "Higher is better.", PERCENT),
-    Curve("test_loss", "test_loss", "Test loss", "Lower is better."),
-    Curve("train_loss", "shown_train_loss", "Training loss", "How closely the training data are fitted."),
+    Curve("test_loss", "test_loss", "Test loss", "Lower is better.", decades=True),
+    Curve("train_loss", "shown_train_loss", "Training loss", "How closely the training data are fitted.", decades=True),
     Curve("loss_gap", "shown_loss_gap", "Generalisation gap: test loss − training loss", "Lower is better."),
     Curve("gamma", "gamma", "Gamma = ‖g‖ / ‖h‖", "Below 1 where the gradient grows on the way to the ascent point."),
-    Curve("sharpness", "sharpness", "Sharpness = L(w+e) − L(w)", "How far the loss rises at the ascent point."),
+    Curve(
+        "sharpness", "sharpness", "Sharpness = L(w+e) − L(w)",
+        "How far the loss rises at the ascent point; to be compared only between perturbations of the same length "
+        "(USAM's shrinks with the gradient).", decades=True,
+    ),
     Curve(
         "cost_evaluations", "test_accuracy", "Test accuracy, %, against gradient evaluations",
         "SAM and its relatives pay two gradients a step, so one epoch costs them twice as much: compare along a "
         "vertical line. Each schedule ends with its own last epoch, so a curve's middle is not a shorter training.",
-        PERCENT, "gradient_evaluations", "gradient evaluations",
+        PERCENT, against="gradient_evaluations", along="gradient evaluations",
     ),
     Curve(
         "cost_seconds", "test_accuracy", "Test accuracy, %, against seconds of training",
         "The same with the measured time, which depends on the machine and on what else it did.",
-        PERCENT, "seconds", "seconds",
+        PERCENT, against="seconds", along="seconds",
     ),
 )  # fmt: skip
 
@@ -75,7 +79,8 @@ def _curve(curve: Curve, records: Records, metrics: pd.DataFrame) -> Drawn | Non
     if curve.column not in metrics or curve.against not in metrics or not metrics[curve.column].notna().any():
         return None
     done = metrics["run"].isin(finished(records.results)["run"])
-    means = bands(metrics[done], curve.column)
+    log = logarithmic(curve, metrics.loc[done, curve.column].astype(float))
+    means = bands(metrics[done], curve.column, geometric=log)
     cost = metrics[done].groupby(["label", "epoch"], as_index=False)[[curve.against]].mean(numeric_only=True)
     means["x"] = means["epoch"] if curve.against == "epoch" else means.merge(cost, how="left")[curve.against]
     broken: dict[str, list[pd.DataFrame]] = {}
@@ -85,14 +90,14 @@ def _curve(curve: Curve, records: Records, metrics: pd.DataFrame) -> Drawn | Non
     return Drawn(
         curve.name,
         curve.title,
-        " ".join([curve.reading, *_remarks(curve, means, broken)]),
+        " ".join([curve.reading, *_remarks(curve, means, broken, log)]),
         _describe(curve, means),
-        lambda canvas: draw_curve(curve, canvas, means, broken),
+        lambda canvas: draw_curve(curve, canvas, means, broken, log),
     )
 
 
-def _remarks(curve: Curve, means: pd.DataFrame, broken: dict[str, list[pd.DataFrame]]) -> list[str]:
-    remarks = []
+def _remarks(curve: Curve, means: pd.DataFrame, broken: dict[str, list[pd.DataFrame]], log: bool) -> list[str]:
+    remarks = ["Logarithmic axis, geometric means over seeds."] if log else []
     if len(means) and first_shown(means, curve) > means["mean"].min():
         remarks.append("The first epochs lie below the axis.")
     if broken:

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from fenland.lab.figures.style import Canvas, blank, head, name_x
 
-# Above this ratio of the largest mean to the smallest, a linear axis would show the first epochs only.
+# Above this ratio of the largest value to the smallest, a linear axis would show the first epochs only.
 LOG_ABOVE = 20.0
 
 
@@ -27,6 +27,7 @@ class Curve:
         title: above the figure, with its unit.
         reading: how to read it, one sentence.
         unit: factor to the axis (100 for per cent).
+        decades: whether the axis may become logarithmic.
         against: the column of the horizontal axis.
         along: name of the horizontal axis.
     """
@@ -36,11 +37,20 @@ class Curve:
     title: str
     reading: str
     unit: float = 1.0
+    decades: bool = False
     against: str = "epoch"
     along: str = "epoch"
 
 
-def draw_curve(curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mapping[str, list[pd.DataFrame]]) -> Figure:
+def logarithmic(curve: Curve, values: pd.Series[float]) -> bool:
+    """Whether these values need a logarithmic axis: all positive, and over several decades."""
+    measured = values[np.isfinite(values)]
+    return curve.decades and bool(len(measured)) and measured.min() > 0 and measured.max() / measured.min() > LOG_ABOVE
+
+
+def draw_curve(
+    curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mapping[str, list[pd.DataFrame]], log: bool = False
+) -> Figure:
     """Draw ``means`` (``label, epoch, x, mean, low, high``, of finished runs) and the ``broken`` runs of each label."""
     figure, axes = blank(canvas)
     shown = [label for label in canvas.labels if label in set(means["label"]) or label in broken]
@@ -48,7 +58,10 @@ def draw_curve(curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mappin
         _draw_label(axes, canvas, label, means[means["label"] == label], curve)
         for run in broken.get(label, ()):
             _draw_broken(axes, canvas, label, run, curve)
-    _scale(axes, means, curve)
+    if log:
+        _scale_log(axes, means)
+    elif len(means):
+        _scale(axes, means, curve)
     axes.margins(x=0.01)
     if curve.against == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
@@ -62,7 +75,7 @@ def draw_curve(curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mappin
 def _draw_label(axes: Axes, canvas: Canvas, label: str, rows: pd.DataFrame, curve: Curve) -> None:
     look, x = canvas.look(label), rows["x"].to_numpy(float)
     low, high = (rows[side].to_numpy(float) * curve.unit for side in ("low", "high"))
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.16, linewidth=0)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
     alone = "o" if len(rows) == 1 else ""  # a line needs two points to be seen
     axes.plot(x, rows["mean"].to_numpy(float) * curve.unit, linewidth=1.7, marker=alone, markersize=4, **look)
 
@@ -78,22 +91,25 @@ def _draw_broken(axes: Axes, canvas: Canvas, label: str, run: pd.DataFrame, curv
 
 
 def _scale(axes: Axes, means: pd.DataFrame, curve: Curve) -> None:
-    """A logarithmic axis where the means span decades; limits from the means, so that a wide band cannot hide them."""
-    if means.empty:
-        return
+    """Limits from the means, so that a wide band cannot hide them."""
     mean, low, high = (means[name].to_numpy(float) * curve.unit for name in ("mean", "low", "high"))
-    if mean.min() > 0 and mean.max() / mean.min() > LOG_ABOVE and curve.unit == 1.0:
-        axes.set_yscale("log")
-        axes.set_ylim(max(mean.min() / 2, float(np.nanmin(np.append(low, mean.min())))), mean.max() * 1.3)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        return
     bottom = first_shown(means, curve) * curve.unit
     room = max(mean.max() - bottom, 1e-9) / 4
     bottom = max(bottom - room, float(np.nanmin(np.append(low, bottom - room / 4))))
     top = min(mean.max() + room, float(np.nanmax(np.append(high, mean.max() + room / 4))))
     axes.set_ylim(bottom, min(top, 100.4) if curve.unit != 1.0 else top)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _scale_log(axes: Axes, means: pd.DataFrame) -> None:
+    mean, low, high = (means[name].to_numpy(float) for name in ("mean", "low", "high"))
+    axes.set_yscale("log")
+    bottom = max(mean.min() / 3, float(np.nanmin(np.append(low, mean.min() / 1.2))))
+    axes.set_ylim(bottom, min(mean.max() * 2, float(np.nanmax(np.append(high, mean.max() * 1.2)))))
+    few = mean.max() / mean.min() < 100
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def first_shown(means: pd.DataFrame, curve: Curve) -> float:

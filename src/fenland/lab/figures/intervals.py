@@ -22,13 +22,20 @@ def draw_intervals(
     for place, (label, numbers) in enumerate(values.items()):
         color, found = canvas.look(label)["color"], interval(numbers)
         axes.plot([found.low, found.high], [place, place], color=color, linewidth=5, alpha=0.35, solid_capstyle="butt")
-        offsets = place + 0.2 + np.zeros(len(numbers))
-        axes.plot(numbers, offsets, "o", markersize=4.2, markerfacecolor="none", markeredgecolor=color)
+        axes.plot(
+            numbers,
+            place + 0.2 + 0.13 * _stacked(numbers),
+            "o",
+            markersize=4.2,
+            markerfacecolor="none",
+            markeredgecolor=color,
+        )
         axes.plot([found.mean], [place], "o", markersize=7, color=color)
         axes.annotate(
             f"{title_of(label)}  {found.mean:+.2f}" if zero else f"{title_of(label)}  {found.mean:.2f}",
             (found.mean, place), xytext=(0, 9), textcoords="offset points", ha="center", va="bottom",
             fontsize=SMALL, color=canvas.ink.text,
+            bbox={"facecolor": canvas.ink.page, "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
     if zero:
         axes.axvline(0, color=canvas.ink.soft, linewidth=1)
@@ -40,3 +47,8 @@ def draw_intervals(
     name_x(axes, canvas, along)
     head(axes, canvas, title, ())
     return figure
+
+
+def _stacked(numbers: Sequence[float]) -> np.ndarray:
+    """How many earlier values equal each one, so that equal seeds lie below each other and can be counted."""
+    return np.array([sum(other == value for other in numbers[:index]) for index, value in enumerate(numbers)], float)

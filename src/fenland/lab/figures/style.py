@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-# A phone shows 360 points at about one pixel each, so that text stays as large as it is set here.
-WIDTH, HEIGHT = 360, 230
-TEXT, SMALL = 10.0, 9.0
+# A phone shows these points at about one pixel each, so that text stays as large as it is set here.
+WIDTH, HEIGHT = 320, 215
+TEXT, SMALL = 10.0, 9.5
 RC: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same files on every machine
     "font.size": TEXT,
@@ -106,7 +106,7 @@ def head(axes: Axes, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
     rows = 0
     if shown:
         names = [title_of(label) for label in shown]
-        columns = max(1, min(len(names), int((WIDTH - 40) // (38 + 5.9 * max(map(len, names))))))
+        columns = max(1, min(len(names), int((WIDTH - 30) // (38 + 5.9 * max(map(len, names))))))
         rows = -(-len(names) // columns)
         handles = [Line2D([], [], linewidth=1.8, **canvas.look(label)) for label in shown]
         legend = axes.legend(

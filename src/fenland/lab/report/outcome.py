@@ -33,7 +33,7 @@ class Outcome:
 def decide(records: Records) -> Outcome:
     """The best mean test accuracy against the baseline (or, when that is the best, against the runner-up)."""
     rows: list[Row] = [{str(k): v for k, v in row.items()} for row in summary(records).to_dict("records")]
-    ranked = sorted((row for row in rows if row["n"]), key=lambda row: -row["test_accuracy"])
+    ranked = sorted((row for row in rows if row["n"]), key=lambda row: (-row["test_accuracy"], row["test_loss"]))
     diverged = tuple(_diverged(row) for row in rows if row["diverged"])
     if not ranked:
         return Outcome("Every run diverged, so there is nothing to compare.", diverged, False)
@@ -75,8 +75,13 @@ def _reason(gain: Interval) -> str:
 def _gained(gain: Interval, over: str = "") -> str:
     side = "above" if gain.mean >= 0 else "below"
     where = f"{side} {over}" if over else "more" if side == "above" else "less"
-    mean, low, high = (100 * value for value in (gain.mean, gain.low, gain.high))
-    return f"{abs(mean):.2f} points {where} (95 % interval {low:+.2f} to {high:+.2f} over {_seeds(gain.n)})"
+    bounds = f"{_signed(gain.low)} to {_signed(gain.high)}"
+    return f"{100 * abs(gain.mean):.2f} points {where} (95 % interval {bounds} over {_seeds(gain.n)})"
+
+
+def _signed(share: float) -> str:
+    """A difference of accuracies in percentage points."""
+    return f"{100 * share:+.2f}".replace("-", "−")
 
 
 def _reached(row: Row, name: bool = True) -> str:
@@ -90,11 +95,14 @@ def _second(records: Records, ranked: list[Row], best: Row, rival: Row) -> list[
     if second is rival:
         return []
     gain = paired(records.results, best["optimizer"], second["optimizer"])
+    if gain.mean == 0:
+        name = title_of(second["optimizer"])
+        return [f"{name} reaches the same mean test accuracy; {title_of(best['optimizer'])} has the lower test loss."]
     verdict = "excludes zero" if gain.excludes_zero else "includes zero"
-    tail = f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}), which {verdict}" if gain.n > 1 else ""
+    tail = f" (95 % interval {_signed(gain.low)} to {_signed(gain.high)}), which {verdict}" if gain.n > 1 else ""
     return [
         f"The runner-up is {title_of(second['optimizer'])} with {_percent(second['test_accuracy'])}: "
-        f"{title_of(best['optimizer'])} is {100 * gain.mean:+.2f} points from it{tail}."
+        f"{title_of(best['optimizer'])} gains {_signed(gain.mean)} points on it{tail}."
     ]
 
 
@@ -103,7 +111,7 @@ def _fit(records: Records, best: Row, rival: Row) -> list[str]:
     names = ("train_loss", "test_loss", "loss_gap")
     if not all(math.isfinite(row[name]) for row in (best, rival) for name in names):
         return []
-    train, test, gap = (f"{best[name]:.3g} against {rival[name]:.3g}" for name in names)
+    train, test, gap = (f"{_short(best[name])} against {_short(rival[name])}" for name in names)
     found = paired(records.results, best["optimizer"], rival["optimizer"], "loss_gap")
     sure = "the interval of that difference excludes zero" if found.excludes_zero else "that difference is not certain"
     size = "smaller" if best["loss_gap"] < rival["loss_gap"] else "larger"
@@ -119,7 +127,7 @@ def _ascent(ranked: list[Row]) -> list[str]:
     climbing = [row for row in ranked if math.isfinite(row["final_sharpness"])]
     if not climbing:
         return []
-    sharp = ", ".join(f"{title_of(row['optimizer'])} {row['final_sharpness']:.2g}" for row in climbing)
+    sharp = ", ".join(f"{title_of(row['optimizer'])} {_short(row['final_sharpness'], 2)}" for row in climbing)
     text = f"Over the last epoch the loss rose on the way to the ascent point by (sharpness): {sharp}"
     known = [row for row in climbing if math.isfinite(row["final_gamma"])]
     gammas = ", ".join(f"{title_of(row['optimizer'])} {row['final_gamma']:.2f}" for row in known)
@@ -141,6 +149,14 @@ def _diverged(row: Row) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.2f} %" if pd.notna(value) else "an unknown"
+
+
+def _short(value: float, digits: int = 3) -> str:
+    """A few significant digits, small numbers as powers of ten."""
+    text = f"{value:.{digits}g}"
+    mantissa, _, power = text.partition("e")
+    raised = str(int(power or 0)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return (f"{mantissa} · 10{raised}" if power else text).replace("-", "−")
 
 
 def _seeds(count: int) -> str:

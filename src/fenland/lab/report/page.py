@@ -21,7 +21,7 @@ TERMS = (
     ("w, e, w+e", "The weights, the perturbation of size rho, and the ascent point, where h is measured."),
     ("Gamma", "‖g‖ / ‖h‖: the gradient norm at w over that at the ascent point; SSAM multiplies h by it. No unit."),
     ("Sharpness", "L(w+e) − L(w) on the training batch, mean over an epoch's steps: how far the loss rises. In units "
-     "of the loss, and for the rho of that optimizer."),
+     "of the loss; it grows with the length of e, so it compares optimizers only where that is the same."),
     ("95 % interval", "Mean ± t · s / √n over n seeds (Student's t: 12.7 for 2 seeds, 4.3 for 3, 2.8 for 5). It "
      "covers initial weights and order of the data, not another choice of test set. Bands in the figures are the "
      "same, epoch by epoch; a band wider than its axis is cut off there."),
@@ -32,9 +32,14 @@ def render(records: Records, figures: Sequence[tuple[Drawn, str]]) -> str:
     """The whole page as text; ``figures`` come with their SVG elements."""
     environment = Environment(
         loader=PackageLoader("fenland.lab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_unbroken,
     )  # fmt: skip
     return environment.get_template("page.html.j2").render(**_context(records, figures))
+
+
+def _unbroken(value: Any) -> Any:
+    """Keep a number and its per cent sign on one line."""
+    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
 
 
 def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str, Any]:

@@ -44,11 +44,13 @@ def _values(runs: pd.DataFrame, name: str) -> str:
         return ", ".join(title_of(label) for label in dict.fromkeys(runs["label"]))
     if name == "seed":
         return ", ".join(str(seed) for seed in sorted(set(runs["seed"])))
-    found = {label: _join(group) for label, group in runs.groupby("label", sort=False)[name]}
-    if len(set(found.values())) == 1:
-        only = next(iter(found.values()))
+    owners: dict[str, list[str]] = {}
+    for label, group in runs.groupby("label", sort=False)[name]:
+        owners.setdefault(_join(group), []).append(title_of(str(label)))
+    if len(owners) == 1:
+        only = next(iter(owners))
         return "all" if name == "limit" and not only else only
-    return ", ".join(f"{title_of(str(label))} {text}" for label, text in found.items() if text)
+    return "; ".join(f"{text} ({', '.join(labels)})" for text, labels in owners.items() if text)
 
 
 def _join(values: Iterable[Any]) -> str:
@@ -73,10 +75,15 @@ def environment(records: Records) -> list[tuple[str, str]]:
         values = [each[name] for each in records.environments if not _missing(each.get(name))]
         if not values or name == "data_dir":  # a folder on somebody's machine is nobody else's business
             continue
-        texts = sorted(dict.fromkeys(_flat(value) for value in values))
+        texts = sorted({_moment(str(value)) if name == "time" else _flat(value) for value in values})
         text = f"{texts[0]} to {texts[-1]}" if name == "time" and len(texts) > 1 else ", ".join(texts)
         pairs.append((name.replace("_", " "), text))
     return pairs
+
+
+def _moment(text: str) -> str:
+    """An ISO time to the minute."""
+    return text[:16].replace("T", " ") + " UTC" if text.endswith("+00:00") else text
 
 
 def _flat(value: Any) -> str:
