@@ -18,12 +18,13 @@ RANK = {
     "algebra": 0,
     "rules": 1,
     "step": 2,
-    "optimizer": 3,
-    "presets": 4,
-    "diagnostics": 5,
-    "theory": 5,
-    "integrations": 5,
-    "lab": 6,
+    "arguments": 3,
+    "optimizer": 4,
+    "presets": 5,
+    "diagnostics": 6,
+    "theory": 6,
+    "integrations": 6,
+    "lab": 7,
 }
 SIDEWAYS = {("diagnostics", "theory"), ("theory", "diagnostics")}
 LIBRARIES = {

@@ -19,7 +19,7 @@ from harness import (
 @every_base
 @every_travel
 def test_two_calls_equal_the_closure(variant, base, travel):
-    closure = make(variant, "conv_bn_dropout", base).run(4)
+    closure = make(variant, "conv_bn_dropout", base, travel=travel).run(4)
     two = make(variant, "conv_bn_dropout", base, form="two_call", travel=travel).run(4)
     assert_same(two.weights, closure.weights)
 
@@ -38,7 +38,7 @@ def test_the_names_of_davda54(variant, travel):
         problem.loss().backward()
         opt.second_step(zero_grad=True)
         assert all(p.grad is None for p in problem.model.parameters())
-    assert_same(session.weights, make(variant, "mlp").run(3).weights)
+    assert_same(session.weights, make(variant, "mlp", travel=travel).run(3).weights)
 
 
 @every_two_call
@@ -183,6 +183,31 @@ def test_a_stale_graph_is_an_error_that_leaves_the_weights(variant):
 
     with pytest.raises(RuntimeError):
         session.opt.step(closure)
+    assert_same(session.weights, before)
+
+
+@every_variant
+@pytest.mark.parametrize("pack", [lambda x: {"loss": x, "logits": None}, lambda x: (x, 3)], ids=["dict", "tuple"])
+def test_a_closure_may_return_more_than_the_loss(variant, pack):
+    """What it returned at w comes back unchanged, and the step is the same."""
+    session, reference = make(variant, "mlp"), make(variant, "mlp")
+    closure, made = session.problem.closure(session.opt), []
+    value = session.opt.step(lambda: made.append(pack(closure())) or made[-1])
+    assert value is made[0]
+    reference.run(1)
+    assert_same(session.weights, reference.weights)
+    assert float(session.opt.last.loss) == float(reference.opt.last.loss)
+
+
+@every_variant
+def test_a_scaler_that_steps_the_optimizer_itself_is_refused(variant):
+    """scaler.step(opt) has one gradient, still scaled: it names the call that is right and changes nothing."""
+    session = make(variant, "mlp", dtype=torch.float32)
+    before = session.weights
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaler.scale(session.problem.loss()).backward()
+    with pytest.raises(RuntimeError, match=r"scaler=scaler"):
+        scaler.step(session.opt)
     assert_same(session.weights, before)
 
 

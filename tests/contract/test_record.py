@@ -42,7 +42,7 @@ def test_norms_radius_and_gamma(name, options):
     last, step, _, _ = _seen(name, options)
     assert float(last.grad_norm) == pytest.approx(norm(step.g), rel=1e-12)
     assert float(last.ascent_grad_norm) == pytest.approx(norm(step.h), rel=1e-11)
-    assert float(last.radius) == pytest.approx(RHO, rel=1e-11)
+    assert float(last.radius) == pytest.approx(norm(step.e), rel=1e-11)
     assert float(last.gamma) == pytest.approx(norm(step.g) / norm(step.h), rel=1e-11)
     assert not bool(last.skipped)
 
@@ -135,6 +135,7 @@ def test_the_realised_radius_with_groups_is_the_length_of_e(name, options):
     )
     want = TWINS[name](w, grad, radii, **options)
     assert float(seen.opt.last.realised_radius) == pytest.approx(norm(want.e), rel=1e-10)
+    assert float(seen.opt.last.radius) == pytest.approx(norm(want.e), rel=1e-10)
 
 
 def test_nothing_recorded_before_the_first_step():
