@@ -79,15 +79,15 @@ def parse(arguments: list[str]) -> Command:
 
 
 def one_line(boxed: str) -> str:
-    """The words of an error box, without the frame and its pointer to the help."""
+    """The words of an error box, without its title, its frame and its pointer to the help."""
     words: list[str] = []
-    for line in boxed.splitlines():
-        text = line.strip("│╭╮╰╯─ ")
-        if not text or line.startswith("╭"):
-            continue
+    for line in boxed.splitlines()[1:]:
+        # Where the terminal knows no box characters, tyro draws rules of hyphens.
+        text = line.strip("│╰╯─ ")
         if text.startswith("For full helptext"):
             break
-        words.append(text)
+        if text.strip("-"):
+            words.append(text)
     return " ".join(words) or "wrong arguments; see fenland --help"
 
 

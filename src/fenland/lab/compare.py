@@ -31,13 +31,15 @@ class Comparison:
         out: the output directory.
         swept: which runs ran, were skipped, or failed.
         table: one row per optimizer (``fenland.lab.statistics.summary``); None when no run is stored.
+        headline: who wins, by how much, and how sure that is.
         report: the report's page; None when no run is stored.
     """
 
     out: Path
     swept: SweepResult
-    table: pandas.DataFrame | None
-    report: Path | None
+    table: pandas.DataFrame | None = None
+    headline: str = ""
+    report: Path | None = None
 
 
 def compare(
@@ -67,12 +69,15 @@ def compare(
     with watch(pending, console) as watcher:
         swept = sweep(runs, store, watcher, workers)
     if not any(store.finished(run.hash) for run in runs):
-        return Comparison(out, swept, None, None)
+        return Comparison(out, swept)
     console.print("writing the report", style="dim")
+    from fenland.lab.records import read_records
     from fenland.lab.report import write_report
+    from fenland.lab.report.outcome import decide
     from fenland.lab.statistics import summary
 
-    return Comparison(out, swept, summary(out), write_report(out))
+    records = read_records(out)
+    return Comparison(out, swept, summary(records), decide(records).headline, write_report(out))
 
 
 def check_out(out: Path) -> None:

@@ -127,10 +127,11 @@ class Compare:
             rows = [] if done.table is None else done.table.to_dict("records")
             failed = [{"run": each.run, "error": each.error} for each in done.swept.failed]
             counts = {"ran": len(done.swept.outcomes), "stored_before": len(done.swept.skipped)}
-            output.print_json({"out": done.out, "report": done.report, **counts, "failed": failed, "optimizers": rows})
+            words = {"out": done.out, "report": done.report, "headline": done.headline}
+            output.print_json({**words, **counts, "failed": failed, "optimizers": rows})
         elif done.table is not None:
             output.console().print(tables.comparison(done.table))
-            print(done.report)
+            print(done.headline, done.report, sep="\n")
 
     def _failures(self, done: Comparison) -> int:
         failed = done.swept.failed

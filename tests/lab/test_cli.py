@@ -1,0 +1,209 @@
+"""The command line as a stranger meets it: in a process of its own where that matters, else through ``main``."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from image_files import write_split
+
+from fenland import __version__
+from fenland.lab import cli
+from fenland.lab.store import Store
+
+COMMAND = [sys.executable, "-m", "fenland.lab.cli"]
+QUICK = ["compare", "--data", "digits", "--model", "mlp", "--epochs", "2", "--limit", "320"]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a command that is refused."""
+    assert cli.main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("fenland: ")
+    return captured.err[len("fenland: ") : -1]
+
+
+ALLOWED = "choose one of sgd, sam, usam, ssam, ssam-u"
+WRONG = {
+    ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}",
+    ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
+    (
+        "--model",
+        "vgg",
+    ): "--model=vgg: choose one of mlp, lenet, resnet20, resnet20-identity, resnet56, resnet56-identity",
+    ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
+    "or local with --data-dir DIR",
+    ("--data", "local"): "--data=local: needs --data-dir DIR with train and test parquet files",
+    ("--data", "mnist", "--data-dir", "/no/such"): "--data-dir=/no/such: no such directory; give the directory that "
+    "holds train.parquet and test.parquet",
+    ("--rho", "-0.1"): "--rho=-0.1: give a number >= 0, or optimizer=number",
+    ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
+    ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
+    ("--rho", "sgd=1"): "--rho=sgd=1: sgd has no radius; leave it out",
+    ("--lr", "0"): "--lr=0: give a number > 0",
+    ("--lr", "fast"): "--lr=fast: give a number > 0",
+    ("--momentum", "1"): "--momentum=1: give a number in [0, 1)",
+    ("--weight-decay", "-1"): "--weight-decay=-1: give a number >= 0",
+    ("--batch-size", "0"): "--batch-size=0: give a whole number >= 1",
+    ("--batch-size", "5000"): "--batch-size=5000: give at most 320, the size of the train set",
+    ("--epochs", "0"): "--epochs=0: give a whole number >= 1",
+    ("--epochs", "2.5"): "--epochs=2.5: give a whole number >= 1",
+    ("--seeds", "0"): "--seeds=0: give a whole number >= 1",
+    ("--workers", "many"): "--workers=many: give a whole number >= 1",
+    ("--threads", "0"): "--threads=0: give a whole number >= 1",
+    ("--limit", "none"): "--limit=none: give a whole number >= 1",
+    ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step",
+    ("--augment", "yes"): "--augment=yes: choose one of auto, on, off",
+    ("--precision", "16"): "--precision=16: choose one of 32-true, bf16-mixed, 64-true",
+    ("--device", "tpu"): "--device=tpu: choose one of auto, cuda, mps, cpu",
+    ("--frobnicate",): "Unrecognized options: --frobnicate",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=" ".join)
+def test_bad_input_is_one_line_and_writes_nothing(
+    wrong: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    assert fails(capsys, *QUICK, "--out", str(out), *wrong) == WRONG[wrong]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out, place in ((tmp_path / "file", tmp_path / "file"), (tmp_path / "file" / "sub", tmp_path / "file")):
+        assert fails(capsys, *QUICK, "--out", str(out)) == f"--out={out}: {place} is a file; choose another directory"
+    assert (tmp_path / "file").read_text() == "mine"
+    # Nobody can create a folder in /proc, not even root.
+    said = fails(capsys, *QUICK, "--out", "/proc/fenland")
+    assert said.startswith("--out=/proc/fenland: ")
+    assert said.endswith("; choose another directory")
+
+
+def test_a_directory_without_permission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert fails(capsys, *QUICK, "--out", str(tmp_path / "x")).endswith(
+        f"{tmp_path} is not writable; choose another directory"
+    )
+
+
+def test_corrupt_parquet(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    local = ["compare", "--data", "local", "--data-dir", str(tiny), "--out", str(tmp_path / "out")]
+    file = tiny / "test.parquet"
+    file.write_bytes(file.read_bytes()[:300])
+    assert fails(capsys, *local).startswith(f"--data-dir={file}: corrupt or truncated parquet (")
+    write_split(file, 5, (9, 9))
+    assert "row 0 of its test split is 9x9, the images before are 8x8" in fails(capsys, *local)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("runs", "report"):
+        cure = "give the --out of an earlier comparison"
+        assert fails(capsys, command, "/no/such") == f"DIR=/no/such: no such directory; {cure}"
+        assert fails(capsys, command, str(tmp_path)) == f"DIR={tmp_path}: no stored run in it; {cure}"
+        assert fails(capsys, command).startswith(f"Missing from fenland {command}: DIR")
+
+
+def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(capsys, "compre").startswith("Unrecognized options: compre")
+    for arguments in ([], ["--help"], ["compare", "--help"], ["runs", "--help"], ["report", "--help"]):
+        assert cli.main(arguments) == 0
+        assert "xample: fenland" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fenland {__version__}\n"
+
+
+def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    for name in [name for name in sys.modules if name.startswith("fenland.lab.commands")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "needs the package tyro; install it with: pip install 'fenland[lab]'" in fails(capsys, "compare")
+
+
+def test_a_comparison_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = [*QUICK, "--optimizers", "sgd", "ssam", "--seeds", "2", "--rho", "ssam=0.1", "--out", str(out)]
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert captured.err == ""
+    assert lines[-1] == str(out / "report.html")
+    assert (out / "report.html").stat().st_size > 10_000
+    assert any(line.startswith("[4/4] ssam seed 1: test ") for line in lines)
+    for word in ("test accuracy %", "test loss", "SGD", "SSAM", "±", "(1.00x)"):
+        assert word in captured.out
+    assert [(run.config.optimizer, run.config.rho) for run in Store(out).runs()] == [("sgd", None)] * 2 + [
+        ("ssam", 0.1)
+    ] * 2
+    asked = json.loads((out / "compare.json").read_text())
+    assert asked["command"].startswith("fenland compare --data digits")
+    assert asked["runs"] == [run.config.hash for seed in (0, 1) for run in Store(out).runs() if run.config.seed == seed]
+
+    assert cli.main([*arguments, "--json"]) == 0
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert "4 of 4 runs are stored" in captured.err
+    assert (content["ran"], content["stored_before"], content["failed"]) == (0, 4, [])
+    assert [row["optimizer"] for row in content["optimizers"]] == ["sgd", "ssam"]
+    assert 0 < content["optimizers"][0]["test_accuracy"] < 1
+
+    (out / "report.html").unlink()
+    assert cli.main(["report", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out / 'report.html'}\n"
+    assert (out / "report.html").is_file()
+    assert cli.main(["runs", str(out)]) == 0
+    assert capsys.readouterr().out.count("finished") == 4
+    assert cli.main(["runs", str(out), "--json"]) == 0
+    assert {row["config"]["optimizer"] for row in json.loads(capsys.readouterr().out)} == {"sgd", "ssam"}
+
+
+def test_one_seed_and_a_run_that_diverges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert cli.main([*QUICK, "--optimizers", "sgd", "sam", "--seeds", "1", "--lr", "1e30", "--out", out]) == 0
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_failed_runs_give_exit_code_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> None:
+        raise MemoryError("too big")
+
+    monkeypatch.setattr("fenland.lab.trainer.train", train)
+    assert cli.main([*QUICK, "--optimizers", "sgd", "--seeds", "2", "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("fenland: 2 of 2 runs failed, the first (")
+    assert captured.err.endswith("with: MemoryError: too big; the same command tries them again\n")
+    assert captured.out.count("FAILED, MemoryError: too big") == 2
+
+
+def test_real_mnist_in_a_process_of_its_own(real, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [*COMMAND, "compare", "--data", "mnist", "--data-dir", real("mnist"), "--model", "lenet"]
+    command += ["--optimizers", "sgd", "sam", "--seeds", "1", "--epochs", "1", "--limit", "6000", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == str(out / "report.html")
+    assert all(run.result["test_accuracy"] > 0.5 for run in Store(out).runs())
+
+
+def test_import_fenland_does_not_load_the_lab() -> None:
+    check = "import sys, fenland; sys.exit(any(name in sys.modules for name in ('fenland.lab', 'lightning', 'rich')))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_help_needs_no_heavy_import() -> None:
+    check = (
+        "import sys; from fenland.lab import cli; cli.main(['compare', '--help']);"
+        "sys.exit(any(name in sys.modules for name in ('lightning', 'pandas', 'datasets', 'matplotlib', 'sklearn')))"
+    )
+    start = time.perf_counter()
+    assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert time.perf_counter() - start < 30
