@@ -24,7 +24,7 @@ def draw_intervals(
         axes.plot([found.low, found.high], [place, place], color=color, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot(
             numbers,
-            place + 0.2 + 0.13 * _stacked(numbers),
+            place + 0.2 + _stacked(numbers),
             "o",
             markersize=4.2,
             markerfacecolor="none",
@@ -50,5 +50,6 @@ def draw_intervals(
 
 
 def _stacked(numbers: Sequence[float]) -> np.ndarray:
-    """How many earlier values equal each one, so that equal seeds lie below each other and can be counted."""
-    return np.array([sum(other == value for other in numbers[:index]) for index, value in enumerate(numbers)], float)
+    """Offsets that put equal seeds below each other, so that they can be counted, within a third of a row."""
+    earlier = [sum(other == value for other in numbers[:index]) for index, value in enumerate(numbers)]
+    return np.array(earlier, float) * min(0.13, 0.33 / max(1, *earlier, 1))
