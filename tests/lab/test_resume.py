@@ -66,7 +66,7 @@ def test_kill_nine_and_go_on(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path, workers: int) -> None:
     out = tmp_path / "out"
-    process = start_and_stop(out, workers, 200, signal.SIGINT)
+    process = start_and_stop(out, workers, 80, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == f"fenland: interrupted; finished runs are in {out}, the same command goes on from there\n"

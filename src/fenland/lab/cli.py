@@ -80,15 +80,17 @@ def parse(arguments: list[str]) -> Command:
 
 def one_line(boxed: str) -> str:
     """The words of an error box, without its title, its frame and its pointer to the help."""
-    words: list[str] = []
+    parts: list[list[str]] = [[]]
     for line in boxed.splitlines()[1:]:
-        # Where the terminal knows no box characters, tyro draws rules of hyphens.
         text = line.strip("│╰╯─ ")
         if text.startswith("For full helptext"):
             break
+        # A rule starts a new part; where the terminal knows no box characters, tyro draws it with hyphens.
         if text.strip("-"):
-            words.append(text)
-    return " ".join(words) or "wrong arguments; see fenland --help"
+            parts[-1].append(text)
+        else:
+            parts.append([])
+    return "; ".join(" ".join(part) for part in parts if part) or "wrong arguments; see fenland --help"
 
 
 if __name__ == "__main__":

@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 
 def comparison(summary: pandas.DataFrame) -> Table:
     """The final table: one row per optimizer, means over the finished seeds with their 95 % intervals."""
-    baseline = str(summary["baseline"].iloc[0])
-    title = f"Mean over seeds ± half of the 95 % interval; time relative to {baseline}"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", title_justify="left")
-    table.add_column("optimizer", style="bold")
-    for name in ("seeds", "test accuracy %", "test loss", "loss gap", "accuracy gap %", "time", "gradients"):
-        table.add_column(name, justify="right")
-    for row in summary.to_dict("records"):
-        seeds = f"{row['n']}" + (f" (+{row['diverged']} diverged)" if row["diverged"] else "")
+    rows = summary.to_dict("records")
+    seeds = max(int(row["n"]) + int(row["diverged"]) for row in rows)
+    plural = "s" * (seeds > 1)
+    title = f"Mean of {seeds} seed{plural} ± half of the 95 % interval; gap: test - train loss"
+    # No padding and no edge: it fits into 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title, title_style="dim", title_justify="left", padding=0)
+    digits = 3 if min(row["test_loss"] for row in rows) >= 0.1 else 4
+    table.add_column("optimizer", style="bold", min_width=9)
+    for name in ("test acc. %", "test loss", "gap", "time", "gradients"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
         table.add_row(
-            _title(str(row["optimizer"])),
-            seeds,
+            _title(str(row["optimizer"])) + _missing(row, seeds),
             _interval(row, "test_accuracy", 2, 100),
-            _interval(row, "test_loss", 4),
-            _interval(row, "loss_gap", 4),
-            _interval(row, "accuracy_gap", 2, 100),
+            _interval(row, "test_loss", digits),
+            _interval(row, "loss_gap", digits),
             _time(row),
             "-" if math.isnan(row["gradient_evaluations"]) else f"{row['gradient_evaluations']:,.0f}",
         )
@@ -66,6 +67,13 @@ def _title(label: str) -> str:
     return (OPTIMIZERS[name].title if name in OPTIMIZERS else name) + space + rest
 
 
+def _missing(row: dict[Any, Any], seeds: int) -> str:
+    """What a mean leaves out, on lines of their own."""
+    failed = seeds - int(row["n"]) - int(row["diverged"])
+    words = [f"{count} {what}" for count, what in ((int(row["diverged"]), "diverged"), (failed, "missing")) if count]
+    return "".join(f"\n{word}" for word in words)
+
+
 def _interval(row: dict[Any, Any], name: str, digits: int, factor: float = 1) -> str:
     mean, low, high = (factor * row[key] for key in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(mean):
@@ -77,5 +85,5 @@ def _interval(row: dict[Any, Any], name: str, digits: int, factor: float = 1) ->
 def _time(row: dict[Any, Any]) -> str:
     if math.isnan(row["seconds"]):
         return "-"
-    relative = "" if math.isnan(row["relative_time"]) else f" ({row['relative_time']:.2f}x)"
+    relative = "" if math.isnan(row["relative_time"]) else f" {row['relative_time']:.2f}x"
     return duration(row["seconds"]) + relative
