@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from fenland.lab.figures.style import Canvas, blank, head, name_x
+from fenland.lab.figures.style import HEIGHT, Canvas, blank, head, legend_height, name_x
 
 # Above this ratio of the largest value to the smallest, a linear axis would show the first epochs only.
 LOG_ABOVE = 20.0
@@ -52,8 +52,8 @@ def draw_curve(
     curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mapping[str, list[pd.DataFrame]], log: bool = False
 ) -> Figure:
     """Draw ``means`` (``label, epoch, x, mean, low, high``, of finished runs) and the ``broken`` runs of each label."""
-    figure, axes = blank(canvas)
     shown = [label for label in canvas.labels if label in set(means["label"]) or label in broken]
+    figure, axes = blank(canvas, HEIGHT + legend_height(shown))
     for label in shown:
         _draw_label(axes, canvas, label, means[means["label"] == label], curve)
         for run in broken.get(label, ()):
@@ -64,7 +64,7 @@ def draw_curve(
         _scale(axes, means, curve)
     axes.margins(x=0.01)
     if curve.against == "epoch":
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
     elif axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     name_x(axes, canvas, curve.along)
@@ -94,11 +94,12 @@ def _scale(axes: Axes, means: pd.DataFrame, curve: Curve) -> None:
     """Limits from the means, so that a wide band cannot hide them."""
     mean, low, high = (means[name].to_numpy(float) * curve.unit for name in ("mean", "low", "high"))
     bottom = first_shown(means, curve) * curve.unit
-    room = max(mean.max() - bottom, 1e-9) / 4
+    room = max(mean.max() - bottom, 0.01 * abs(mean.max()), 1e-9) / 4
     bottom = max(bottom - room, float(np.nanmin(np.append(low, bottom - room / 4))))
     top = min(mean.max() + room, float(np.nanmax(np.append(high, mean.max() + room / 4))))
     axes.set_ylim(bottom, min(top, 100.4) if curve.unit != 1.0 else top)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
 
 
 def _scale_log(axes: Axes, means: pd.DataFrame) -> None:

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 
 # A phone shows these points at about one pixel each, so that text stays as large as it is set here.
 WIDTH, HEIGHT = 320, 215
-TEXT, SMALL = 10.0, 9.5
+TEXT, SMALL, ROW = 10.0, 9.5, 13.5
 RC: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same files on every machine
     "font.size": TEXT,
     "svg.fonttype": "none",  # real text: selectable, in the page's font, and no glyph ids that collide
     "svg.hashsalt": "fenland",
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # TrueType: conferences refuse matplotlib's default, Type 3
     "axes.unicode_minus": True,
 }
 # Okabe and Ito's colours (jfly.uni-koeln.de/color); where one falls below a contrast of 3:1 on the page it is darkened
@@ -101,13 +101,25 @@ def blank(canvas: Canvas, height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _legend_shape(shown: Sequence[str]) -> tuple[int, int]:
+    """Rows and columns of a legend that fits the width."""
+    if not shown:
+        return 0, 0
+    widest = max(len(title_of(label)) for label in shown)
+    columns = max(1, min(len(shown), int((WIDTH - 30) // (38 + 5.9 * widest))))
+    return -(-len(shown) // columns), columns
+
+
+def legend_height(shown: Sequence[str]) -> float:
+    """How much taller a figure has to be for a legend of more than one row, in points."""
+    return ROW * max(0, _legend_shape(shown)[0] - 1)
+
+
 def head(axes: Axes, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
     """Legend above the axes, where it covers no data, and for a file the title above the legend."""
-    rows = 0
+    rows, columns = _legend_shape(shown)
     if shown:
         names = [title_of(label) for label in shown]
-        columns = max(1, min(len(names), int((WIDTH - 30) // (38 + 5.9 * max(map(len, names))))))
-        rows = -(-len(names) // columns)
         handles = [Line2D([], [], linewidth=1.8, **canvas.look(label)) for label in shown]
         legend = axes.legend(
             handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2,
@@ -116,7 +128,8 @@ def head(axes: Axes, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
         for text in legend.get_texts():
             text.set_color(canvas.ink.text)
     if canvas.titled:
-        axes.set_title(title, loc="left", fontsize=TEXT + 1, weight="bold", color=canvas.ink.text, pad=7 + 13.5 * rows)
+        # Not bold: a second font would double the time that embedding takes in a PDF.
+        axes.set_title(title, loc="left", fontsize=TEXT + 1, color=canvas.ink.text, pad=7 + ROW * rows)
 
 
 def name_x(axes: Axes, canvas: Canvas, text: str) -> None:

@@ -123,8 +123,8 @@ def _fit(records: Records, best: Row, rival: Row) -> list[str]:
 
 
 def _ascent(ranked: list[Row]) -> list[str]:
-    """Sharpness and gamma at the last epoch, of all that climb."""
-    climbing = [row for row in ranked if math.isfinite(row["final_sharpness"])]
+    """Sharpness and gamma at the last epoch, of those that climb: the best four, a sweep has many."""
+    climbing = [row for row in ranked if math.isfinite(row["final_sharpness"])][:4]
     if not climbing:
         return []
     sharp = ", ".join(f"{title_of(row['optimizer'])} {_short(row['final_sharpness'], 2)}" for row in climbing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def _unbroken(value: Any) -> Any:
 
 
 def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str, Any]:
-    table_columns = table.columns(records.baseline)
+    table_columns = table.columns(records.baseline, alone=len(records.labels) == 1)
     table_rows = [{str(k): v for k, v in row.items()} for row in summary(records).to_dict("records")]
     command, given = setup.command(records)
     return {
@@ -68,6 +69,9 @@ def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str
 
 def _title(records: Records) -> str:
     names = [title_of(label) for label in records.labels]
+    if len(names) > 5:  # a sweep: name the optimizers and count their variants
+        kinds = Counter(label.split(" ", 1)[0] for label in records.labels)
+        names = [title_of(kind) + (f" ({count} variants)" if count > 1 else "") for kind, count in kinds.items()]
     what = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
     data = " and ".join(dict.fromkeys(str(name) for name in records.results.get("data", ())))
     return f"{what} on {data}" if data else what

@@ -39,9 +39,13 @@ class Column:
     best: tuple[str, bool] | None = None
 
 
-def columns(baseline: str) -> list[Column]:
-    """All columns; ``baseline`` is the label that the others are compared with."""
+def columns(baseline: str, alone: bool = False) -> list[Column]:
+    """All columns; ``baseline`` is the label that the others are compared with, ``alone`` when there are none."""
     base = title_of(baseline)
+    return [*_accuracy(base)[: 1 if alone else 2], *_loss_and_gaps(), *_cost(base)]
+
+
+def _accuracy(base: str) -> list[Column]:
     return [
         Column(
             "Test accuracy, %",
@@ -56,6 +60,11 @@ def columns(baseline: str) -> list[Column]:
             "t-interval). It is not adjusted for choosing the best of several optimizers.",
             lambda row: _interval(row, "test_accuracy_difference", 100, 2, sign=True),
         ),
+    ]
+
+
+def _loss_and_gaps() -> list[Column]:
+    return [
         Column(
             "Test loss",
             "Mean cross-entropy on the test set after the last epoch.",
@@ -74,6 +83,11 @@ def columns(baseline: str) -> list[Column]:
             lambda row: _interval(row, "accuracy_gap", 100, 2),
             ("accuracy_gap", False),
         ),
+    ]
+
+
+def _cost(base: str) -> list[Column]:
+    return [
         Column(
             "Training time",
             f"Mean time of a run's training steps, without evaluation; below it relative to {base}.",
