@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
 from fenland.step import checkpoint
-from fenland.step.ascent import Choices, begin_state
+from fenland.step.ascent import begin_state
 from fenland.step.checkpoint import fitted
 from fenland.step.closures import Closure
-from fenland.step.conduct import Conductor, Memory
+from fenland.step.conduct import Conductor
 from fenland.step.gradients import collect
+from fenland.step.memory import Choices, Memory
 from fenland.step.record import StepRecord
 from fenland.step.travel import TRAVELS
 
@@ -84,6 +85,7 @@ class SharpnessAware(torch.optim.Optimizer):
         record_every: int | None = None,
     ) -> None:
         _check_base(base)
+        _check_groups(base, base.param_groups)
         check_among("nonfinite", nonfinite, NONFINITE)
         check_among("sync", sync, ("global", "local"))
         check_among("travel", travel, TRAVELS)
@@ -146,26 +148,42 @@ class SharpnessAware(torch.optim.Optimizer):
         if any(param_group is group for group in self.base.param_groups):
             return  # Optimizer.__init__ adds the groups that the base has already
         self._conductor.refuse("add_param_group", busy=True)
+        _check_groups(self.base, [param_group])
         own = param_group.get("rho", self._rho)
-        current_radius(own, self._memory.count, f"rho of group {len(self.base.param_groups)}")
+        current_radius(
+            own,
+            self._memory.count,
+            f"rho of group {len(self.base.param_groups)}",
+            {**self.defaults, **param_group}.get("lr"),
+        )
         self.base.add_param_group(param_group)
         self._set_radii()
 
     def _set_radii(self) -> None:
-        """Give every group a numeric "rho"; remember callables by the group's position."""
+        """Give every group a numeric "rho"; remember callables by the group's position.
+
+        The base notes which values fenland gave, so that wrapping it again with another rho is not silently ignored.
+        """
+        given: dict[int, float] = self.base.__dict__.setdefault("_fenland_rho", {})
         for k, group in enumerate(self.param_groups):
-            own = group.get("rho", self._radii.get(k, self._rho))
+            if k in given and k not in self._radii and group.get("rho") == given[k] and not hasattr(self, "_conductor"):
+                del group["rho"]
+            owned = "rho" in group
+            own = group["rho"] if owned else self._radii.get(k, self._rho)
             if callable(own):
                 self._radii[k] = own
-            group["rho"] = current_radius(own, self._memory.count, f"rho of group {k}" if "rho" in group else "rho")
+            name = f"rho of group {k}" if owned else "rho"
+            group["rho"] = current_radius(own, self._memory.count, name, group.get("lr"))
+            if not owned or callable(own):
+                given[k] = group["rho"]
 
     def _current_radii(self) -> list[float]:
         radii = []
         for k, group in enumerate(self.param_groups):
             if k in self._radii:
-                group["rho"] = current_radius(self._radii[k], self._memory.count)
+                group["rho"] = current_radius(self._radii[k], self._memory.count, lr=group.get("lr"))
             elif "rho" not in group:
-                group["rho"] = current_radius(self._rho, self._memory.count)
+                group["rho"] = current_radius(self._rho, self._memory.count, lr=group.get("lr"))
             radii.append(current_radius(group["rho"], self._memory.count, f"rho of group {k}"))
         return radii
 
@@ -206,7 +224,7 @@ class SharpnessAware(torch.optim.Optimizer):
                 "zeroes, runs forward and backward and returns the loss, or call ascend() and descend() yourself"
             )
         found = collect(self.param_groups)
-        begin_state(self.choices.source, found, self._memory.kept)
+        begin_state(self._conductor.setting(), found)
         self.base.step()
 
     @torch.no_grad()
@@ -327,3 +345,11 @@ def _check_base(base: object) -> None:
         raise TypeError(
             "base is LBFGS, which evaluates its closure itself, many times a step: use a first-order optimizer"
         )
+
+
+def _check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:
+    name = type(base).__name__
+    if "rho" in base.defaults:
+        raise ValueError(f"base = {name}: its own option is called rho, which is the radius here; use another base")
+    if any(group.get("maximize") for group in groups):
+        raise ValueError(f"base = {name}(maximize=True): the ascent would run downhill; minimise the negated objective")

@@ -113,6 +113,15 @@ def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector
     torch._foreach_add_(hs, gs)
 
 
+def axpby(a: Scalar | float, xs: Vector, b: Scalar | float, ys: Vector) -> Vector:
+    """a * x + b * y, new tensors; x and y stay."""
+    if not xs:
+        return []
+    out = list(torch._foreach_mul(xs, a))
+    torch._foreach_add_(out, torch._foreach_mul(ys, b))
+    return out
+
+
 def _dot(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
     if x.is_complex():
         return torch.view_as_real(x).mul(torch.view_as_real(y)).sum(dtype=dtype)

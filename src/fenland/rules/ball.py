@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor, nn
 
-from fenland.algebra import Algebra, Scalar, Vector
+from fenland.algebra import Scalar, Vector
+from fenland.rules.context import At
 
 
 @dataclass(frozen=True)
@@ -36,29 +38,55 @@ class Ball(ABC):
         scale_free: the perturbation does not change when `a` is multiplied by a positive number, so gradients that
             still carry a loss scale give the same e.
         along_a: e is a multiple of a.
+        needs_names: the rule reads `at.names` and `at.modules` (from model= or a base built on named_parameters()).
+        selects: only the parameters that `covers` names are perturbed, and the norm runs over those.
+        curved: the ascent is a retraction (`arrive`) and the way back a transport (`carry`) instead of + and -.
     """
 
     scale_free: ClassVar[bool] = True
     along_a: ClassVar[bool] = False
+    selects: ClassVar[bool] = False
+    curved: ClassVar[bool] = False
+
+    @property
+    def needs_names(self) -> bool:
+        """Whether names and modules of the parameters are read."""
+        return self.selects
 
     @abstractmethod
-    def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
+    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         """The direction and scale of argmax <a, e> over ||e|| <= 1.
 
         Args:
             a: the vector that is climbed along, one tensor a parameter.
             w: the weights, same shapes.
-            V: the algebra that they live in.
+            at: the algebra that they live in, and what else is known.
         """
 
-    def norm(self, e: Vector, a: Vector, w: Vector, V: Algebra) -> Scalar:
+    def covers(self, name: str, param: Tensor, module: nn.Module | None) -> bool:
+        """Whether this parameter is perturbed; asked once each, where `selects`."""
+        return True
+
+    def tangent(self, g: Tensor, w: Tensor, param: Tensor) -> Tensor:
+        """The part of g that is a direction at w, where `curved`; g itself on flat parameters."""
+        return g
+
+    def arrive(self, w: Tensor, e: Tensor, param: Tensor) -> Tensor:
+        """The ascent point of one parameter, where `curved`: the retraction of e at w."""
+        return w + e
+
+    def carry(self, h: Tensor, there: Tensor, w: Tensor, param: Tensor) -> Tensor:
+        """The gradient h at `there` brought to w, where `curved`: its transport."""
+        return h
+
+    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
         """||e|| in this ball's norm (unit: that of w): equals rho for e = rho * steepest(a)."""
         raise NotImplementedError(f"{type(self).__name__} is not a norm ball")
 
-    def dual_norm(self, a: Vector, w: Vector, V: Algebra) -> Scalar:
+    def dual_norm(self, a: Vector, w: Vector, at: At) -> Scalar:
         """||a||* = max <a, e> over ||e|| <= 1 (unit: loss per unit of the radius)."""
-        best = self.steepest(a, w, V)
-        return V.dot(a, best.direction) * best.scale
+        best = self.steepest(a, w, at)
+        return at.V.dot(a, best.direction) * best.scale
 
 
 @dataclass(frozen=True)
@@ -70,11 +98,11 @@ class L2(Ball):
 
     along_a: ClassVar[bool] = True
 
-    def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
-        return Steepest(a, V.inverse(V.norm(a)))
+    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+        return Steepest(a, at.V.inverse(at.V.norm(a)))
 
-    def norm(self, e: Vector, a: Vector, w: Vector, V: Algebra) -> Scalar:
-        return V.norm(e)
+    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
+        return at.V.norm(e)
 
 
 @dataclass(frozen=True)
@@ -88,5 +116,5 @@ class Unnormalized(Ball):
     scale_free: ClassVar[bool] = False
     along_a: ClassVar[bool] = True
 
-    def steepest(self, a: Vector, w: Vector, V: Algebra) -> Steepest:
-        return Steepest(a, torch.ones_like(V.norm(a)))
+    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+        return Steepest(a, torch.ones_like(at.V.norm(a)))

@@ -59,9 +59,31 @@ class Combine(ABC):
         """Whether g is needed after the ascent (one more parameter-sized buffer). False means alpha = 0."""
         return False
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a vector v lives between steps (`learn`, `reuse`)."""
+        return False
+
     @abstractmethod
     def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
         """(alpha, beta)."""
+
+    def learn(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        """(a, b) of v = a * g + b * h, taken on every step that ascends, where `keeps`."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no vector")
+
+    def reuse(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        """(alpha, beta) of d = alpha * g + beta * v on steps that do not ascend; `gram` is of g and v."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no vector")
+
+    @property
+    def corrects(self) -> bool:
+        """Whether w is corrected after the base's step (`correction`)."""
+        return False
+
+    def correction(self, gram: Gram) -> tuple[float, float] | None:
+        """(a, b) of what is added to w after the base's step, w += lr * (a * g + b * h); None for nothing."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,11 @@ class Renormalize(Combine):
     def __post_init__(self) -> None:
         if isinstance(self.after, Renormalize):
             raise ValueError("Renormalize(after=Renormalize(...)): renormalising twice changes nothing; drop one")
+        if self.after.corrects:
+            raise ValueError(
+                f"Renormalize(after={self.after}): it corrects w after the base's step, where d has been used already; "
+                "renormalise the coupled form instead"
+            )
         if self.cap is not None and not self.cap > 0:
             raise ValueError(f"cap = {self.cap!r}: the bound on gamma must be > 0, or None for no bound")
 
@@ -103,9 +130,26 @@ class Renormalize(Combine):
     def keeps_g(self) -> bool:
         return self.after.keeps_g
 
+    @property
+    def keeps(self) -> bool:
+        return self.after.keeps
+
+    def learn(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        return self.after.learn(gram)
+
+    def reuse(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
+        alpha, beta = self.after.reuse(gram)
+        gamma = ratio(gram.g, gram.length(alpha, beta))
+        return alpha * gamma, beta * gamma
+
     def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
         alpha, beta = self.after.coefficients(gram)
         gamma = ratio(gram.g, gram.length(alpha, beta))
+        if self.after.corrects:
+            raise ValueError(
+                f"Renormalize(after={self.after}): it corrects w after the base's step, where d has been used already; "
+                "renormalise the coupled form instead"
+            )
         if self.cap is not None:
             gamma = gamma.clamp_max(self.cap)
         return (alpha * gamma if self.keeps_g else 0.0), beta * gamma

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from fenland.step import microbatches
-from fenland.step.ascent import Ascent, Choices, Update, depart, look
-from fenland.step.closures import Closure, evaluate, loss_of
+from fenland.step.ascent import Ascent, advance, depart, look, look_ahead
+from fenland.step.census import Census
+from fenland.step.closures import Closure, loss_of
+from fenland.step.compatible import check_compatible
+from fenland.step.descent import Update, come_home, correct
 from fenland.step.gradients import collect, drop
 from fenland.step.guards import ForwardWatch, Guard, Snapshot
 from fenland.step.handover import hand_over, is_fused
+from fenland.step.memory import Choices, Memory, Setting
 from fenland.step.parallel import Parallel
 from fenland.step.record import StepRecord
+from fenland.step.samples import Passes
 from fenland.step.scaling import is_active, poison, rescale_
 from fenland.step.unguarded import Lookout
 
 Unscale: TypeAlias = "Callable[[Ascent, Any], None]"
-
-
-@dataclass
-class Memory:
-    """What lives between steps.
-
-    Attributes:
-        count: steps taken (skipped ones that the host knows of do not count).
-        scalars: numbers of the `when` rule.
-        kept: vectors of the source and combine rules, by parameter and name.
-    """
-
-    count: int = 0
-    scalars: dict[str, float] = field(default_factory=dict)
-    kept: dict[Tensor, dict[str, Tensor]] = field(default_factory=dict)
 
 
 class Conductor:
@@ -55,6 +44,8 @@ class Conductor:
         self.parallel = Parallel(sync, model, choices)
         params = [p for group in base.param_groups for p in group["params"]]
         self.on_host = any(p.device.type == "cpu" for p in params)
+        self.census = Census(base.param_groups, model) if choices.ball.needs_names else None
+        check_compatible(choices, base, self.census)
         self.guard = Guard(model, replay_rng, {p.device for p in params})
         self.watch = ForwardWatch(model, self._forward_begins) if model is not None else None
         self.lookout = Lookout(params) if model is None else None
@@ -68,20 +59,25 @@ class Conductor:
         """The base's groups."""
         return self.base.param_groups
 
+    def setting(self, scaler: Any = None) -> Setting:
+        """This step's surroundings."""
+        active = scaler if is_active(scaler) else None
+        return Setting(self.choices, self.base, self.memory, self.radii(), self.census, active)
+
     # One call: the closure runs at w and again at w + e.
 
     def run(self, closures: Sequence[Closure], scaler: Any, many: bool) -> Any:
         """A whole step; on any exception everything is as before it."""
         self.refuse("step", busy=True)
         if self.watch is not None:
-            self.watch.close()  # this form knows where its passes begin
-            self.watch = None
+            self.watch.armed = False  # this form knows where its passes begin
         before = self.guard.take()
         try:
+            setting = self.setting(scaler)
             if many:
-                value, update = microbatches.passes(self, closures, scaler)
+                value, update = microbatches.passes(self, closures, setting)
             else:
-                value, update = self.passes(closures[0], before, scaler, self.unscale)
+                value, update = self.passes(closures[0], before, setting, self.unscale)
             ok = self._decide(update, before)
         except BaseException:
             self._roll_back(before)
@@ -89,37 +85,59 @@ class Conductor:
         self._hand_over(update, ok, scaler)
         return value
 
-    def passes(self, closure: Closure, before: Snapshot, scaler: Any, unscale: Unscale) -> tuple[Any, Update]:
-        """Both passes at one batch: afterwards the weights are at w and `p.grad` holds d up to the update's factor."""
+    def passes(self, closure: Closure, before: Snapshot, setting: Setting, unscale: Unscale) -> tuple[Any, Update]:
+        """All passes at one batch: afterwards the weights are at w and `p.grad` holds d up to the update's factor."""
+        run = Passes(closure, self.choices.source, setting.scaler)
+        if not self.choices.source.needs_gradient:
+            return self._one_pass(run, setting, unscale)
         with self.parallel.first_pass():
-            value = evaluate(closure)
-        asc = self._look(scaler, two_calls=False)
+            value = run.first()
+        asc = self._look(setting, two_calls=False)
         asc.record.loss = loss_of(value)
         if asc.moved:
-            depart(asc, self.choices, self.radii(), self.memory.kept)
+            depart(asc, setting)
             drop(self.groups)
             after_first = self.guard.take()
+            for _ in range(self.choices.source.inner - 1):
+                self.guard.bring_back(before)
+                with self.parallel.first_pass():
+                    run.second()
+                advance(asc, setting)
+                drop(self.groups)
             self.guard.bring_back(before)
             with self.parallel.second_pass():
-                asc.record.loss_ascent = loss_of(evaluate(closure))
-            asc.journey.back()
+                asc.record.loss_ascent = loss_of(run.second())
+            come_home(asc, setting)
             self.guard.bring_back(after_first)
-        return value, self._descend(asc, scaler, unscale)
+        return value, self._descend(asc, setting, unscale)
+
+    def _one_pass(self, run: Passes, setting: Setting, unscale: Unscale) -> tuple[Any, Update]:
+        """The only gradient of the step is at w + e, where e was known before."""
+        asc = self.asc = look_ahead(setting)
+        if asc.moved:
+            depart(asc, setting)
+        drop(self.groups)
+        value = run.first()
+        asc.record.loss_ascent = loss_of(value)
+        asc.record.loss = None if asc.moved else asc.record.loss_ascent
+        come_home(asc, setting)
+        return value, self._descend(asc, setting, unscale)
 
     # Two calls: the user runs both passes.
 
     def ascend(self, scaler: Any) -> bool:
         """From g in `p.grad` to w + e; whether the weights moved."""
         self.refuse("ascend", busy=True)
-        if self.watch is None and self.guard.model is not None:
-            self.watch = ForwardWatch(self.guard.model, self._forward_begins)
+        if self.choices.source.inner > 1 or self.choices.source.per_sample:
+            raise RuntimeError(f"ascend(): {self.choices.source} evaluates more than one gradient; use step(closure)")
         before, self._before = self._before, None
         try:
-            asc = self._look(scaler, two_calls=True)
-            if self.choices.nonfinite == "raise" and not bool(torch.isfinite(asc.g_norm)):
+            setting = self.setting(scaler)
+            asc = self._look(setting, two_calls=True)
+            if asc.g_norm is not None and self.choices.nonfinite == "raise" and not bool(torch.isfinite(asc.g_norm)):
                 raise FloatingPointError(_nonfinite(asc.record))
             if asc.moved:
-                depart(asc, self.choices, self.radii(), self.memory.kept)
+                depart(asc, setting)
             else:
                 asc.g.secure()
             drop(self.groups)
@@ -134,30 +152,31 @@ class Conductor:
 
     def descend(self, scaler: Any) -> None:
         """From h in `p.grad` back to w, and one step of the base."""
-        asc, before = self._under_way(), self._before
+        asc, before = self._under_way("descend"), self._before
         try:
-            asc.journey.back()
-            if not asc.moved:
+            setting = self.setting(scaler)
+            if not asc.moved and asc.g_norm is not None:
                 drop(self.groups)
                 asc.g.give_back()
+            come_home(asc, setting)
             if self._after_first is not None:
                 self.guard.bring_back(self._after_first)
-            update = self._descend(asc, scaler, self.unscale)
+            update = self._descend(asc, setting, self.unscale)
             ok = self._decide(update, before)
         except BaseException:
             self._roll_back(before)
             raise
         self._hand_over(update, ok, scaler)
 
-    def _under_way(self) -> Ascent:
-        self.refuse("descend", busy=False)
-        return self.asc  # type: ignore[return-value]
-
     def restore(self) -> None:
         """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
-        self.refuse("restore", busy=False)
+        self._under_way("restore")
         self._roll_back(self._before)
         drop(self.groups)
+
+    def _under_way(self, call: str) -> Ascent:
+        self.refuse(call, busy=False)
+        return self.asc  # type: ignore[return-value]
 
     def refuse(self, call: str, busy: bool) -> None:
         """Raise where `call` needs an ascent that is not there, or meets one that is (`busy`)."""
@@ -174,28 +193,24 @@ class Conductor:
 
     # What both forms share.
 
-    def _look(self, scaler: Any, two_calls: bool) -> Ascent:
-        asc = look(self.choices, self.groups, self.radii(), self.memory.count, self.memory.scalars, scaler)
+    def _look(self, setting: Setting, two_calls: bool) -> Ascent:
+        asc = look(setting) if self.choices.source.needs_gradient else look_ahead(setting)
         if self.lookout is not None:
             lookout, self.lookout = self.lookout, None
             lookout.close(randomness_replayed=self.guard.replay_rng and not two_calls)
-        if (
-            asc.moved
-            and self._host_decides()
-            and not self.parallel.ranks_differ
-            and not bool(torch.isfinite(asc.g_norm))
-        ):
+        looks = asc.moved and asc.g_norm is not None and self._host_decides() and not self.parallel.ranks_differ
+        if looks and not bool(torch.isfinite(asc.g_norm)):  # type: ignore[arg-type]
             asc.moved = False  # nothing to climb along: `_decide` sees the same and skips
         self.asc = asc
         return asc
 
-    def _descend(self, asc: Ascent, scaler: Any, unscale: Unscale) -> Update:
-        if is_active(scaler):
-            unscale(asc, scaler)
-        update = self.parallel.descend(self.choices, asc, self.groups)
+    def _descend(self, asc: Ascent, setting: Setting, unscale: Unscale) -> Update:
+        if setting.scaler is not None:
+            unscale(asc, setting.scaler)
+        update = self.parallel.descend(setting, asc)
         self.asc = None
         self._before = self._after_first = None
-        self.record = asc.record
+        self.record = update.record
         return update
 
     def unscale(self, asc: Ascent, scaler: Any) -> None:
@@ -203,7 +218,8 @@ class Conductor:
         tensors = collect(self.groups).tensors
         if asc.unscaled and not asc.moved:
             rescale_(scaler, tensors)
-        poison(tensors, asc.g_norm)
+        if asc.g_norm is not None:
+            poison(tensors, asc.g_norm)
         scaler.unscale_(self.base)
 
     def _host_decides(self) -> bool:
@@ -216,7 +232,8 @@ class Conductor:
             or not is_fused(self.base)
             or not self.base.state
             or self.choices.nonfinite != "skip"
-            or bool(self.choices.source.keeps)
+            or self.choices.keeps_vectors
+            or self.choices.combine.corrects
         )
 
     def _decide(self, update: Update, before: Snapshot | None) -> bool | Tensor:
@@ -252,6 +269,7 @@ class Conductor:
         found_inf = (~ok).float() if isinstance(ok, Tensor) and scaler is None else None
         self.memory.count += 1
         hand_over(self.base, update.d, update.factor, sharded=update.sharded, found_inf=found_inf, scaler=scaler)
+        correct(update)
 
     def _forward_begins(self) -> None:
         if self.asc is None:

@@ -104,11 +104,19 @@ class ForwardWatch:
         self.model = model
         self.on_first = on_first
         self.armed = True
-        self._handle = model.register_forward_pre_hook(_Hook(weakref.ref(self)))
+        hook = _Hook(weakref.ref(self))
+        self._handles = [module.register_forward_pre_hook(hook) for module in _called(model)]
 
-    def close(self) -> None:
-        """Take the hook off the model."""
-        self._handle.remove()
+    def __del__(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _called(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules that have a forward: a container's parts are called one by one."""
+    if type(module).forward is not nn.Module.forward:
+        return [module]
+    return [part for child in module.children() for part in _called(child)]
 
 
 class _Hook:

@@ -14,19 +14,22 @@ import torch
 from torch import Tensor
 
 from fenland.algebra.lists import scale_
-from fenland.step.ascent import Ascent, Update
+from fenland.step.ascent import Ascent
 from fenland.step.closures import Closure
+from fenland.step.descent import Update
 from fenland.step.gradients import collect, drop, secured
 from fenland.step.handover import clip_factor
-from fenland.step.scaling import inverse_scale, is_active, poison, rescale_
+from fenland.step.memory import Setting
+from fenland.step.scaling import inverse_scale, poison, rescale_
 
 if TYPE_CHECKING:
     from fenland.step.conduct import Conductor
 
 
-def passes(conductor: Conductor, closures: Sequence[Closure], scaler: Any) -> tuple[list[Any], Update]:
+def passes(conductor: Conductor, closures: Sequence[Closure], setting: Setting) -> tuple[list[Any], Update]:
     """All passes of all micro-batches; afterwards `p.grad` holds the mean d up to the update's factor."""
-    whole = conductor.choices
+    max_norm = setting.choices.max_norm
+    part = replace(setting, choices=replace(setting.choices, max_norm=None))  # the mean is clipped, once
     values = []
     total: dict[Tensor, Tensor] = {}
     finite: list[Tensor] = []
@@ -35,30 +38,29 @@ def passes(conductor: Conductor, closures: Sequence[Closure], scaler: Any) -> tu
         if asc.unscaled and not asc.moved:
             return
         tensors = collect(conductor.groups).tensors
-        poison(tensors, asc.g_norm)
+        if asc.g_norm is not None:
+            poison(tensors, asc.g_norm)
         inverse = inverse_scale(scaler, tensors)
         if inverse is not None:
             scale_(inverse, tensors)
 
-    conductor.choices = replace(whole, max_norm=None)  # the mean is clipped, once
-    try:
-        for closure in closures:
-            drop(conductor.groups)
-            value, update = conductor.passes(closure, conductor.guard.take(), scaler, unscale)
-            if isinstance(update.factor, Tensor):
-                scale_(update.factor, update.d)
-            _add_gradients(total, conductor.groups)
-            values.append(value)
-            finite.append(update.finite)
-    finally:
-        conductor.choices = whole
+    for closure in closures:
+        drop(conductor.groups)
+        value, update = conductor.passes(closure, conductor.guard.take(), part, unscale)
+        if update.corrections:
+            raise ValueError("a combine that corrects w after the base's step (decoupled WSAM) takes one closure")
+        if isinstance(update.factor, Tensor):
+            scale_(update.factor, update.d)
+        _add_gradients(total, conductor.groups)
+        values.append(value)
+        finite.append(update.finite)
     for p, x in total.items():
         p.grad = x.div_(len(closures))
     d = collect(conductor.groups)
-    if is_active(scaler):
-        rescale_(scaler, d.tensors)
-        scaler.unscale_(conductor.base)
-    clip = clip_factor(whole.max_norm, d.V.norm(d.tensors))
+    if setting.scaler is not None:
+        rescale_(setting.scaler, d.tensors)
+        setting.scaler.unscale_(conductor.base)
+    clip = clip_factor(max_norm, d.V.norm(d.tensors))
     return values, Update(d.tensors, clip, d.V.layouts is not None, torch.stack(finite).all(), update.record)
 
 

@@ -17,9 +17,11 @@ from fenland.algebra import Vector
 from fenland.algebra.lists import scale_
 from fenland.algebra.shards import is_dtensor
 from fenland.rules import AtAscentPoint
-from fenland.step.ascent import Ascent, Choices, Groups, Update, descend
+from fenland.step.ascent import Ascent
+from fenland.step.descent import Update, descend
 from fenland.step.gradients import collect
 from fenland.step.handover import clip_factor
+from fenland.step.memory import Choices, Setting
 
 
 class Parallel:
@@ -53,22 +55,23 @@ class Parallel:
         """The context of pass 2."""
         return self.ddp.no_sync() if self.reduces_d else nullcontext()
 
-    def descend(self, choices: Choices, asc: Ascent, groups: Groups) -> Update:
+    def descend(self, setting: Setting, asc: Ascent) -> Update:
         """Form d, the same on all ranks."""
         if not self.ranks_differ:
-            return descend(choices, asc, groups)
+            return descend(setting, asc)
         if not self.reduces_d and asc.moved:
-            update = descend(choices, asc, groups)
+            update = descend(setting, asc)
             if update.record.ascent_grad_norm is not None:  # g is each rank's own, h everybody's
                 update.finite = torch.isfinite(update.record.ascent_grad_norm)
             return update
-        update = descend(replace(choices, max_norm=None), asc, groups)
+        max_norm = setting.choices.max_norm
+        update = descend(replace(setting, choices=replace(setting.choices, max_norm=None)), asc)
         if isinstance(update.factor, Tensor):
             scale_(update.factor, update.d)
         self._mean_(update.d)
-        d = collect(groups)
+        d = collect(setting.groups)
         length = d.V.norm(d.tensors)
-        return Update(d.tensors, clip_factor(choices.max_norm, length), False, torch.isfinite(length), update.record)
+        return Update(d.tensors, clip_factor(max_norm, length), False, torch.isfinite(length), update.record)
 
     def _mean_(self, d: Vector) -> None:
         """Average d over the ranks, in place."""

@@ -54,6 +54,7 @@ class Journey:
         params = self._params
         kinds = (True, True), (True, False), (False, False)
         flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(self._moves, owned, direction, params, strict=True)]
+        torch.clear_autocast_cache()
         for kind in kinds:
             chosen = [i for i, flag in enumerate(flags) if flag == kind]
             if chosen:
@@ -69,6 +70,18 @@ class Journey:
             )
         return why is None
 
+    def arrive(self, there: Vector) -> None:
+        """Bring every planned parameter to a point that was formed elsewhere (a retraction)."""
+        zero = torch.zeros((), device=there[0].device, dtype=there[0].dtype)
+        ws = [local(p.detach()) for p in self._params]
+        e = [x - w for x, w in zip(there, ws, strict=True)]
+        del ws
+        self.depart(e, zero + 1, [True] * len(there))
+
+    def params(self) -> list[Tensor]:
+        """The parameters of this journey."""
+        return list(self._params)
+
     def origins(self) -> Vector:
         """The weights w of the parameters that are away, in the order of `depart`."""
         home = {id(p): w for p, w in self._moved} | {id(x): w for x, w in self._copied}
@@ -82,6 +95,7 @@ class Journey:
             torch._foreach_copy_([x for x, _ in self._copied], [w for _, w in self._copied])
         if self._params:
             increment_version(self._params)  # a graph of pass 2 that is kept must not be used silently
+            torch.clear_autocast_cache()  # casts of w + e must not serve at w, nor those of w at w + e
         self._moved, self._copied, self._params, self._moves = [], [], [], []
 
     def _go(self, kind: tuple[bool, bool], params: list[Tensor], us: Vector, s: Scalar | list[Scalar]) -> None:

@@ -1,0 +1,118 @@
+"""What a step needs to know, and what lives between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fenland.algebra import Lists
+from fenland.rules import AtAscentPoint, Ball, Combine, Gradient, Source, When
+from fenland.rules.context import At
+from fenland.step.census import Census
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The five choices and the options of a step, checked by the optimizer."""
+
+    ball: Ball
+    source: Source
+    combine: Combine
+    when: When
+    max_norm: float | None = None
+    nonfinite: str = "skip"
+    travel: str = "auto"
+    record_every: int | None = None
+
+    @property
+    def keeps_g(self) -> bool:
+        """Whether g must survive the ascent: for d, or as what "base_step" falls back on."""
+        return self.combine.keeps_g or self.nonfinite == "base_step"
+
+    @property
+    def writes_h(self) -> bool:
+        """Whether d is formed in h's buffers."""
+        return self.max_norm is not None or not isinstance(self.combine, AtAscentPoint)
+
+    @property
+    def needs_true_scale(self) -> bool:
+        """Whether a loss scale must leave g before the ascent (else it leaves with the norm)."""
+        return (
+            not self.ball.scale_free
+            or not isinstance(self.source, Gradient)
+            or self.keeps_g
+            or self.combine.keeps
+            or self.when.looks_at_gradient
+        )
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether a parameter-sized vector lives between steps, which a NaN must not enter."""
+        return bool(self.source.keeps) or self.combine.keeps
+
+
+@dataclass
+class Memory:
+    """What lives between steps.
+
+    Attributes:
+        count: steps taken (skipped ones that the host knows of do not count).
+        scalars: numbers of the `when` rule.
+        kept: vectors of the source and of the combine ("v"), by parameter and name.
+    """
+
+    count: int = 0
+    scalars: dict[str, float] = field(default_factory=dict)
+    kept: dict[Tensor, dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Setting:
+    """One step's surroundings.
+
+    Attributes:
+        choices: the five choices and options.
+        base: the wrapped optimizer.
+        memory: what lives between steps.
+        radii: rho of each group at this step.
+        census: names of parameters, where a rule asks.
+        scaler: an active GradScaler, or None.
+    """
+
+    choices: Choices
+    base: torch.optim.Optimizer
+    memory: Memory
+    radii: list[float]
+    census: Census | None = None
+    scaler: Any = None
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The base's groups."""
+        return self.base.param_groups
+
+    @property
+    def sampled(self) -> bool:
+        """Whether this step measures cosine and realised radius."""
+        every = self.choices.record_every
+        return every is not None and self.memory.count % every == 0
+
+    def moves(self, p: Tensor, group: int) -> bool:
+        """Whether the ascent moves this parameter."""
+        if self.radii[group] == 0:
+            return False
+        if not self.choices.ball.selects or self.census is None:
+            return True
+        return self.choices.ball.covers(self.census.name(p), p, self.census.owner(p))
+
+    def at(self, params: Sequence[Tensor], V: Lists) -> At:
+        """The context that rules get for these parameters."""
+        rho = max(self.radii, default=0.0)
+        if self.census is None:
+            return At(V, self.memory.count, rho, params)
+        names = [self.census.name(p) for p in params]
+        return At(V, self.memory.count, rho, params, names, [self.census.owner(p) for p in params])
