@@ -139,7 +139,7 @@ def snapshot(session: Session) -> dict[str, Any]:
     """All that a failed step must leave as it was."""
     return {
         "weights": session.weights,
-        "base": copy.deepcopy(session.base.state_dict()),
+        "state": copy.deepcopy(session.opt.state_dict()),  # the base's and fenland's own
         "buffers": buffers(session.problem.model),
         "rng": torch.get_rng_state(),
     }

@@ -123,19 +123,27 @@ def test_autocast_around_two_calls_does_not_hide_the_ascent(variant, travel):
     assert after.item() != first.item()
 
 
-class Outer(nn.Module):
-    """A wrapper whose own forward nobody calls (a trainer's module around the network)."""
+class Container(nn.Module):
+    """A module that only holds the network."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
 
+class Trainer(Container):
+    """A module with a forward for prediction, which the training loop does not use (as a LightningModule)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).argmax(-1)
+
+
 @every_two_call
-def test_a_wrapper_whose_forward_is_never_called_guards_its_parts(variant):
+@pytest.mark.parametrize("outer", [Container, Trainer])
+def test_a_wrapper_whose_forward_is_never_called_guards_its_parts(variant, outer):
     """model= names the outer module, the loop calls the inner one: buffers and masks are guarded all the same."""
     problem = make_problem("conv_bn_dropout")
-    opt = variant.build(BASES["sgd"](problem.parameters()), rho=0.1, model=Outer(problem.model))
+    opt = variant.build(BASES["sgd"](problem.parameters()), rho=0.1, model=outer(problem.model))
     session = Session(problem, opt, "two_call")
     for t in range(3):
         expected = one_forward(session, t)
@@ -180,14 +188,15 @@ def test_ascend_says_whether_a_second_pass_is_due(variant):
     session.opt.restore()
 
 
-@every_variant
-def test_dropped_optimizers_leave_no_hooks_on_the_model(variant):
+@every_two_call
+@pytest.mark.parametrize("form", ["closure", "two_call", "unused"])
+def test_dropped_optimizers_leave_no_hooks_on_the_model(variant, form):
     problem = make_problem("conv_bn_dropout")
     hooks = lambda: sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in problem.model.modules())  # noqa: E731
     before = hooks()
     for _ in range(3):
         opt = variant.build(BASES["sgd"](problem.parameters()), rho=0.1, model=problem.model)
-        Session(problem, opt).run(1)
+        Session(problem, opt, form).run(int(form != "unused"))
         del opt
         gc.collect()
     assert hooks() == before

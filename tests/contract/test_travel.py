@@ -181,7 +181,10 @@ def test_gradients_that_are_views_of_a_bucket(variant, travel):
 @every_travel
 @pytest.mark.parametrize("layout", ["transposed", "expanded", "every second element"])
 def test_gradients_with_other_strides(variant, travel, layout):
+    strides = []
+
     def lay_out(p, g):
+        strides.append((p.dim(), p.stride()))
         if p.dim() != 2:
             p.grad = g
         elif layout == "transposed":
@@ -197,6 +200,7 @@ def test_gradients_with_other_strides(variant, travel, layout):
         p.grad = g[:1, :1].expand_as(p).contiguous() if layout == "expanded" and p.dim() == 2 else g
 
     assert_close(train(variant, travel, lay_out), train(variant, "copy", contiguous))
+    assert set(strides) == {(2, (4, 1)), (1, (1,))}  # in pass 2 too: a compiled model would be compiled anew
 
 
 @every_variant
