@@ -135,15 +135,18 @@ def text_boxes(figure):
     return {f"{text.get_text()}@{index}": text.get_window_extent(renderer) for index, text in enumerate(shown)}
 
 
-@pytest.mark.parametrize("optimizers", [("sgd",), ("sgd", "sam", "usam", "ssam")])
-def test_no_text_is_clipped_or_overlaps_another(tmp_path, optimizers):
+@pytest.mark.parametrize(
+    ("optimizers", "epochs"), [(("sgd",), 1), (("sgd", "sam"), 2), (("sgd", "sam", "usam", "ssam"), 12)]
+)
+def test_no_text_is_clipped_or_overlaps_another(tmp_path, optimizers, epochs):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    records = read_records(write_store(tmp_path, optimizers=optimizers))
+    records = read_records(write_store(tmp_path, optimizers=optimizers, epochs=epochs))
     for drawn in draw_all(records):
         figure = drawn.draw(Canvas(PAPER, records.labels, titled=True))
         FigureCanvasAgg(figure)
         boxes = text_boxes(figure)
+        assert not figure.axes[0].yaxis.get_offset_text().get_text()
         for name, box in boxes.items():
             assert box.x0 >= 0, (drawn.name, name)
             assert box.y0 >= 0, (drawn.name, name)

@@ -96,6 +96,13 @@ def test_what_was_measured_beside_is_told_in_numbers(tmp_path):
     assert "1 of 3 runs of SAM diverged" in text
 
 
+def test_the_cost_names_the_accuracy_at_the_rivals_budget(tmp_path):
+    records = read_records(write_store(tmp_path, optimizers=("sgd", "sam")))
+    half = records.metrics.query("optimizer == 'sam' and epoch == 6")["test_accuracy"].mean()
+    expected = f"after SGD's 240 evaluations, in the middle of its own schedule, it stood at {100 * half:.2f} %."
+    assert decide(records).beside[-1].endswith(expected)
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     """A store with its report; not to be changed."""

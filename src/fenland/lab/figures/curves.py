@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
@@ -62,6 +63,7 @@ def draw_curve(
         _scale_log(axes, means)
     elif len(means):
         _scale(axes, means, curve)
+    _number(axes.yaxis, short=log or max(map(abs, axes.get_ylim())) >= 1e5)
     axes.margins(x=0.01)
     if curve.against == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
@@ -99,7 +101,6 @@ def _scale(axes: Axes, means: pd.DataFrame, curve: Curve) -> None:
     top = min(mean.max() + room, float(np.nanmax(np.append(high, mean.max() + room / 4))))
     axes.set_ylim(bottom, min(top, 100.4) if curve.unit != 1.0 else top)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
 
 
 def _scale_log(axes: Axes, means: pd.DataFrame) -> None:
@@ -109,8 +110,13 @@ def _scale_log(axes: Axes, means: pd.DataFrame) -> None:
     axes.set_ylim(bottom, min(mean.max() * 2, float(np.nanmax(np.append(high, mean.max() * 1.2)))))
     few = mean.max() / mean.min() < 100
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _number(axis: Axis, short: bool) -> None:
+    """Ticks that stand for themselves: no common power or offset above the axis, where the legend is."""
+    brief = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axis.set_major_formatter(brief if short else ScalarFormatter(useOffset=False))
 
 
 def first_shown(means: pd.DataFrame, curve: Curve) -> float:

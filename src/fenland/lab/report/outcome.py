@@ -10,7 +10,7 @@ import pandas as pd
 
 from fenland.lab.figures.style import title_of
 from fenland.lab.records import Records
-from fenland.lab.statistics import Interval, paired, summary
+from fenland.lab.statistics import Interval, finished, paired, summary
 
 Row = dict[str, Any]
 
@@ -48,7 +48,7 @@ def decide(records: Records) -> Outcome:
         *_second(records, ranked, best, rival),
         *_fit(records, best, rival),
         *_ascent(ranked),
-        *_cost(best, rival),
+        *_cost(records, best, rival),
     ]
     return Outcome(headline, (*beside, *diverged), gain.excludes_zero)
 
@@ -134,12 +134,30 @@ def _ascent(ranked: list[Row]) -> list[str]:
     return [f"{text}; gamma was {gammas}." if known else f"{text}."]
 
 
-def _cost(best: Row, rival: Row) -> list[str]:
+def _cost(records: Records, best: Row, rival: Row) -> list[str]:
+    """What the best cost, and where it stood when it had cost as much as its rival."""
     ratio = best["gradient_evaluations"] / rival["gradient_evaluations"]
     if not math.isfinite(ratio) or not math.isfinite(best["seconds"] / rival["seconds"]):
         return []
     seconds = best["seconds"] / rival["seconds"]
-    return [f"It cost {ratio:.2g} times the gradient evaluations and {seconds:.2g} times the training time."]
+    text = f"It cost {ratio:.2g} times the gradient evaluations and {seconds:.2g} times the training time"
+    budget = rival["gradient_evaluations"]
+    then = _at_cost(records, best["optimizer"], budget) if ratio > 1 else math.nan
+    if not math.isfinite(then):
+        return [f"{text}."]
+    when = f"after {title_of(rival['optimizer'])}'s {budget:,.0f} evaluations, in the middle of its own schedule"
+    return [f"{text}; {when}, it stood at {_percent(then)}."]
+
+
+def _at_cost(records: Records, label: str, budget: float) -> float:
+    """Mean test accuracy at the last epoch within a budget of gradient evaluations."""
+    metrics = records.metrics
+    if not {"gradient_evaluations", "test_accuracy"} <= set(metrics):
+        return math.nan
+    done = finished(records.results)
+    runs = set(done.loc[done["label"] == label, "run"])
+    within = metrics[metrics["run"].isin(runs) & (metrics["gradient_evaluations"] <= budget)]
+    return float(within.groupby("run")["test_accuracy"].last().mean()) if len(within) else math.nan
 
 
 def _diverged(row: Row) -> str:
