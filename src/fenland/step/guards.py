@@ -104,12 +104,15 @@ class ForwardWatch:
         self.model = model
         self.on_first = on_first
         self.armed = True
-        hook = _Hook(weakref.ref(self))
-        self._handles = [module.register_forward_pre_hook(hook) for module in _called(model)]
+        self._hook = _Hook(weakref.ref(self))
+        for module in _called(model):
+            module.register_forward_pre_hook(self._hook)
 
     def __del__(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+        # Not by handles: their weak references may be dead already when the garbage collector comes here.
+        for module in _called(self.model):
+            for key in [k for k, hook in module._forward_pre_hooks.items() if hook is self._hook]:
+                del module._forward_pre_hooks[key]
 
 
 def _called(module: nn.Module) -> list[nn.Module]:
