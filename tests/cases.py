@@ -96,7 +96,7 @@ class Tied(nn.Module):
 
 
 class Buffered(nn.Module):
-    """Every way to keep a buffer: in place, rebound to a new tensor, a counter, lazy (None until the first forward)."""
+    """Every way to keep a buffer: in place, rebound, a counter, lazy (None before the first forward), made late."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,11 +114,17 @@ class Buffered(nn.Module):
         z = z + 0.1 * self.in_place.clone() + 0.1 * self.rebound
         if self.lazy is not None:
             z = z + 0.1 * self.lazy.clone()
+        if "late" in self._buffers:
+            z = z + 0.1 * self.late.clone()
         self.in_place.mul_(0.9).add_(now, alpha=0.1)
         self.rebound = 0.9 * self.rebound + 0.1 * now
         self.counter += 1
         self.lazy = now.clone() if self.lazy is None else self.lazy + now
         self.hidden.add_(now)
+        if "late" in self._buffers:
+            self.late.mul_(2.0)
+        else:
+            self.register_buffer("late", now.clone())
         return self.head(z)
 
 

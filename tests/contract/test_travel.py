@@ -179,7 +179,39 @@ def test_gradients_that_are_views_of_a_bucket(variant, travel):
 
 @every_variant
 @every_travel
-@pytest.mark.parametrize("layout", ["transposed", "expanded", "every second element"])
+@pytest.mark.parametrize("form", ["recorded", "base_step", "no ascent"])
+def test_a_bucket_is_copied_where_g_must_survive_pass_two(variant, travel, form):
+    """Pass 2 writes h into the same bucket: cosine, "base_step" and d = g need the g of pass 1."""
+    if variant.passes != 2:
+        pytest.skip("not a two-pass method")
+    w = nn.Parameter(torch.tensor([1.0, 2.0, -1.0], dtype=PLAIN))
+    bucket = torch.zeros(5, dtype=PLAIN)
+    options = {"recorded": {"record_every": 1}, "base_step": {"nonfinite": "base_step"}, "no ascent": {}}[form]
+    opt = variant.build(SGD([w], lr=0.1), rho=0.0 if form == "no ascent" else 0.5, travel=travel, **options)
+    before, seen = w.detach().clone(), []
+
+    def backward():
+        bucket[:3] = w.detach() ** 3 * (1 + len(seen))  # another batch in pass 2: h is not g even at w
+        seen.append(bucket[:3].clone())
+        if len(seen) == 2 and form == "base_step":
+            bucket[1] = float("nan")
+        w.grad = bucket[:3].view_as(w)
+
+    backward()
+    opt.ascend()
+    backward()
+    opt.descend()
+    g, h = seen
+    if form == "recorded":
+        assert float(opt.last.cosine) == pytest.approx(float(g @ h / g.norm() / h.norm()), rel=1e-12)
+        assert float(opt.last.cosine) < 1 - 1e-4
+    else:
+        torch.testing.assert_close(w.detach(), before - 0.1 * g, rtol=1e-13, atol=0)
+
+
+@every_variant
+@every_travel
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "one number", "every second element"])
 def test_gradients_with_other_strides(variant, travel, layout):
     strides = []
 
@@ -191,13 +223,16 @@ def test_gradients_with_other_strides(variant, travel, layout):
             p.grad = g.t().contiguous().t()
         elif layout == "expanded":
             p.grad = g[:1, :1].expand_as(p)
+        elif layout == "one number":
+            p.grad = g[0, 0].clone().expand_as(p)
         else:
             wide = torch.full((3, 8), 7.0, dtype=PLAIN)
             wide[:, ::2] = g
             p.grad = wide[:, ::2]
 
     def contiguous(p, g):
-        p.grad = g[:1, :1].expand_as(p).contiguous() if layout == "expanded" and p.dim() == 2 else g
+        one = layout in ("expanded", "one number") and p.dim() == 2
+        p.grad = g[:1, :1].expand_as(p).contiguous() if one else g
 
     assert_close(train(variant, travel, lay_out), train(variant, "copy", contiguous))
     assert set(strides) == {(2, (4, 1)), (1, (1,))}  # in pass 2 too: a compiled model would be compiled anew
