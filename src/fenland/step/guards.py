@@ -98,28 +98,38 @@ def _refill(buffer: Tensor, content: Tensor) -> None:
 
 
 class ForwardWatch:
-    """Calls back at the first training forward of a model after it is armed: where the two-call form's step begins."""
+    """Calls back at the first training forward of a model after it is armed: where the two-call form's step begins.
+
+    Nobody says which module the loop calls (the model, or the network inside a trainer's module), so all are watched
+    until one is called; what is inside that one is then left alone.
+    """
 
     def __init__(self, model: nn.Module, on_first: Callable[[], None]) -> None:
         self.model = model
         self.on_first = on_first
         self.armed = True
         self._hook = _Hook(weakref.ref(self))
-        for module in _called(model):
+        self._outermost: set[int] = set()
+        for module in model.modules():
             module.register_forward_pre_hook(self._hook)
 
-    def __del__(self) -> None:
+    def called(self, module: nn.Module) -> None:
+        """A watched module is about to run."""
+        if id(module) not in self._outermost:
+            self._outermost.add(id(module))
+            self._leave(part for part in module.modules() if part is not module)
+        if self.armed and torch.is_grad_enabled():
+            self.armed = False
+            self.on_first()
+
+    def _leave(self, modules: Iterable[nn.Module]) -> None:
         # Not by handles: their weak references may be dead already when the garbage collector comes here.
-        for module in _called(self.model):
+        for module in modules:
             for key in [k for k, hook in module._forward_pre_hooks.items() if hook is self._hook]:
                 del module._forward_pre_hooks[key]
 
-
-def _called(module: nn.Module) -> list[nn.Module]:
-    """The outermost modules that have a forward: a container's parts are called one by one."""
-    if type(module).forward is not nn.Module.forward:
-        return [module]
-    return [part for child in module.children() for part in _called(child)]
+    def __del__(self) -> None:
+        self._leave(self.model.modules())
 
 
 class _Hook:
@@ -130,9 +140,8 @@ class _Hook:
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         watch = self.watch() if self.watch is not None else None
-        if watch is not None and watch.armed and torch.is_grad_enabled():
-            watch.armed = False
-            watch.on_first()
+        if watch is not None:
+            watch.called(module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         return _Hook()
