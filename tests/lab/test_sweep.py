@@ -54,6 +54,7 @@ def test_every_run_once_and_stored_ones_never_again(tmp_path: Path, workers: int
     assert all(folder.stat().st_mtime_ns == time for folder, time in times.items())
 
 
+@pytest.mark.slow
 def test_workers_and_loop_give_the_same_numbers(tmp_path: Path) -> None:
     tables = []
     for workers in (1, 2):

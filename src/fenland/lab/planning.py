@@ -52,10 +52,11 @@ class Defaults:
     augment: bool
 
 
-# Digits and MNIST: small enough for a laptop's minutes. CIFAR: the usual recipe of the SAM papers, cut to 30 epochs.
+# The learning rates are SGD's own best: a baseline that trains badly would flatter the others. LeNet on MNIST: after
+# 2 epochs 97 to 99 % for three seeds at 0.02, but 93 to 97 % at 0.05. CIFAR: the usual recipe, cut to 30 epochs.
 _DEFAULTS = {
     "digits": Defaults("lenet", lr=0.05, batch_size=64, epochs=30, augment=False),
-    "mnist": Defaults("lenet", lr=0.05, batch_size=128, epochs=10, augment=False),
+    "mnist": Defaults("lenet", lr=0.02, batch_size=128, epochs=10, augment=False),
     "cifar10": Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=True),
     "cifar100": Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=True),
 }
