@@ -66,6 +66,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
     # GradScaler.step(opt) would hand over scaled gradients: with this flag it announces itself first (`found_inf`).
     _step_supports_amp_scaling = True
+    _hides_groups = False
 
     def __init__(
         self,
@@ -113,7 +114,14 @@ class SharpnessAware(torch.optim.Optimizer):
     def _begin(self) -> None:
         """The machinery of steps: new objects, copies and unpickled ones build their own."""
         self._conductor = Conductor(
-            self.base, self.choices, self._memory, self._current_radii, self.model, self.replay_rng, self.sync
+            self.base,
+            self.choices,
+            self._memory,
+            self._current_radii,
+            self.model,
+            self.replay_rng,
+            self.sync,
+            self._claim_scaler,
         )
 
     @property
@@ -126,7 +134,7 @@ class SharpnessAware(torch.optim.Optimizer):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base's groups, the very same list."""
-        return self.base.param_groups
+        return [] if self._hides_groups else self.base.param_groups
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
@@ -286,6 +294,14 @@ class SharpnessAware(torch.optim.Optimizer):
             "scaler.step(opt) steps with one gradient, and a sharpness-aware step needs two: call "
             "opt.step(closure, scaler=scaler), the closure running scaler.scale(loss).backward(), then scaler.update()"
         )
+
+    def _claim_scaler(self, scaler: Any) -> None:
+        """Note with the scaler that this object is unscaled; it touches nothing, but fails where the user did it."""
+        self._hides_groups = True
+        try:
+            scaler.unscale_(self)
+        finally:
+            self._hides_groups = False
 
     # State
 

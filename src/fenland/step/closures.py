@@ -10,6 +10,7 @@ from torch import Tensor
 
 Closure: TypeAlias = Callable[[], Any]
 
+_UNSCALED = "unscale_() has already been called"
 _STALE = ("modified by an inplace operation", "backward through the graph a second time")
 
 
@@ -17,7 +18,7 @@ def evaluate(closure: Closure) -> Any:
     """Run the closure with gradients enabled and return what it returns.
 
     Raises:
-        RuntimeError: the second call reused the graph of the first; the message says so.
+        RuntimeError: the second call reused the graph of the first, or unscaled anew; the message says so.
     """
     try:
         with torch.enable_grad():
@@ -27,6 +28,11 @@ def evaluate(closure: Closure) -> Any:
             raise RuntimeError(
                 "the closure ran backward through a graph that was built before it was called: "
                 "every call must run its own forward pass at the weights as they are then"
+            ) from error
+        if _UNSCALED in str(error):
+            raise RuntimeError(
+                "the closure calls scaler.unscale_(), which a scaler allows once a step: take it out of the closure "
+                "(fenland unscales; max_norm= clips)"
             ) from error
         raise
 

@@ -21,7 +21,7 @@ from fenland.step.memory import Choices, Memory, Setting
 from fenland.step.parallel import Parallel
 from fenland.step.record import StepRecord
 from fenland.step.samples import Passes
-from fenland.step.scaling import is_active, poison, rescale_
+from fenland.step.scaling import announce, is_active, poison, unscale_by_hand
 from fenland.step.unguarded import Lookout
 
 Unscale: TypeAlias = "Callable[[Ascent, Any], None]"
@@ -39,10 +39,12 @@ class Conductor:
         model: nn.Module | None,
         replay_rng: bool,
         sync: str,
+        claim: Callable[[Any], None],
     ) -> None:
+        self.claim = claim
         self.base, self.choices, self.memory, self.radii = base, choices, memory, radii
-        self.parallel = Parallel(sync, model, choices)
         params = [p for group in base.param_groups for p in group["params"]]
+        self.parallel = Parallel(sync, model, choices, params)
         self.on_host = any(p.device.type == "cpu" for p in params)
         self.census = Census(base.param_groups, model) if choices.ball.needs_names else None
         check_compatible(choices, base, self.census)
@@ -134,7 +136,9 @@ class Conductor:
         try:
             setting = self.setting(scaler)
             asc = self._look(setting, two_calls=True)
-            if asc.g_norm is not None and self.choices.nonfinite == "raise" and not bool(torch.isfinite(asc.g_norm)):
+            # Where ranks differ, one that raised here would leave the others waiting in pass 2.
+            early = self.choices.nonfinite == "raise" and not self.parallel.ranks_differ
+            if early and asc.g_norm is not None and not bool(torch.isfinite(asc.g_norm)):
                 raise FloatingPointError(_nonfinite(asc.record))
             if asc.moved:
                 depart(asc, setting)
@@ -208,6 +212,8 @@ class Conductor:
         if setting.scaler is not None:
             unscale(asc, setting.scaler)
         update = self.parallel.descend(setting, asc)
+        if setting.scaler is not None and unscale == self.unscale and self.parallel.reduces(asc):
+            announce(setting.scaler, self.base, self.claim, scaled=False)
         self.asc = None
         self._before = self._after_first = None
         self.record = update.record
@@ -216,11 +222,14 @@ class Conductor:
     def unscale(self, asc: Ascent, scaler: Any) -> None:
         """Let the scaler unscale what `p.grad` holds, telling it of an overflow in pass 1."""
         tensors = collect(self.groups).tensors
-        if asc.unscaled and not asc.moved:
-            rescale_(scaler, tensors)
+        plain = asc.unscaled and not asc.moved
+        if self.parallel.reduces(asc):  # announced once d is everybody's, so that all scalers see the same
+            if not plain:
+                unscale_by_hand(scaler, tensors, asc.g_norm)
+            return
         if asc.g_norm is not None:
             poison(tensors, asc.g_norm)
-        scaler.unscale_(self.base)
+        announce(scaler, self.base, self.claim, scaled=not plain)
 
     def _host_decides(self) -> bool:
         """Whether the host may look at the numbers: it is the device, or no fused base can decide for itself.

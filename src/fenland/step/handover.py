@@ -20,8 +20,12 @@ def clip_factor(max_norm: float | None, length: Scalar) -> Coefficient:
 
 
 def is_fused(base: torch.optim.Optimizer) -> bool:
-    """Whether every group of the base runs a fused kernel, which takes `grad_scale` and `found_inf`."""
-    return all(group.get("fused") for group in base.param_groups)
+    """Whether every group of the base runs a fused kernel, which takes `grad_scale` and `found_inf`.
+
+    A wrapper (ZeroRedundancyOptimizer) shows the fused groups of what it wraps but does not pass the two on.
+    """
+    takes = getattr(base, "_step_supports_amp_scaling", False)
+    return bool(takes) and all(group.get("fused") for group in base.param_groups)
 
 
 def takes_factor(base: torch.optim.Optimizer, d: Vector, sharded: bool) -> bool:

@@ -20,7 +20,7 @@ from fenland.step.descent import Update
 from fenland.step.gradients import collect, drop, secured
 from fenland.step.handover import clip_factor
 from fenland.step.memory import Setting
-from fenland.step.scaling import inverse_scale, poison, rescale_
+from fenland.step.scaling import announce, unscale_by_hand
 
 if TYPE_CHECKING:
     from fenland.step.conduct import Conductor
@@ -37,12 +37,7 @@ def passes(conductor: Conductor, closures: Sequence[Closure], setting: Setting) 
     def unscale(asc: Ascent, scaler: Any) -> None:  # by hand: the scaler itself unscales once a step, the mean
         if asc.unscaled and not asc.moved:
             return
-        tensors = collect(conductor.groups).tensors
-        if asc.g_norm is not None:
-            poison(tensors, asc.g_norm)
-        inverse = inverse_scale(scaler, tensors)
-        if inverse is not None:
-            scale_(inverse, tensors)
+        unscale_by_hand(scaler, collect(conductor.groups).tensors, asc.g_norm)
 
     for closure in closures:
         drop(conductor.groups)
@@ -58,8 +53,7 @@ def passes(conductor: Conductor, closures: Sequence[Closure], setting: Setting) 
         p.grad = x.div_(len(closures))
     d = collect(conductor.groups)
     if setting.scaler is not None:
-        rescale_(setting.scaler, d.tensors)
-        setting.scaler.unscale_(conductor.base)
+        announce(setting.scaler, conductor.base, conductor.claim, scaled=False)
     clip = clip_factor(max_norm, d.V.norm(d.tensors))
     return values, Update(d.tensors, clip, d.V.layouts is not None, torch.stack(finite).all(), update.record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,3 +38,36 @@ def poison(h: Vector, g_norm: Scalar) -> None:
     if h:
         smallest = min((x for x in h if x.numel()), key=lambda x: x.numel())
         smallest.add_((g_norm * 0).to(smallest.device))
+
+
+def unscale_by_hand(scaler: Any, xs: Vector, g_norm: Scalar | None) -> None:
+    """Take the loss scale out without the scaler's knowing: it unscales once a step, and this is not yet d."""
+    if g_norm is not None:
+        poison(xs, g_norm)
+    inverse = inverse_scale(scaler, xs)
+    if inverse is not None:
+        scale_(inverse, xs)
+
+
+def announce(scaler: Any, base: torch.optim.Optimizer, claim: Callable[[Any], None], *, scaled: bool = True) -> None:
+    """Let the scaler unscale the base's gradients, as it does once a step, and so see whether they are finite.
+
+    Args:
+        scaler: an active GradScaler.
+        base: the wrapped optimizer.
+        claim: calls `scaler.unscale_` for the wrapping optimizer, on no gradient: it raises where the user did so.
+        scaled: whether the gradients carry the loss scale; else they get it back first.
+
+    Raises:
+        RuntimeError: the scaler has unscaled or stepped one of the two since its last update.
+    """
+    if not scaled:
+        rescale_(scaler, [p.grad for group in base.param_groups for p in group["params"] if p.grad is not None])
+    try:
+        claim(scaler)
+        scaler.unscale_(base)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "the scaler has unscaled this optimizer's gradients already: take scaler.unscale_() out of the closure "
+            "(fenland unscales; max_norm= clips), and call scaler.update() once after every step"
+        ) from error
