@@ -52,6 +52,16 @@ def test_rho_zero_is_the_base_on_other_models(variant, travel, case):
     assert_same(buffers(session.problem.model), buffers(reference.problem.model))
 
 
+@pytest.mark.parametrize("variant", TWO_CALL, ids=lambda v: v.name)
+def test_a_needless_second_pass_changes_nothing(variant):
+    """Two calls with rho = 0: d = g, so a parameter that only pass 2 used gets nothing."""
+    session = make(variant, "second_pass_only", "sgd", rho=0.0, form="two_call")
+    extra = session.problem.model.extra.weight
+    before = extra.detach().clone()
+    session.run(2)
+    assert_same(extra.detach(), before)
+
+
 @every_variant
 def test_rho_zero_takes_one_pass(variant):
     session = make(variant, "conv_bn_dropout", rho=0.0)
