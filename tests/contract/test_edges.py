@@ -66,6 +66,34 @@ def test_every_optimizer_of_torch_is_a_base(variant, cls):
 
 
 @every_variant
+@pytest.mark.parametrize(("plain_base", "other"), [("sgd_momentum", "sgd_fused"), ("adamw", "adamw_fused")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_fused_base_follows_the_plain_one(variant, plain_base, other, dtype):
+    """What a fused kernel multiplies in by itself has the precision of the weights."""
+    one, two = (make(variant, "mlp", base, dtype=dtype).run(5) for base in (plain_base, other))
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    for a, b in zip(one.weights, two.weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@every_variant
+@pytest.mark.parametrize("base", ["sgd_fused", "adamw_fused"])
+def test_nothing_handed_to_a_fused_base_outlives_its_step(variant, base):
+    """A factor or a skip left on the base would act in the next step that has none."""
+    session = make(variant, "mlp", base, dtype=torch.float32, rho=0.3).run(2)
+    other = copy.deepcopy(session.problem)
+    alone = BASES[base](other.parameters())
+    alone.load_state_dict(copy.deepcopy(session.base.state_dict()))
+    session.opt.param_groups[0]["rho"] = 0.0
+    session.run(1, start=2)
+    other.start(2)
+    other.closure(alone)()
+    alone.step()
+    assert_same(session.weights, [p.detach() for p in other.parameters()])
+    assert not {"grad_scale", "found_inf"} & set(vars(session.base))
+
+
+@every_variant
 def test_a_maximising_base_is_refused_or_right(variant):
     """Maximising -f is minimising f: then e must go down -f, not up."""
     session = make(variant, "mlp", "sgd", rho=0.5)
