@@ -52,10 +52,11 @@ class Defaults:
     augment: bool
 
 
-# The learning rates are SGD's own best: a baseline that trains badly would flatter the others. LeNet on MNIST: after
-# 2 epochs 97 to 99 % for three seeds at 0.02, but 93 to 97 % at 0.05. CIFAR: the usual recipe, cut to 30 epochs.
+# A baseline that trains badly would flatter the others, so the rates are SGD's own best. LeNet on digits, 5 seeds:
+# 93.9, 96.2, 96.7, 97.7 and 39.5 % at 0.01, 0.02, 0.05, 0.1 and 0.2. LeNet on MNIST, 2 epochs, 3 seeds: 98.4 % at 0.02,
+# 96.4 % at 0.05. CIFAR: the usual recipe, cut to 30 epochs.
 _DEFAULTS = {
-    "digits": Defaults("lenet", lr=0.05, batch_size=64, epochs=30, augment=False),
+    "digits": Defaults("lenet", lr=0.1, batch_size=64, epochs=30, augment=False),
     "mnist": Defaults("lenet", lr=0.02, batch_size=128, epochs=10, augment=False),
     "cifar10": Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=True),
     "cifar100": Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=True),
