@@ -211,7 +211,7 @@ def test_a_bucket_is_copied_where_g_must_survive_pass_two(variant, travel, form)
 
 @every_variant
 @every_travel
-@pytest.mark.parametrize("layout", ["transposed", "expanded", "one number", "every second element"])
+@pytest.mark.parametrize("layout", ["transposed", "column major", "expanded", "one number", "every other"])
 def test_gradients_with_other_strides(variant, travel, layout):
     strides = []
 
@@ -221,6 +221,8 @@ def test_gradients_with_other_strides(variant, travel, layout):
             p.grad = g
         elif layout == "transposed":
             p.grad = g.t().contiguous().t()
+        elif layout == "column major":  # a tensor of its own, no view
+            p.grad = torch.empty_strided((3, 4), (1, 3), dtype=PLAIN).copy_(g)
         elif layout == "expanded":
             p.grad = g[:1, :1].expand_as(p)
         elif layout == "one number":
