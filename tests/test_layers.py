@@ -16,9 +16,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # lab -> integrations, diagnostics, theory -> optimizer -> rules -> algebra; a layer imports itself and what is lower.
 RANK = {
     "algebra": 0,
+    "arguments": 0,  # the standard library alone
     "rules": 1,
     "step": 2,
-    "arguments": 3,
     "optimizer": 4,
     "presets": 5,
     "diagnostics": 6,

@@ -47,3 +47,20 @@ def check_between(name: str, value: Any, low: float, high: float) -> None:
         raise TypeError(f"{name} = {value!r}: must be a number in [{low}, {high}]")
     if not low <= value <= high:
         raise ValueError(f"{name} = {value!r}: must lie in [{low}, {high}]")
+
+
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise unless `value` is a finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} = {value!r}: must be a number")
+    if not math.isfinite(value) or not low <= value <= high:
+        bounds = f" in [{low}, {high}]" if (low, high) != (-math.inf, math.inf) else ""
+        raise ValueError(f"{name} = {value!r}: must be a finite number{bounds}")
+
+
+def check_whole(name: str, value: Any, low: int) -> None:
+    """Raise unless `value` is a whole number >= low."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} = {value!r}: must be a whole number >= {low}")
+    if value < low:
+        raise ValueError(f"{name} = {value!r}: must be a whole number >= {low}")

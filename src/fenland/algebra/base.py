@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,7 +20,12 @@ class Algebra(ABC):
     """Arithmetic of vectors that are lists of tensors.
 
     Reductions (`dot`, `norm`) run over all tensors and return a `Scalar` in at least float32 (float64 for float64).
+
+    Attributes:
+        batch_dims: leading dimensions of every tensor that count replicas, not weights.
     """
+
+    batch_dims: ClassVar[int] = 0
 
     @abstractmethod
     def norm(self, xs: Vector) -> Scalar:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype
@@ -12,6 +14,8 @@ class Stacked(Algebra):
 
     Every tensor has shape (R, *shape); reductions leave the first dimension alone and return shape (R,).
     """
+
+    batch_dims: ClassVar[int] = 1
 
     def norm(self, xs: Vector) -> Scalar:
         parts = self.per_tensor_norms(xs)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,34 +23,47 @@ class Steepest:
     Attributes:
         direction: one tensor a parameter. It may be `a` itself (then nothing was copied) or new tensors.
         scale: a scalar; with it ||e|| = rho.
+        length: ||e|| / rho, where that is not 1 (masks after the normaliser, balls that are no norm).
     """
 
     direction: Vector
     scale: Scalar
+    length: Scalar | None = None
 
 
 @dataclass(frozen=True)
 class Ball(ABC):
-    """A norm on perturbations.
+    """A norm on perturbations. Its properties say what the engine must know of it."""
 
-    Attributes:
-        scale_free: the perturbation does not change when `a` is multiplied by a positive number, so gradients that
-            still carry a loss scale give the same e.
-        along_a: e is a multiple of a.
-        needs_names: the rule reads `at.names` and `at.modules` (from model= or a base built on named_parameters()).
-        selects: only the parameters that `covers` names are perturbed, and the norm runs over those.
-        curved: the ascent is a retraction (`arrive`) and the way back a transport (`carry`) instead of + and -.
-    """
+    @property
+    def scale_free(self) -> bool:
+        """Whether multiplying `a` by a positive number leaves e: then gradients may still carry a loss scale."""
+        return True
 
-    scale_free: ClassVar[bool] = True
-    along_a: ClassVar[bool] = False
-    selects: ClassVar[bool] = False
-    curved: ClassVar[bool] = False
+    @property
+    def along_a(self) -> bool:
+        """Whether e is a multiple of a."""
+        return False
+
+    @property
+    def selects(self) -> bool:
+        """Whether only the parameters that `covers` names are perturbed, the norm running over those."""
+        return False
+
+    @property
+    def curved(self) -> bool:
+        """Whether the ascent is a retraction (`arrive`) and the way back a transport (`carry`), not + and -."""
+        return False
 
     @property
     def needs_names(self) -> bool:
-        """Whether names and modules of the parameters are read."""
+        """Whether `at.names` and `at.modules` are read (from model= or a base built on named_parameters())."""
         return self.selects
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether a whole tensor must be at hand, so that sharded parameters are refused."""
+        return False
 
     @abstractmethod
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
@@ -96,7 +108,9 @@ class L2(Ball):
     The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
     """
 
-    along_a: ClassVar[bool] = True
+    @property
+    def along_a(self) -> bool:
+        return True
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         return Steepest(a, at.V.inverse(at.V.norm(a)))
@@ -113,8 +127,35 @@ class Unnormalized(Ball):
     (Tan et al., JMLR 2025, arXiv 2401.07250; authors' usam.py). Not a norm ball: |e| = rho * ||a||.
     """
 
-    scale_free: ClassVar[bool] = False
-    along_a: ClassVar[bool] = True
+    @property
+    def scale_free(self) -> bool:
+        return False
+
+    @property
+    def along_a(self) -> bool:
+        return True
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        return Steepest(a, torch.ones_like(at.V.norm(a)))
+        length = at.V.norm(a)
+        return Steepest(a, torch.ones_like(length), length)
+
+
+@dataclass(frozen=True)
+class Clipped(Ball):
+    r"""e = rho * a * min(1, 1 / ||a||): USAM where ||a|| < 1, SAM where it is larger.
+
+    What the code of Andriushchenko and Flammarion 2022 (arXiv 2206.06232, `--sam_no_grad_norm`) computes: its step
+    rho * a is afterwards projected onto the rho-ball. Not a norm ball: |e| = rho * min(||a||, 1).
+    """
+
+    @property
+    def scale_free(self) -> bool:
+        return False
+
+    @property
+    def along_a(self) -> bool:
+        return True
+
+    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+        length = at.V.norm(a)
+        return Steepest(a, length.clamp_min(1.0).reciprocal(), length.clamp_max(1.0))

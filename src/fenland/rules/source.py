@@ -25,13 +25,14 @@ class Source(ABC):
         reads_base: names of the base's own vectors, of which the first that it has comes as state["base"]; a step on
             which the base has none yet does not ascend.
         per_sample: the source chooses samples; the closure returns their losses (`first`, `ahead`, `second`).
-        inner: number of gradient evaluations on the way to the ascent point (n-step ascent).
+        needs_whole: whole tensors must be at hand, so that sharded parameters are refused.
     """
 
     keeps: ClassVar[tuple[str, ...]] = ()
     needs_gradient: ClassVar[bool] = True
     reads_base: ClassVar[tuple[str, ...]] = ()
     per_sample: ClassVar[bool] = False
+    needs_whole: ClassVar[bool] = False
 
     def first(self, losses: Tensor) -> Tensor | None:
         """Indices of the samples whose mean loss gives g, from the losses (B,) at w; None for all."""
@@ -50,13 +51,17 @@ class Source(ABC):
         """Gradient evaluations of the ascent."""
         return 1
 
-    def advance(self, e: Vector, unit: Vector, rho: float, at: At) -> Vector:
+    @property
+    def share(self) -> float:
+        """Length of the first ascent step, in radii."""
+        return 1.0
+
+    def advance(self, e: Vector, unit: Vector, at: At) -> Vector:
         """The perturbation after one more inner step, where `inner` > 1.
 
         Args:
-            e: the perturbation so far (unit of w).
+            e: the perturbation so far, in units of the radius (e / rho, group by group).
             unit: the steepest perturbation of radius 1 for the gradient at w + e.
-            rho: the radius.
             at: the algebra that they live in.
         """
         raise NotImplementedError(f"{type(self).__name__} takes one step")
@@ -67,7 +72,10 @@ class Source(ABC):
 
     @abstractmethod
     def vector(self, g: Vector, state: State, at: At) -> Vector:
-        """The vector to climb along, same shapes as g; `state` may be updated in place."""
+        """The vector to climb along, same shapes as g.
+
+        New values of kept vectors are put into `state` as new tensors: the old ones serve if the step is given up.
+        """
 
 
 @dataclass(frozen=True)

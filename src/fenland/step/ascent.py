@@ -65,7 +65,8 @@ def look_ahead(setting: Setting) -> Ascent:
     params, groups = [], []
     for k, group in enumerate(setting.groups):
         for p in group["params"]:
-            if p.requires_grad and _base_vector(setting, p) is not None:
+            known = not choices.source.reads_base or _base_vector(setting, p) is not None
+            if p.requires_grad and known:
                 params.append(p)
                 groups.append(k)
     g = Gradients(params, groups, [], [], Lists(layouts(params)))
@@ -84,7 +85,7 @@ def depart(asc: Ascent, setting: Setting) -> None:
     asc.journey.plan(part.params)
     w = part.weights()
     best = ball.steepest(part.tensors, w, setting.at(part.params, part.V))
-    rhos = [setting.radii[k] for k in part.groups]
+    rhos = [setting.radii[k] * setting.choices.source.share for k in part.groups]
     asc.record.radius = _radius(ball, best, part, rhos)
     steps = _steps(best, rhos)
     if ball.curved:
@@ -106,6 +107,7 @@ def advance(asc: Ascent, setting: Setting) -> None:
     here = collect(setting.groups)
     grads = dict(zip(here.params, here.tensors, strict=True))
     params = asc.journey.params()
+    group_of = {p: k for k, group in enumerate(setting.groups) for p in group["params"]}
     w = asc.journey.origins()
     e = [local(p.detach()) - x for p, x in zip(params, w, strict=True)]
     asc.journey.back()
@@ -113,11 +115,13 @@ def advance(asc: Ascent, setting: Setting) -> None:
     at = setting.at(params, V)
     a = [grads[p] if p in grads else torch.zeros_like(x) for p, x in zip(params, w, strict=True)]
     best = choices.ball.steepest(a, w, at)
-    further = choices.source.advance(e, at.V.scale(best.scale, best.direction), at.rho, at)
-    asc.record.radius = V.norm(further)
+    rhos = [setting.radii[group_of[p]] for p in params]
+    e = [x / rho for x, rho in zip(e, rhos, strict=True)]
+    further = choices.source.advance(e, at.V.scale(best.scale, best.direction), at)
+    asc.record.radius = V.norm([x * rho for x, rho in zip(further, rhos, strict=True)])
     del w, e
     asc.journey.plan(params)
-    asc.journey.depart(further, torch.ones_like(best.scale), [True] * len(params))
+    asc.journey.depart(further, _steps(Steepest(further, torch.ones_like(best.scale)), rhos), [True] * len(params))
 
 
 def begin_state(setting: Setting, g: Gradients) -> None:
@@ -131,11 +135,16 @@ def begin_state(setting: Setting, g: Gradients) -> None:
 def source_vector(setting: Setting, g: Gradients) -> Vector:
     """a, with the state that the source keeps or reads from the base."""
     source, kept = setting.choices.source, setting.memory.kept
+    fresh = [not source.keeps or source.keeps[0] not in kept.get(p, {}) for p in g.params]
     begin_state(setting, g)
     state = {name: [kept[p][name] for p in g.params] for name in source.keeps}
     if source.reads_base:
         state["base"] = [_base_vector(setting, p) for p in g.params]  # type: ignore[misc]
-    return source.vector(g.tensors, state, setting.at(g.params, g.V))
+    a = source.vector(g.tensors, state, setting.at(g.params, g.V, fresh))
+    for name in source.keeps:
+        for p, x in zip(g.params, state[name], strict=True):
+            kept[p][name] = x
+    return a
 
 
 def _base_vector(setting: Setting, p: Tensor) -> Tensor | None:
@@ -175,7 +184,7 @@ def _steps(best: Steepest, rhos: list[float]) -> Scalar | list[Scalar]:
 def _radius(ball: Ball, best: Steepest, part: Gradients, rhos: list[float]) -> Scalar:
     """||e|| in the ball's norm; Euclidean where e is a multiple of a, whose norms are known."""
     if not ball.along_a:
-        return torch.full_like(best.scale, max(rhos))
+        return torch.full_like(best.scale, max(rhos)) if best.length is None else best.length * max(rhos)
     if all(rho == rhos[0] for rho in rhos):
         return best.scale * rhos[0] * part.V.norm(part.tensors)
     scaled = [x * rho for x, rho in zip(part.V.per_tensor_norms(part.tensors), rhos, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fenland.algebra.shards import is_dtensor
 from fenland.step.census import Census
 from fenland.step.memory import Choices
 
@@ -28,3 +29,15 @@ def check_compatible(choices: Choices, base: torch.optim.Optimizer, census: Cens
             f"ball = {choices.ball}: needs the names of the parameters; pass model=, "
             "or build the base on model.named_parameters()"
         )
+    _check_parameters(choices, base, census)
+
+
+def _check_parameters(choices: Choices, base: torch.optim.Optimizer, census: Census | None) -> None:
+    """Raise where a rule needs whole tensors that are sharded, or covers none of the parameters."""
+    params = [p for group in base.param_groups for p in group["params"]]
+    for name, rule in (("ball", choices.ball), ("source", choices.source)):
+        if rule.needs_whole and any(is_dtensor(p) for p in params):
+            raise ValueError(f"{name} = {rule}: needs whole tensors, and parameters are sharded; use another {name}")
+    ball = choices.ball
+    if ball.selects and census is not None and not any(ball.covers(census.name(p), p, census.owner(p)) for p in params):
+        raise ValueError(f"ball = {ball}: covers none of the parameters, so there would be no ascent")

@@ -17,7 +17,7 @@ from fenland.step.descent import Update, come_home, correct
 from fenland.step.gradients import collect, drop
 from fenland.step.guards import ForwardWatch, Guard, Snapshot
 from fenland.step.handover import hand_over, is_fused
-from fenland.step.memory import Choices, Memory, Setting
+from fenland.step.memory import Choices, Mark, Memory, Setting
 from fenland.step.parallel import Parallel
 from fenland.step.record import StepRecord
 from fenland.step.samples import Passes
@@ -55,6 +55,7 @@ class Conductor:
         self.asc: Ascent | None = None
         self._before: Snapshot | None = None
         self._after_first: Snapshot | None = None
+        self._mark: Mark | None = None
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ class Conductor:
         self.refuse("step", busy=True)
         if self.watch is not None:
             self.watch.armed = False  # this form knows where its passes begin
-        before = self.guard.take()
+        before, self._mark = self.guard.take(), self.memory.mark()
         try:
             setting = self.setting(scaler)
             if many:
@@ -132,7 +133,7 @@ class Conductor:
         self.refuse("ascend", busy=True)
         if self.choices.source.inner > 1 or self.choices.source.per_sample:
             raise RuntimeError(f"ascend(): {self.choices.source} evaluates more than one gradient; use step(closure)")
-        before, self._before = self._before, None
+        before, self._before, self._mark = self._before, None, self.memory.mark()
         try:
             setting = self.setting(scaler)
             asc = self._look(setting, two_calls=True)
@@ -263,12 +264,16 @@ class Conductor:
         if self.asc is not None:
             self.asc.journey.back()
         self.asc = self._before = self._after_first = None
+        if self._mark is not None:
+            self.memory.rewind(self._mark)
+            self._mark = None
         if before is not None:
             self.guard.bring_back(before)
         self._rearm()
 
     def _hand_over(self, update: Update, ok: bool | Tensor, scaler: Any) -> None:
         self._rearm()
+        self._mark = None
         scaler = scaler if is_active(scaler) else None
         if ok is False:
             if scaler is not None:  # it has seen the overflow; without gradients its step touches nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -55,6 +55,9 @@ class Choices:
         return bool(self.source.keeps) or self.combine.keeps
 
 
+Mark: TypeAlias = "tuple[dict[str, float], dict[Tensor, dict[str, Tensor]]]"
+
+
 @dataclass
 class Memory:
     """What lives between steps.
@@ -68,6 +71,14 @@ class Memory:
     count: int = 0
     scalars: dict[str, float] = field(default_factory=dict)
     kept: dict[Tensor, dict[str, Tensor]] = field(default_factory=dict)
+
+    def mark(self) -> Mark:
+        """What `rewind` needs if the step is given up: names of tensors, no copies (rules replace, never overwrite)."""
+        return dict(self.scalars), {p: dict(vectors) for p, vectors in self.kept.items()}
+
+    def rewind(self, mark: Mark) -> None:
+        """As at the mark."""
+        self.scalars, self.kept = mark
 
 
 @dataclass
@@ -109,10 +120,10 @@ class Setting:
             return True
         return self.choices.ball.covers(self.census.name(p), p, self.census.owner(p))
 
-    def at(self, params: Sequence[Tensor], V: Lists) -> At:
+    def at(self, params: Sequence[Tensor], V: Lists, fresh: Sequence[bool] | None = None) -> At:
         """The context that rules get for these parameters."""
         rho = max(self.radii, default=0.0)
         if self.census is None:
-            return At(V, self.memory.count, rho, params)
+            return At(V, self.memory.count, rho, params, fresh=fresh)
         names = [self.census.name(p) for p in params]
-        return At(V, self.memory.count, rho, params, names, [self.census.owner(p) for p in params])
+        return At(V, self.memory.count, rho, params, names, [self.census.owner(p) for p in params], fresh)

@@ -1,0 +1,76 @@
+"""Balls of the p-norms: the dual direction, and the other thing that is called the infinity norm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fenland.algebra import Scalar, Vector
+from fenland.rules.ball import Ball, Steepest
+from fenland.rules.context import At
+
+
+@dataclass(frozen=True)
+class Lp(Ball):
+    r"""e = rho * sign(a) |a|^(q-1) / (sum |a|^q)^(1/p), 1/p + 1/q = 1: the maximiser of <a, e> over ||e||_p <= rho.
+
+    <a, e> = rho * ||a||_q. p = 2 is SAM; p = inf gives e = rho * sign(a); p = 1 moves the largest |a_i| only (ties
+    share rho). Source: Foret et al. 2021, arXiv 2010.01412, eq. (2).
+    rho is a p-norm: at p = inf an L2 ball of rho in d dimensions corresponds to rho / sqrt(d).
+
+    Attributes:
+        p: the norm's exponent, from 1 to inf.
+    """
+
+    p: float = 2.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.p, bool) or not isinstance(self.p, (int, float)):
+            raise TypeError(f"p = {self.p!r}: must be a number in [1, inf]")
+        if not self.p >= 1:
+            raise ValueError(f"p = {self.p!r}: must lie in [1, inf]; below 1 it is no norm")
+
+    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+        V = at.V
+        largest = V.absmax(a)
+        if math.isinf(self.p):
+            return Steepest(V.map(torch.sign, a), torch.ones_like(largest))
+        unit = V.scale(V.inverse(largest), a)  # |unit| <= 1, so no power of it overflows
+        if self.p == 1:
+            top = V.map(lambda x: torch.where(x.abs() >= 1 - 4 * torch.finfo(x.dtype).eps, x.sign(), 0.0), unit)
+            return Steepest(top, V.inverse(V.total(V.map(torch.abs, top))))
+        q = self.p / (self.p - 1)
+        powers = V.map(lambda x: x.abs().pow(q), unit)
+        direction = V.map(lambda x: x.sign() * x.abs().pow(q - 1), unit)
+        return Steepest(direction, V.inverse(V.total(powers).pow(1 / self.p)))
+
+    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
+        largest = at.V.absmax(e)
+        if math.isinf(self.p):
+            return largest
+        unit = at.V.scale(at.V.inverse(largest), e)
+        return largest * at.V.total(at.V.map(self._power, unit)).pow(1 / self.p)
+
+    def _power(self, x: Tensor) -> Tensor:
+        return x.abs().pow(self.p)
+
+
+@dataclass(frozen=True)
+class InfNorm(Ball):
+    r"""e = rho * a / ||a||_inf: the Euclidean direction, stretched until it touches the box of half-width rho.
+
+    It is not the maximiser over that box (`Lp(p=inf)` is). This is what "p = inf" becomes where only the norm in the
+    denominator is exchanged, in code that goes back to davda54/sam. Its L2 length is rho * ||a||_2 / ||a||_inf.
+    Source of the ball: Foret et al. 2021, arXiv 2010.01412; this reading of it is the code's.
+    """
+
+    @property
+    def along_a(self) -> bool:
+        return True
+
+    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+        inverse = at.V.inverse(at.V.absmax(a))
+        return Steepest(a, inverse, inverse * at.V.norm(a))

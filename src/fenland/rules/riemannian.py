@@ -1,0 +1,69 @@
+"""SAM on manifolds: retraction and transport where plain parameters have + and -."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fenland.rules.ball import L2
+
+_EMBEDDED = ("Euclidean", "Sphere", "SphereExact", "EuclideanStiefel", "EuclideanStiefelExact")
+
+
+@dataclass(frozen=True)
+class Riemannian(L2):
+    r"""e = rho * r / ||r||, r = grad_R L(w); w_adv = Retr_w(e); h = Transport_{w_adv -> w}(grad_R L(w_adv)).
+
+    Manifolds are those of `geoopt.ManifoldParameter`; plain parameters stay flat. One norm over all parameters. The
+    base must update on the manifold too (`geoopt.optim.RiemannianSGD`). Source: Truong et al. 2023, arXiv 2309.17215;
+    Yun and Yang 2023 (Riemannian SAM); the rule is quoted from memory.
+
+    Only manifolds with the metric of the space around them (Sphere, Stiefel(canonical=False)): elsewhere the base would
+    turn d into a Riemannian gradient a second time.
+    """
+
+    def __post_init__(self) -> None:
+        try:
+            importlib.import_module("geoopt")
+        except ImportError as error:
+            raise ImportError(
+                "Riemannian() needs geoopt; install it with: pip install 'fenland[riemannian]'"
+            ) from error
+
+    @property
+    def curved(self) -> bool:
+        return True
+
+    def tangent(self, g: Tensor, w: Tensor, param: Tensor) -> Tensor:
+        manifold = _manifold(param)
+        if manifold is None:
+            return g
+        direction: Tensor = manifold.egrad2rgrad(w, g)
+        return direction
+
+    def arrive(self, w: Tensor, e: Tensor, param: Tensor) -> Tensor:
+        manifold = _manifold(param)
+        if manifold is None:
+            return w + e
+        there: Tensor = manifold.retr(w, e)
+        return there
+
+    def carry(self, h: Tensor, there: Tensor, w: Tensor, param: Tensor) -> Tensor:
+        manifold = _manifold(param)
+        if manifold is None:
+            return h
+        home: Tensor = manifold.transp(there, w, manifold.egrad2rgrad(there, h))
+        return home
+
+
+def _manifold(param: Tensor) -> Any:
+    manifold = getattr(param, "manifold", None)
+    if manifold is not None and type(manifold).__name__ not in _EMBEDDED:
+        raise ValueError(
+            f"a parameter of shape {tuple(param.shape)} lives on {manifold}: Riemannian() knows manifolds with the "
+            "metric of the space around them, such as geoopt.Sphere() and geoopt.Stiefel(canonical=False)"
+        )
+    return manifold
