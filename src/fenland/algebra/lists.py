@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -36,7 +37,7 @@ class Lists(Algebra):
 
     def _norm(self, xs: Vector) -> Scalar:
         whole = self.whole_norm(self.per_tensor_norms(xs))
-        if whole.device.type == "cpu" and whole.dtype != torch.float64 and not 1e-18 < whole < 1e18:
+        if whole.device.type == "cpu" and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
             # Squares left float32's range (or it is a true 0, inf or NaN): once more in float64.
             wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
             whole = self.whole_norm(wide).to(whole.dtype)
@@ -142,7 +143,7 @@ def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector) 
     The rounding depends on sizes and dtypes only, never on where the result goes. 16-bit tensors are added in float32:
     their own arithmetic would round s and the product first.
     """
-    if all(_is_small(w) for w in ws) and _plain(ws, us):
+    if _small_and_plain(ws, us):
         es = us
         if out is us:
             scale_(s, us)
@@ -175,12 +176,13 @@ _HALF = (torch.bfloat16, torch.float16)
 _SMALL = 1 << 18  # elements; up to there two foreach passes stay in cache and beat one call a tensor
 
 
-def _is_small(u: Tensor) -> bool:
-    return u.device.type != "cpu" or u.numel() <= _SMALL
-
-
-def _plain(ws: Vector, us: Vector) -> bool:
-    return all(w.dtype == u.dtype and w.dtype not in _HALF for w, u in zip(ws, us, strict=True))
+def _small_and_plain(ws: Vector, us: Vector) -> bool:
+    """Whether foreach passes serve: one dtype of at least 32 bits, and nothing large on a CPU."""
+    dtype = ws[0].dtype
+    if dtype in _HALF:
+        return False
+    limit = _SMALL if ws[0].device.type == "cpu" else sys.maxsize
+    return all(w.dtype is dtype and u.dtype is dtype and w.numel() <= limit for w, u in zip(ws, us, strict=True))
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -13,6 +13,8 @@ from fenland.algebra import Lists, Vector
 from fenland.algebra.shards import layouts, local
 from fenland.step.travel import HELD, holdings
 
+_DENSE = torch.strided
+
 
 @dataclass
 class Gradients:
@@ -62,8 +64,12 @@ class Gradients:
             p.grad = whole
 
 
-def collect(param_groups: Sequence[dict[str, Any]]) -> Gradients:
+def collect(param_groups: Sequence[dict[str, Any]], to_write: bool = True) -> Gradients:
     """Gather `p.grad` over all groups.
+
+    Args:
+        param_groups: an optimizer's groups.
+        to_write: the gradients' buffers may be written to, so look who else uses them (else `held` is empty).
 
     Raises:
         TypeError: a gradient is sparse.
@@ -76,12 +82,12 @@ def collect(param_groups: Sequence[dict[str, Any]]) -> Gradients:
                 params.append(p)
                 groups.append(k)
     wholes: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
-    if any(t.layout is not torch.strided for t in wholes):
+    if any(t.layout is not _DENSE for t in wholes):
         raise TypeError(
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
         )
-    held = holdings(wholes)
+    held = holdings(wholes) if to_write else []
     kinds = layouts(wholes)
     tensors = wholes if kinds is None else [local(t) for t in wholes]
     return Gradients(params, groups, tensors, held, Lists(kinds), wholes)

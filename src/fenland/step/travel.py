@@ -11,6 +11,7 @@ Two strategies, chosen parameter by parameter:
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -52,14 +53,15 @@ class Journey:
             owned: whether `direction`'s buffer may be overwritten, one flag a parameter.
         """
         params = self._params
-        kinds = (True, True), (True, False), (False, False)
-        flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(self._moves, owned, direction, params, strict=True)]
         torch.clear_autocast_cache()
-        for kind in kinds:
+        flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(self._moves, owned, direction, params, strict=True)]
+        if flags and flags.count(flags[0]) == len(flags):  # all go alike, as nearly always
+            self._go(flags[0], params, direction, steps)
+            return
+        for kind in sorted(set(flags)):
             chosen = [i for i, flag in enumerate(flags) if flag == kind]
-            if chosen:
-                part = steps if isinstance(steps, Tensor) else [steps[i] for i in chosen]
-                self._go(kind, [params[i] for i in chosen], [direction[i] for i in chosen], part)
+            part = steps if isinstance(steps, Tensor) else [steps[i] for i in chosen]
+            self._go(kind, [params[i] for i in chosen], [direction[i] for i in chosen], part)
 
     def _may_move(self, p: Tensor) -> bool:
         why = why_not_movable(p)
@@ -120,14 +122,25 @@ def why_not_movable(p: Tensor) -> str | None:
     if is_dtensor(p):
         return "is a DTensor"  # `p.data =` would leave its shard as it was, and say nothing
     storage = p.untyped_storage()
-    if storage.nbytes() != p.numel() * p.element_size() or p._is_view():
-        return "is a view of a larger storage"
-    if torch._C._storage_Use_Count(storage._cdata) > _ALONE_STORAGE:
+    if _storage_users(storage._cdata) > _ALONE_STORAGE:
         return "shares its storage with another tensor"
-    if p.device.type == "cpu" and storage.is_shared():
-        return "is in shared memory"
-    return None
+    if storage.nbytes() != p.nbytes or p._is_view():
+        return "is a view of a larger storage"
+    return "is in shared memory" if _is_shared(p) else None
 
+
+def _is_shared(p: Tensor) -> bool:
+    """Whether p lies in shared memory; asked anew only when its address changes, as `share_memory_` does."""
+    address = p.data_ptr()
+    known = _SHARED.get(id(p))
+    if known is None or known[0] != address:
+        known = _SHARED[id(p)] = address, p.device.type == "cpu" and bool(p.untyped_storage().is_shared())
+        weakref.finalize(p, _SHARED.pop, id(p), None)
+    return known[1]
+
+
+_SHARED: dict[int, tuple[int, bool]] = {}
+_storage_users = torch._C._storage_Use_Count
 
 FREE, LENT, HELD = 0, 1, 2  # nobody else's; part of a larger buffer (DDP's buckets); kept by somebody
 
@@ -138,15 +151,18 @@ def holdings(grads: Sequence[Tensor]) -> list[int]:
     Call it with the freshly made list as the only other holder.
     """
     found = []
+    references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE
     for i in range(len(grads)):  # no loop variable: it would be one more holder
-        x = local(grads[i])
-        storage = x.untyped_storage()
-        if storage.nbytes() != x.numel() * x.element_size():
-            found.append(LENT)
+        if references(grads[i]) > alone:
+            found.append(HELD)
             continue
-        references = sys.getrefcount(grads[i]) - (x is grads[i])
-        shared = torch._C._storage_Use_Count(storage._cdata) > _ALONE_STORAGE
-        found.append(HELD if references > _ALONE_REFERENCES or shared or x._is_view() else FREE)
+        x = grads[i]
+        storage = (local(x) if is_dtensor(x) else x).untyped_storage()
+        if storage.nbytes() != x.nbytes and not is_dtensor(x):
+            found.append(LENT)
+        else:
+            found.append(HELD if users(storage._cdata) > lonely or x._is_view() else FREE)
+        del x
     return found
 
 
@@ -155,9 +171,9 @@ def _fits(u: Tensor, p: Tensor) -> bool:
     return (
         u.dtype == p.dtype
         and u.stride() == p.stride()
-        and u.device == p.device
         and not u.requires_grad
-        and u.untyped_storage().nbytes() == p.untyped_storage().nbytes()
+        and u.untyped_storage().nbytes() == p.nbytes
+        and u.device == p.device
     )
 
 
