@@ -67,6 +67,7 @@ def plain_loop(
     scaler: Any = None,
     autocast: torch.dtype | None = None,
     data: Iterable[tuple[Tensor, Tensor]] | None = None,
+    seeds: int = 0,
 ) -> list[float]:
     """The loop that users write by hand; returns the loss of each micro-batch at w."""
     data = list(data or batches())
@@ -76,7 +77,7 @@ def plain_loop(
             rows = range(first, min(first + accumulate, len(data)))
 
             def run(i: int, weight: float, epoch: int = epoch) -> Tensor:
-                seed(epoch * len(data) + i)
+                seed(seeds + epoch * len(data) + i)
                 with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
                     loss = loss_fn(model, *data[i])
                 (loss if scaler is None else scaler.scale(loss)).mul(weight).backward()

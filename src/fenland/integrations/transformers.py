@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -73,13 +72,17 @@ class SharpnessAwareMixin:
         sharpness_aware(made, "sharpness_aware(base, model) or optimizers[0]")
         return made
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's scheduler, on an optimizer that steps as fenland does."""
         self._check()
-        prepared = super()._prepare_for_training(*args, **kwargs)  # type: ignore[misc]
-        self._replay = Replay(unwrapped(self.optimizer), self._accumulate)
-        # Accelerate's wrapper would step with one gradient. Its schedulers have seen its own `step` by now.
-        self.optimizer.step = MethodType(partial(_step, self), self.optimizer)
-        return prepared
+        self._replay = Replay(sharpness_aware(self.optimizer, "the optimizer"), self._accumulate)
+
+        def step(wrapper: Any, closure: Any = None) -> None:
+            _step(self, wrapper)
+
+        # Accelerate's wrapper would step with one gradient; and schedulers want to see the `step` that is used.
+        self.optimizer.step = MethodType(step, self.optimizer)
+        return super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
 
     def _check(self) -> None:
         """Refuse engines that step by themselves."""
@@ -126,7 +129,7 @@ class SharpnessAwareTrainer(SharpnessAwareMixin, Trainer):
     """
 
 
-def _step(trainer: Any, wrapper: Any, closure: Any = None) -> None:
+def _step(trainer: Any, wrapper: Any) -> None:
     """`AcceleratedOptimizer.step` of a sharpness-aware trainer."""
     replay, scaler = trainer._replay, trainer.accelerator.scaler
     bound = trainer.args.max_grad_norm
@@ -144,4 +147,3 @@ def _step(trainer: Any, wrapper: Any, closure: Any = None) -> None:
         wrapper._is_overflow = bool(last.skipped)  # then the trainer leaves its scheduler where it is
     if last.grad_norm is not None and trainer._grad_norm is not None:
         trainer._grad_norm.copy_(last.grad_norm)
-    wrapper._opt_called = True  # torch's schedulers look at it
