@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import fenland
-from fenland.rules import Combine
+from fenland.rules import Combine, Source
 from harness import BASES, VARIANTS
 
 
@@ -28,9 +28,25 @@ class Blend(Combine):
         return -0.3, 1.3
 
 
+@dataclass(frozen=True)
+class Slow(Source):
+    """A kept vector between steps, as VaSSO and Friendly SAM have: m <- 0.9 m + 0.1 g, a = m."""
+
+    keeps: ClassVar[tuple[str, ...]] = ("m",)
+
+    def start(self, g):
+        return {"m": [torch.zeros_like(x) for x in g]}
+
+    def vector(self, g, state, at):
+        for m, x in zip(state["m"], g, strict=True):
+            m.mul_(0.9).add_(x, alpha=0.1)
+        return state["m"]
+
+
 def _variants() -> dict[str, Callable[..., fenland.SharpnessAware]]:
     rows = {v.name: v.build for v in VARIANTS}
     rows["blend"] = lambda base, **o: fenland.SharpnessAware(base, combine=Blend(), **o)
+    rows["slow"] = lambda base, **o: fenland.SharpnessAware(base, source=Slow(), **o)
     return rows
 
 
