@@ -1,24 +1,27 @@
 """fenland alone needs torch alone; an adapter without its library says what to install."""
 
+import contextlib
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
 LIBRARIES = ("lightning", "pytorch_lightning", "transformers", "accelerate", "datasets", "sklearn", "pandas", "scipy")
 
-# An environment with torch only, made by refusing every module that torch itself did not load before.
+# An environment with torch only, made by refusing every installed module that torch does not require.
 ALONE = """
-import sys, importlib.abc, torch, torch.optim
-needs = {name.split(".")[0] for name in sys.modules} | set(sys.stdlib_module_names) | {"torch", "fenland"}
+import sys
+from importlib.machinery import PathFinder
 
-class TorchOnly(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] not in needs:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class TorchOnly:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return None if name.split(".")[0] in HIDDEN else PathFinder.find_spec(name, path, target)
 
-assert not needs & set(LIBRARIES), needs & set(LIBRARIES)
-sys.meta_path.insert(0, TorchOnly())
+sys.meta_path = [TorchOnly if finder is PathFinder else finder for finder in sys.meta_path]
+import torch
 """
 
 STEP = """
@@ -35,8 +38,26 @@ assert not [m for m in LIBRARIES if m in sys.modules]
 """
 
 
+def required(name: str, found: set[str]) -> set[str]:
+    """The distributions that `name` needs, without extras, itself included."""
+    found.add(name)
+    for line in metadata.requires(name) or []:
+        other = re.match(r"[\w.-]+", line)[0].lower().replace("_", "-")
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            if "extra ==" not in line and other not in found:
+                required(other, found)
+    return found
+
+
 def run(code: str) -> subprocess.CompletedProcess:
-    head = f"LIBRARIES = {LIBRARIES!r}\n"
+    allowed = required("torch", {"fenland"})
+    hidden = {
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not {owner.lower().replace("_", "-") for owner in owners} & allowed
+    }
+    assert set(LIBRARIES) <= hidden
+    head = f"LIBRARIES, HIDDEN = {LIBRARIES!r}, {hidden!r}\n"
     return subprocess.run([sys.executable, "-c", head + ALONE + code], capture_output=True, text=True)
 
 
