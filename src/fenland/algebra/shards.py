@@ -18,6 +18,12 @@ def is_dtensor(t: Tensor) -> bool:
     return module is not None and isinstance(t, module.DTensor)
 
 
+def any_dtensor(tensors: Sequence[Tensor]) -> bool:
+    """Whether any of them is a DTensor; looks at their types, not at each tensor."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(issubclass(kind, module.DTensor) for kind in set(map(type, tensors)))
+
+
 def local(t: Tensor) -> Tensor:
     """The tensor that this process holds of t: t itself unless it is a DTensor."""
     if not is_dtensor(t):
@@ -32,7 +38,7 @@ def layouts(tensors: Sequence[Tensor]) -> list[Layout] | None:
     Raises:
         ValueError: a tensor holds partial sums, whose norm is not known without communication.
     """
-    if not any(is_dtensor(t) for t in tensors):
+    if not any_dtensor(tensors):
         return None
     return [_layout(t) for t in tensors]
 

@@ -46,6 +46,11 @@ class Ball(ABC):
         return False
 
     @property
+    def reads_w(self) -> bool:
+        """Whether `steepest` looks at the weights; else it gets an empty list, for a view of each costs time."""
+        return True
+
+    @property
     def selects(self) -> bool:
         """Whether only the parameters that `covers` names are perturbed, the norm running over those."""
         return False
@@ -109,6 +114,10 @@ class L2(Ball):
     """
 
     @property
+    def reads_w(self) -> bool:
+        return False
+
+    @property
     def along_a(self) -> bool:
         return True
 
@@ -129,6 +138,10 @@ class Unnormalized(Ball):
 
     @property
     def scale_free(self) -> bool:
+        return False
+
+    @property
+    def reads_w(self) -> bool:
         return False
 
     @property

@@ -25,6 +25,7 @@ class Ascent:
     Attributes:
         journey: the weights' way to w + e; it brings them back.
         g: gradients at w; their tensors are spent unless `keeps`.
+        going: positions of the parameters that move.
         g_norm: ||g||_2, unscaled; None where the source needs no gradient at w.
         moved: False where no ascent runs (rho = 0, or not on this step): then d = g.
         keeps: g's tensors are intact at the way back.
@@ -34,6 +35,7 @@ class Ascent:
 
     journey: Journey
     g: Gradients
+    going: list[int]
     g_norm: Scalar | None
     moved: bool
     keeps: bool
@@ -44,7 +46,7 @@ class Ascent:
 def look(setting: Setting) -> Ascent:
     """Read g from `p.grad`, measure it and decide whether to ascend. Nothing moves yet."""
     choices, memory = setting.choices, setting.memory
-    g = collect(setting.groups)
+    g = collect(setting.groups, to_write=not choices.keeps_g)
     if choices.ball.curved:
         _make_tangent(g, choices.ball)
     inverse = inverse_scale(setting.scaler, g.tensors)
@@ -53,10 +55,10 @@ def look(setting: Setting) -> Ascent:
         scale_(inverse, g.tensors)
     measured = g.V.norm(g.tensors)
     g_norm = measured if inverse is None or unscaled else measured * inverse
-    any_moves = any(setting.moves(p, k) for p, k in zip(g.params, g.groups, strict=True))
-    due = any_moves and choices.when.ascends(memory.count, g_norm, memory.scalars)
+    going = setting.moving(g.params, g.groups)
+    due = bool(going) and choices.when.ascends(memory.count, g_norm, memory.scalars)
     keeps = choices.keeps_g or setting.sampled or not due
-    return Ascent(Journey(choices.travel), g, g_norm, due, keeps, unscaled, StepRecord(grad_norm=g_norm))
+    return Ascent(Journey(choices.travel), g, going, g_norm, due, keeps, unscaled, StepRecord(grad_norm=g_norm))
 
 
 def look_ahead(setting: Setting) -> Ascent:
@@ -70,9 +72,9 @@ def look_ahead(setting: Setting) -> Ascent:
                 params.append(p)
                 groups.append(k)
     g = Gradients(params, groups, [], [], Lists(layouts(params)))
-    due = any(setting.moves(p, k) for p, k in zip(params, groups, strict=True))
-    due = due and choices.when.ascends(memory.count, torch.zeros(()), memory.scalars)
-    return Ascent(Journey(choices.travel), g, None, due, False, False, StepRecord())
+    going = setting.moving(params, groups)
+    due = bool(going) and choices.when.ascends(memory.count, torch.zeros(()), memory.scalars)
+    return Ascent(Journey(choices.travel), g, going, None, due, False, False, StepRecord())
 
 
 def depart(asc: Ascent, setting: Setting) -> None:
@@ -80,10 +82,9 @@ def depart(asc: Ascent, setting: Setting) -> None:
     g, ball = asc.g, setting.choices.ball
     if asc.keeps:
         g.secure()
-    going = [i for i, (p, k) in enumerate(zip(g.params, g.groups, strict=True)) if setting.moves(p, k)]
-    part = _part(g, source_vector(setting, g), going)
+    part = _part(g, source_vector(setting, g), asc.going)
     asc.journey.plan(part.params)
-    w = part.weights()
+    w = part.weights() if ball.reads_w else []
     best = ball.steepest(part.tensors, w, setting.at(part.params, part.V))
     rhos = [setting.radii[k] * setting.choices.source.share for k in part.groups]
     asc.record.radius = _radius(ball, best, part, rhos)
@@ -166,7 +167,9 @@ def _make_tangent(g: Gradients, ball: Ball) -> None:
 def _owned(asc: Ascent, direction: Vector, setting: Setting) -> list[bool]:
     """Whether each direction's buffer may be overwritten: fresh ones, and g's where nobody needs it."""
     kept = setting.memory.kept
-    free = {id(x): held == FREE and not asc.keeps for x, held in zip(asc.g.tensors, asc.g.held, strict=True)}
+    free = dict.fromkeys(map(id, asc.g.tensors), False)
+    if not asc.keeps:
+        free = {id(x): held == FREE for x, held in zip(asc.g.tensors, asc.g.held, strict=True)}
     free |= {id(x): False for vectors in kept.values() for x in vectors.values()}
     if setting.choices.source.reads_base:
         free |= {id(_base_vector(setting, p)): False for p in asc.g.params}

@@ -222,7 +222,7 @@ class Conductor:
 
     def unscale(self, asc: Ascent, scaler: Any) -> None:
         """Let the scaler unscale what `p.grad` holds, telling it of an overflow in pass 1."""
-        tensors = collect(self.groups).tensors
+        tensors = collect(self.groups, to_write=False).tensors
         plain = asc.unscaled and not asc.moved
         if self.parallel.reduces(asc):  # announced once d is everybody's, so that all scalers see the same
             if not plain:

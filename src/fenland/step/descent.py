@@ -60,7 +60,7 @@ def descend(setting: Setting, asc: Ascent) -> Update:
     choices = setting.choices
     if not asc.moved:
         return without_ascent(setting, asc)
-    h = collect(setting.groups)
+    h = collect(setting.groups, to_write=choices.writes_h)
     if choices.writes_h:
         h.make_writable()
     gram = _measure(setting, asc, h)

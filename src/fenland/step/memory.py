@@ -112,13 +112,20 @@ class Setting:
         every = self.choices.record_every
         return every is not None and self.memory.count % every == 0
 
-    def moves(self, p: Tensor, group: int) -> bool:
-        """Whether the ascent moves this parameter."""
-        if self.radii[group] == 0:
-            return False
-        if not self.choices.ball.selects or self.census is None:
-            return True
-        return self.choices.ball.covers(self.census.name(p), p, self.census.owner(p))
+    def moving(self, params: Sequence[Tensor], groups: Sequence[int]) -> list[int]:
+        """Positions of the parameters that the ascent moves."""
+        selects = self.choices.ball.selects and self.census is not None
+        if not selects and all(self.radii):
+            return list(range(len(params)))
+        return [
+            i
+            for i, (p, k) in enumerate(zip(params, groups, strict=True))
+            if self.radii[k] > 0 and (not selects or self._covers(p))
+        ]
+
+    def _covers(self, p: Tensor) -> bool:
+        census = self.census
+        return census is None or self.choices.ball.covers(census.name(p), p, census.owner(p))
 
     def at(self, params: Sequence[Tensor], V: Lists, fresh: Sequence[bool] | None = None) -> At:
         """The context that rules get for these parameters."""

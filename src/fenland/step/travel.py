@@ -20,7 +20,7 @@ from torch.autograd.graph import increment_version
 
 from fenland.algebra import Scalar, Vector
 from fenland.algebra.lists import addcmul_into
-from fenland.algebra.shards import is_dtensor, local
+from fenland.algebra.shards import any_dtensor, is_dtensor, local
 
 TRAVELS = ("auto", "move", "copy")  # "auto" moves wherever it may: measured faster at every size (benchmarks/)
 
@@ -42,7 +42,10 @@ class Journey:
             ValueError: travel="move" and a parameter's storage must not be exchanged.
         """
         self._params = list(params)
-        self._moves = [self.travel != "copy" and self._may_move(p) for p in params]
+        if self.travel == "copy" or any_dtensor(params):
+            self._moves = [self.travel != "copy" and self._may_move(p) for p in params]
+        else:
+            self._moves = [_why_not(p) is None or self._may_move(p) for p in params]
 
     def depart(self, direction: Vector, steps: Scalar | list[Scalar], owned: Sequence[bool]) -> None:
         """Bring every planned parameter from w to w + step * direction.
@@ -121,6 +124,11 @@ def why_not_movable(p: Tensor) -> str | None:
     """The reason why p's storage must not be exchanged; None where nobody else sees it."""
     if is_dtensor(p):
         return "is a DTensor"  # `p.data =` would leave its shard as it was, and say nothing
+    return _why_not(p)
+
+
+def _why_not(p: Tensor) -> str | None:
+    """The same for a plain tensor."""
     storage = p.untyped_storage()
     if _storage_users(storage._cdata) > _ALONE_STORAGE:
         return "shares its storage with another tensor"
@@ -152,13 +160,14 @@ def holdings(grads: Sequence[Tensor]) -> list[int]:
     """
     found = []
     references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE
+    sharded = any_dtensor(grads)
     for i in range(len(grads)):  # no loop variable: it would be one more holder
         if references(grads[i]) > alone:
             found.append(HELD)
             continue
         x = grads[i]
-        storage = (local(x) if is_dtensor(x) else x).untyped_storage()
-        if storage.nbytes() != x.nbytes and not is_dtensor(x):
+        storage = (local(x) if sharded else x).untyped_storage()
+        if storage.nbytes() != x.nbytes and not (sharded and is_dtensor(x)):
             found.append(LENT)
         else:
             found.append(HELD if users(storage._cdata) > lonely or x._is_view() else FREE)
