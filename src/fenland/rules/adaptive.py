@@ -102,6 +102,10 @@ class Fisher(Ball):
         check_number("eta", self.eta, low=0.0)
 
     @property
+    def reads_w(self) -> bool:
+        return False
+
+    @property
     def scale_free(self) -> bool:
         return False
 

@@ -162,6 +162,10 @@ class Clipped(Ball):
     """
 
     @property
+    def reads_w(self) -> bool:
+        return False
+
+    @property
     def scale_free(self) -> bool:
         return False
 

@@ -32,6 +32,10 @@ class LossBudget(Ball):
             check_number("sigma", self.sigma, low=0.0)
 
     @property
+    def reads_w(self) -> bool:
+        return False
+
+    @property
     def scale_free(self) -> bool:
         return False
 
@@ -66,6 +70,10 @@ class FullNorm(Ball):
             raise TypeError(
                 f"full_norm = {self.full_norm!r}: must be a callable: () -> norm of the full-data gradient at w"
             )
+
+    @property
+    def reads_w(self) -> bool:
+        return False
 
     @property
     def scale_free(self) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from fenland.algebra import Scalar
 from fenland.algebra.base import TINY, TINY_LOW
+from fenland.arguments import check_among, check_instance
 
 Coefficient: TypeAlias = "Scalar | float"
 ScalarName: TypeAlias = Literal["g", "h", "gh"]
@@ -29,11 +30,15 @@ class Gram:
         g: ||g||_2 over all parameters (unit: loss per unit of w).
         h: ||h||_2 likewise.
         gh: <g, h>, None where the combine did not ask for it.
+        dual_g: the ball's dual norm of g at w, over what moves; None unless the combine `reads_dual`.
+        dual_h: that of h at w + e.
     """
 
     g: Scalar
     h: Scalar
     gh: Scalar | None = None
+    dual_g: Scalar | None = None
+    dual_h: Scalar | None = None
 
     def length(self, alpha: Coefficient, beta: Coefficient) -> Scalar:
         """||alpha * g + beta * h||_2."""
@@ -62,6 +67,11 @@ class Combine(ABC):
     @property
     def keeps(self) -> bool:
         """Whether a vector v lives between steps (`learn`, `reuse`)."""
+        return False
+
+    @property
+    def reads_dual(self) -> bool:
+        """Whether the ball's dual norms of g at w and of h at w + e are read (two more passes)."""
         return False
 
     @abstractmethod
@@ -105,12 +115,19 @@ class Renormalize(Combine):
     Attributes:
         after: the combine to renormalise.
         cap: upper bound on gamma (no unit); the authors' code carries min(1, gamma) as a comment. None: no bound.
+        gamma_norm: "l2", or "metric" for the authors' code on adaptive balls: the ball's dual norms, of g at w and of h
+            at w + e, e.g. || |w| g || / || |w + e| h || for ASAM's. Then ||d|| is not ||g||. Only for d' = h.
     """
 
     after: Combine = AtAscentPoint()
     cap: float | None = None
+    gamma_norm: Literal["l2", "metric"] = "l2"
 
     def __post_init__(self) -> None:
+        check_instance("after", self.after, Combine, "fenland.AtAscentPoint()")
+        check_among("gamma_norm", self.gamma_norm, ("l2", "metric"))
+        if self.reads_dual and not isinstance(self.after, AtAscentPoint):
+            raise ValueError(f'gamma_norm = "metric": only for after=AtAscentPoint(), not {self.after}; use "l2"')
         if isinstance(self.after, Renormalize):
             raise ValueError("Renormalize(after=Renormalize(...)): renormalising twice changes nothing; drop one")
         if self.after.corrects:
@@ -134,6 +151,10 @@ class Renormalize(Combine):
     def keeps(self) -> bool:
         return self.after.keeps
 
+    @property
+    def reads_dual(self) -> bool:
+        return self.gamma_norm == "metric"
+
     def learn(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
         return self.after.learn(gram)
 
@@ -144,12 +165,10 @@ class Renormalize(Combine):
 
     def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
         alpha, beta = self.after.coefficients(gram)
-        gamma = ratio(gram.g, gram.length(alpha, beta))
-        if self.after.corrects:
-            raise ValueError(
-                f"Renormalize(after={self.after}): it corrects w after the base's step, where d has been used already; "
-                "renormalise the coupled form instead"
-            )
+        if gram.dual_g is not None and gram.dual_h is not None:
+            gamma = ratio(gram.dual_g, gram.dual_h)
+        else:
+            gamma = ratio(gram.g, gram.length(alpha, beta))
         if self.cap is not None:
             gamma = gamma.clamp_max(self.cap)
         return (alpha * gamma if self.keeps_g else 0.0), beta * gamma

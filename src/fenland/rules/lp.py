@@ -33,6 +33,10 @@ class Lp(Ball):
         if not self.p >= 1:
             raise ValueError(f"p = {self.p!r}: must lie in [1, inf]; below 1 it is no norm")
 
+    @property
+    def reads_w(self) -> bool:
+        return False
+
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         V = at.V
         largest = V.absmax(a)
@@ -66,6 +70,10 @@ class InfNorm(Ball):
     denominator is exchanged, in code that goes back to davda54/sam. Its L2 length is rho * ||a||_2 / ||a||_inf.
     Source of the ball: Foret et al. 2021, arXiv 2010.01412; this reading of it is the code's.
     """
+
+    @property
+    def reads_w(self) -> bool:
+        return False
 
     @property
     def along_a(self) -> bool:

@@ -42,6 +42,10 @@ class _Wrapping(Ball):
         return self.inner.scale_free
 
     @property
+    def reads_w(self) -> bool:
+        return self.inner.reads_w
+
+    @property
     def selects(self) -> bool:
         return self.inner.selects
 

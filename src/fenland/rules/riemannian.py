@@ -34,6 +34,10 @@ class Riemannian(L2):
             ) from error
 
     @property
+    def reads_w(self) -> bool:
+        return True
+
+    @property
     def curved(self) -> bool:
         return True
 

@@ -26,6 +26,10 @@ class Spectral(Ball):
     """
 
     @property
+    def reads_w(self) -> bool:
+        return False
+
+    @property
     def needs_whole(self) -> bool:
         return True
 

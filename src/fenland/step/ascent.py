@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Ascent:
         keeps: g's tensors are intact at the way back.
         unscaled: a loss scale has left g's tensors already.
         record: what is known so far.
+        dual: the ball's dual norms of g at w and of h at w + e, where the combine reads them.
     """
 
     journey: Journey
@@ -41,6 +42,7 @@ class Ascent:
     keeps: bool
     unscaled: bool
     record: StepRecord
+    dual: list[Scalar] = field(default_factory=list)
 
 
 def look(setting: Setting) -> Ascent:
@@ -85,7 +87,10 @@ def depart(asc: Ascent, setting: Setting) -> None:
     part = _part(g, source_vector(setting, g), asc.going)
     asc.journey.plan(part.params)
     w = part.weights() if ball.reads_w else []
-    best = ball.steepest(part.tensors, w, setting.at(part.params, part.V))
+    at = setting.at(part.params, part.V)
+    if setting.choices.combine.reads_dual:
+        asc.dual.append(ball.dual_norm(_part(g, g.tensors, asc.going).tensors, w, at))
+    best = ball.steepest(part.tensors, w, at)
     rhos = [setting.radii[k] * setting.choices.source.share for k in part.groups]
     asc.record.radius = _radius(ball, best, part, rhos)
     steps = _steps(best, rhos)
@@ -123,6 +128,15 @@ def advance(asc: Ascent, setting: Setting) -> None:
     del w, e
     asc.journey.plan(params)
     asc.journey.depart(further, _steps(Steepest(further, torch.ones_like(best.scale)), rhos), [True] * len(params))
+
+
+def measure_there(asc: Ascent, setting: Setting) -> None:
+    """The ball's dual norm of h at w + e, where the combine reads it; a loss scale is taken out."""
+    moved = {p: None for p in asc.journey.params() if p.grad is not None}
+    h = collect([{"params": list(moved)}])
+    norm = setting.choices.ball.dual_norm(h.tensors, h.weights(), setting.at(h.params, h.V))
+    inverse = inverse_scale(setting.scaler, h.tensors)
+    asc.dual.append(norm if inverse is None else norm * inverse)
 
 
 def begin_state(setting: Setting, g: Gradients) -> None:

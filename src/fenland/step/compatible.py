@@ -22,6 +22,8 @@ def check_compatible(choices: Choices, base: torch.optim.Optimizer, census: Cens
             raise ValueError(f'nonfinite = "base_step": {source} has no gradient at w to fall back on; use "skip"')
         if choices.when.looks_at_gradient:
             raise ValueError(f"when = {choices.when}: looks at the gradient at w, which {source} never computes")
+    if combine.reads_dual and not choices.ball.scale_free:
+        raise ValueError(f"combine = {combine}: reads the ball's dual norm, and {choices.ball} is no norm")
     if choices.ball.curved and source.inner > 1:
         raise ValueError(f"source = {source}: several inner steps need a flat ball, not {choices.ball}")
     if choices.ball.needs_names and (census is None or not census.knows(base.param_groups)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from fenland.algebra.lists import axpby, combine_
 from fenland.algebra.shards import local
 from fenland.rules import Gram
 from fenland.rules.combine import Coefficient
-from fenland.step.ascent import Ascent
+from fenland.step.ascent import Ascent, measure_there
 from fenland.step.gradients import Gradients, collect
 from fenland.step.handover import clip_factor
 from fenland.step.memory import Setting
@@ -45,6 +45,8 @@ class Update:
 def come_home(asc: Ascent, setting: Setting) -> None:
     """Bring the weights back to w, and on a manifold h with them."""
     ball = setting.choices.ball
+    if asc.dual:
+        measure_there(asc, setting)
     if ball.curved:
         for p, w in zip(asc.journey.params(), asc.journey.origins(), strict=True):
             if p.grad is not None:
@@ -64,6 +66,8 @@ def descend(setting: Setting, asc: Ascent) -> Update:
     if choices.writes_h:
         h.make_writable()
     gram = _measure(setting, asc, h)
+    if asc.dual:
+        gram = replace(gram, dual_g=asc.dual[0], dual_h=asc.dual[1])
     finite = torch.isfinite(gram.g) & torch.isfinite(gram.h)
     if choices.nonfinite == "base_step" and asc.keeps and not bool(finite):
         asc.g.give_back()

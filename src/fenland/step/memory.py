@@ -46,6 +46,7 @@ class Choices:
             or not isinstance(self.source, Gradient)
             or self.keeps_g
             or self.combine.keeps
+            or self.combine.reads_dual
             or self.when.looks_at_gradient
         )
 

@@ -1,0 +1,103 @@
+"""Methods that differ in what the base gets from the two gradients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from fenland.optimizer import SharpnessAware
+from fenland.presets.table import preset
+from fenland.rules import Control, EveryK, Penalty, Radius, Reuse, Spherical, SurrogateGap, Weighted
+
+
+@preset(
+    "e = rho g/|g|; d = h - alpha (g - <g,h> h/|h|^2)",
+    "Zhuang et al. 2022, arXiv 2203.08065",
+    "SurrogateGap",
+    defaults="alpha .6: official ViT-B/32; there rho goes from .6 to .1 with the lr: TiedToLearningRate",
+    traps="the lr-tied rho must see the final lr; alpha 0 is SAM",
+)
+def GSAM(
+    base: torch.optim.Optimizer, rho: Radius = 0.05, alpha: float = 0.6, minimize_fp: bool = True, **options: Any
+) -> SharpnessAware:
+    """Surrogate-gap SAM: SAM without what widens the gap between perturbed and clean loss."""
+    return SharpnessAware(base, rho, combine=SurrogateGap(alpha, minimize_fp), **options)
+
+
+@preset(
+    "d = g, then w -= lr k (h - g), k = gamma/(1 - gamma); coupled: d = g + k (h - g)",
+    "Yue et al. 2023, arXiv 2305.15817",
+    "Weighted",
+    syncs=2,
+    defaults="rho .05, gamma .9: the authors' (.8 to .95 is useful)",
+    traps="the decoupled term sees no momentum and no preconditioner; gamma .5 coupled is SAM; not for m-SAM",
+)
+def WSAM(
+    base: torch.optim.Optimizer, rho: Radius = 0.05, gamma: float = 0.9, decoupled: bool = True, **options: Any
+) -> SharpnessAware:
+    """Weighted SAM: sharpness as a weighted term, decoupled from the base."""
+    return SharpnessAware(base, rho, combine=Weighted(gamma, decoupled), **options)
+
+
+@preset(
+    "e = rho g/|g|; d = (1 - alpha) g + alpha h",
+    "Zhao, Zhang, Hu 2022, arXiv 2202.03599",
+    "Penalty",
+    defaults="rho .1, alpha .8: the authors' recipes",
+    traps="the authors' code mixes g/|g| instead of g: unit_gradient=True",
+)
+def GNP(
+    base: torch.optim.Optimizer, rho: Radius = 0.1, alpha: float = 0.8, unit_gradient: bool = False, **options: Any
+) -> SharpnessAware:
+    """Gradient-norm penalty by two gradients."""
+    return SharpnessAware(base, rho, combine=Penalty(alpha, unit_gradient), **options)
+
+
+@preset(
+    "d = |h| slerp(g/|g|, h/|h|; alpha)",
+    "Chen and Zhou 2026, arXiv 2603.10048",
+    "Spherical",
+    defaults="rho .15: README for CIFAR-100; alpha .5: ours, the middle of the arc",
+    traps="the authors search alpha on a grid by extra forward passes; here it is fixed",
+)
+def XSAM(base: torch.optim.Optimizer, rho: Radius = 0.15, alpha: float = 0.5, **options: Any) -> SharpnessAware:
+    """XSAM with a fixed alpha: descends along the arc from g to h."""
+    return SharpnessAware(base, rho, combine=Spherical(alpha), **options)
+
+
+@preset(
+    "every k steps d = h, v = h - <h,g> g/|g|^2; else d = g + alpha |g| v/|v|",
+    "Liu, Mai, Chen, Hsieh, You 2022, arXiv 2203.02714",
+    "Reuse",
+    "EveryK",
+    cost="1 + 1/k",
+    kept=1,
+    syncs=2,
+    defaults="k 5, alpha .7: the ports'; rho .05: SAM's",
+    traps="v ages up to k - 1 steps; k 1 is SAM; the official repository holds no code",
+    always=False,
+)
+def LookSAM(
+    base: torch.optim.Optimizer, rho: Radius = 0.05, k: int = 5, alpha: float = 0.7, **options: Any
+) -> SharpnessAware:
+    """LookSAM: reuses the sharpness direction between ascents."""
+    return SharpnessAware(base, rho, combine=Reuse(alpha), when=EveryK(k), **options)
+
+
+@preset(
+    "d = |h| g/|g| (or any cell of direction against length)",
+    "Andriushchenko and Flammarion 2022, arXiv 2206.06232, code",
+    "Control",
+    defaults="direction g, length h: the code's control; rho .05: SAM's",
+    traps="a control, not a method; (h, g) is SSAM and (h, h) SAM",
+)
+def ControlSAM(
+    base: torch.optim.Optimizer,
+    rho: Radius = 0.05,
+    direction: Literal["g", "h"] = "g",
+    length: Literal["g", "h"] = "h",
+    **options: Any,
+) -> SharpnessAware:
+    """SAM's step length along the clean gradient: what SAM's direction is worth."""
+    return SharpnessAware(base, rho, combine=Control(direction, length), **options)

@@ -1,0 +1,158 @@
+"""Methods that differ in the vector that is climbed along, or in the samples that it comes from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from fenland.optimizer import SharpnessAware
+from fenland.presets.table import preset
+from fenland.rules import (
+    BaseMomentum,
+    ExponentialAverage,
+    Friendly,
+    HardSamples,
+    InnerSteps,
+    LossIncrease,
+    Previous,
+    Radius,
+    Random,
+    RandomTensors,
+)
+
+
+@preset(
+    "a = g - sigma m, m = decay m + (1 - decay) g; e = rho a/|a|; d = h",
+    "Li et al. 2024, arXiv 2403.12350",
+    "Friendly",
+    kept=1,
+    syncs=2,
+    defaults="rho .05, sigma 1, decay .9: class defaults; CIFAR-100: rho .2, decay .6",
+    traps="decay weighs the old value; the code subtracts m before it has seen g (average='old'), the paper after; "
+    "first step a = g",
+)
+def FriendlySAM(
+    base: torch.optim.Optimizer,
+    rho: Radius = 0.05,
+    sigma: float = 1.0,
+    decay: float = 0.9,
+    average: Literal["old", "new"] = "old",
+    **options: Any,
+) -> SharpnessAware:
+    """Friendly SAM (F-SAM): climbs along the noise of the batch."""
+    return SharpnessAware(base, rho, source=Friendly(sigma, decay, average), **options)
+
+
+@preset(
+    "m = (1 - theta) m + theta g; e = rho m/|m|; d = h",
+    "Li and Giannakis 2023, arXiv 2309.15639",
+    "ExponentialAverage",
+    kept=1,
+    syncs=2,
+    defaults="rho .1 (CIFAR-10; .2 CIFAR-100), theta .9: the authors'",
+    traps="theta weighs the new value, the opposite of FriendlySAM's decay",
+)
+def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **options: Any) -> SharpnessAware:
+    """Variance-suppressed SAM: climbs along an average of gradients."""
+    return SharpnessAware(base, rho, source=ExponentialAverage(theta), **options)
+
+
+@preset(
+    "e = -rho v/|v|, v the base's momentum; d = h",
+    "Becker, Altrock, Risse 2024, arXiv 2401.12033",
+    "BaseMomentum",
+    closure_calls=1,
+    defaults="rho .3: class default; 3 in all runs of the README",
+    traps="minus: along the coming step; the base needs momentum (SGD) or a first moment (Adam), else it stays "
+    "the base; the first step is the base's; weight decay acts at w, in the authors' code at w + e",
+)
+def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
+    """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
+    return SharpnessAware(base, rho, source=BaseMomentum(), **options)
+
+
+@preset(
+    "a ~ N(0, 1); e = rho a/|a|; d = h",
+    "ours, a control",
+    "Random",
+    closure_calls=1,
+    defaults="rho .05: SAM's",
+    traps="not R-SAM (Liu et al. 2022); one gradient evaluation a step",
+)
+def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **options: Any) -> SharpnessAware:
+    """A random perturbation of SAM's length: what the ascent direction is worth. Source: ours."""
+    return SharpnessAware(base, rho, source=Random(seed), **options)
+
+
+@preset(
+    "e_t = rho g_{t-1}/|g_{t-1}|; d = h",
+    "AsyncSAM 2025, arXiv 2503.11147",
+    "Previous",
+    kept=1,
+    syncs=2,
+    defaults="rho .05: SAM's",
+    traps="both passes could run at once; here they run one after the other, so nothing is saved",
+)
+def LaggedSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
+    """SAM along the gradient of the step before."""
+    return SharpnessAware(base, rho, source=Previous(), **options)
+
+
+@preset(
+    "e_{k+1} = e_k + (rho/n) g_k/|g_k|, k = 0 .. n-1; d = h",
+    "Foret et al. 2021, arXiv 2010.01412, appendix; Kim et al. 2023, arXiv 2302.10181",
+    "InnerSteps",
+    closure_calls=3,
+    cost="n + 1",
+    defaults="n 2, rho .05: SAM's",
+    traps="three conventions exist: n steps of rho/n (default), projection of the sum, n full steps; closure form only",
+)
+def NStepSAM(
+    base: torch.optim.Optimizer,
+    rho: Radius = 0.05,
+    n: int = 2,
+    convention: Literal["split", "project", "full"] = "split",
+    step: float = 1.0,
+    **options: Any,
+) -> SharpnessAware:
+    """SAM with an ascent of n steps."""
+    return SharpnessAware(base, rho, source=InnerSteps(n, convention, step), **options)
+
+
+@preset(
+    "e = (rho/beta) g_r/|g_r| on random tensors r; d = h on the samples whose loss rose most",
+    "Du et al. 2022, arXiv 2110.03141",
+    "RandomTensors",
+    "LossIncrease",
+    cost="2, the second backward on a part",
+    defaults="rho .05, beta .6, keep .5: the authors' for ResNet-18",
+    traps="|e| = rho/beta; all tensors get gradients in pass 1, so the authors' saving there is not made",
+    per_sample=True,
+)
+def ESAM(
+    base: torch.optim.Optimizer,
+    rho: Radius = 0.05,
+    beta: float = 0.6,
+    keep: float = 0.5,
+    seed: int = 0,
+    **options: Any,
+) -> SharpnessAware:
+    """Efficient SAM: random tensors in the ascent, the sharpest samples in the descent."""
+    return SharpnessAware(base, rho, ball=RandomTensors(beta=beta, seed=seed), source=LossIncrease(keep), **options)
+
+
+@preset(
+    "g and h on the samples with the largest losses; e = rho g/|g|; d = h",
+    "Ni et al. 2022, arXiv 2210.12864",
+    "HardSamples",
+    cost="2 on a part of the batch, and one forward",
+    defaults="half of the batch for both: from memory; rho .05: SAM's",
+    traps="the closure may take the indices that pass 2 needs, and then computes no others",
+    per_sample=True,
+)
+def KSAM(
+    base: torch.optim.Optimizer, rho: Radius = 0.05, ascent: float = 0.5, descent: float = 0.5, **options: Any
+) -> SharpnessAware:
+    """K-SAM: both gradients on the hardest samples only."""
+    return SharpnessAware(base, rho, source=HardSamples(ascent, descent), **options)
