@@ -13,7 +13,7 @@ from fenland.arguments import check_among, check_count, check_instance, check_po
 from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
 from fenland.step import checkpoint
 from fenland.step.ascent import begin_state
-from fenland.step.checkpoint import fitted
+from fenland.step.checkpoint import fitted, saved
 from fenland.step.closures import Closure
 from fenland.step.conduct import Conductor
 from fenland.step.gradients import collect
@@ -239,7 +239,9 @@ class SharpnessAware(torch.optim.Optimizer):
     def ascend(self, *, scaler: Any = None) -> bool:
         """First half of the two-call form: after backward at w, bring the weights to w + e.
 
-        Every `p.grad` is None afterwards; run forward and backward again, then `descend()`.
+        Every `p.grad` is None afterwards; run forward and backward again, then `descend()`. With model=, buffers and
+        generators of pass 2 start from where they were at the first forward (with gradients) after the last step: a
+        forward that no step follows therefore counts as its beginning. The closure form has no such ambiguity.
 
         Returns:
             Whether the weights moved (False with rho = 0 or on a step without ascent: d will be g).
@@ -313,7 +315,11 @@ class SharpnessAware(torch.optim.Optimizer):
         """
         self._conductor.refuse("state_dict", busy=True)
         index = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
-        kept = {index[p]: vectors for p, vectors in self._memory.kept.items() if p in index}
+        kept = {
+            index[p]: {name: saved(x, p) for name, x in vectors.items()}
+            for p, vectors in self._memory.kept.items()
+            if p in index
+        }
         scalars = {"count": self._memory.count, **self._memory.scalars}
         return checkpoint.pack(self.base.state_dict(), kept, scalars)
 

@@ -31,6 +31,7 @@ class Lookout:
                 lookout._look(module)
 
         self._handle = register_module_forward_pre_hook(look)
+        weakref.finalize(self, self._handle.remove)  # holds the handle from outside any cycle
 
     def _look(self, module: nn.Module) -> None:
         if id(module) in self._seen:
@@ -59,6 +60,3 @@ class Lookout:
                 UserWarning,
                 stacklevel=4,
             )
-
-    def __del__(self) -> None:
-        self._handle.remove()
