@@ -33,6 +33,14 @@ def takes_factor(base: torch.optim.Optimizer, d: Vector, sharded: bool) -> bool:
     return is_fused(base) and not sharded and all(x.dtype != torch.float64 for x in d)
 
 
+def multiply_(factor: Coefficient, d: Vector) -> None:
+    """d <- factor * d in place; nothing to do for 1.0."""
+    if isinstance(factor, Tensor):
+        scale_(factor, d)
+    elif factor != 1.0 and d:
+        torch._foreach_mul_(d, factor)
+
+
 def hand_over(
     base: torch.optim.Optimizer,
     d: Vector,
@@ -53,11 +61,10 @@ def hand_over(
         scaler: a GradScaler whose `step` calls the base; d is unscaled already.
     """
     handed: dict[str, Tensor] = {}
-    if isinstance(factor, Tensor):
-        if takes_factor(base, d, sharded):
-            handed["grad_scale"] = factor.reciprocal().float()
-        else:
-            scale_(factor, d)
+    if isinstance(factor, Tensor) and takes_factor(base, d, sharded):
+        handed["grad_scale"] = factor.reciprocal().float()
+    else:
+        multiply_(factor, d)
     if found_inf is not None:
         handed["found_inf"] = found_inf
     for name, value in handed.items():

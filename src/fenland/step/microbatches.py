@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fenland.algebra.lists import scale_
 from fenland.step.ascent import Ascent
 from fenland.step.closures import Closure
 from fenland.step.descent import Update
 from fenland.step.gradients import collect, drop, secured
-from fenland.step.handover import clip_factor
+from fenland.step.handover import clip_factor, multiply_
 from fenland.step.memory import Setting
 from fenland.step.scaling import announce, unscale_by_hand
 
@@ -44,8 +43,7 @@ def passes(conductor: Conductor, closures: Sequence[Closure], setting: Setting) 
         value, update = conductor.passes(closure, conductor.guard.take(), part, unscale)
         if update.corrections:
             raise ValueError("a combine that corrects w after the base's step (decoupled WSAM) takes one closure")
-        if isinstance(update.factor, Tensor):
-            scale_(update.factor, update.d)
+        multiply_(update.factor, update.d)
         _add_gradients(total, conductor.groups)
         values.append(value)
         finite.append(update.finite)

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fenland.algebra import Vector
-from fenland.algebra.lists import scale_
 from fenland.algebra.shards import is_dtensor
 from fenland.rules import AtAscentPoint
 from fenland.step.ascent import Ascent
 from fenland.step.descent import Update, descend
 from fenland.step.gradients import collect
-from fenland.step.handover import clip_factor
+from fenland.step.handover import clip_factor, multiply_
 from fenland.step.memory import Choices, Setting
 
 BUCKET = 1 << 18  # elements; smaller gradients travel together (1 MiB in float32, as DDP's first bucket)
@@ -90,8 +89,7 @@ class Parallel:
                 'sync = "local": a combine that corrects w after the base\'s step (decoupled WSAM) would add each '
                 'rank\'s own correction; use sync="global"'
             )
-        if isinstance(update.factor, Tensor):
-            scale_(update.factor, update.d)
+        multiply_(update.factor, update.d)
         self._mean_(setting)
         d = collect(setting.groups)
         length = d.V.norm(d.tensors)
