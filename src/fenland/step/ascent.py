@@ -48,7 +48,7 @@ class Ascent:
 def look(setting: Setting) -> Ascent:
     """Read g from `p.grad`, measure it and decide whether to ascend. Nothing moves yet."""
     choices, memory = setting.choices, setting.memory
-    g = collect(setting.groups, to_write=not choices.keeps_g)
+    g = collect(setting.groups, to_write=choices.combine.keeps_g or not choices.keeps_g)
     if choices.ball.curved:
         _make_tangent(g, choices.ball)
     inverse = inverse_scale(setting.scaler, g.tensors)

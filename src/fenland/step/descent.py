@@ -82,6 +82,9 @@ def descend(setting: Setting, asc: Ascent) -> Update:
     clip = 1.0 if choices.max_norm is None else clip_factor(choices.max_norm, gram.length(alpha, beta))
     if not choices.combine.keeps_g:
         return Update(h.tensors, beta * clip, sharded, finite, asc.record)
+    if not h.params:  # no gradient at w + e at all, as if nobody had run backward: there is nothing to combine
+        return Update([], 1.0, sharded, finite, asc.record)
+    asc.g.make_scratch()
     gs, hs = aligned(asc.g, h)
     combine_(alpha * clip, gs, beta * clip, hs)
     return Update(hs, 1.0, sharded, finite, asc.record)

@@ -53,6 +53,10 @@ class Gradients:
                 self.params[i].grad = self.wholes[i] = own
                 self.tensors[i] = local(own)
 
+    def make_scratch(self) -> None:
+        """Copy the gradients that somebody keeps, so that what is left may be overwritten as scratch."""
+        self.tensors = [x.clone() if held == HELD else x for x, held in zip(self.tensors, self.held, strict=True)]
+
     def release(self) -> None:
         """Let go of the gradients (their norms stay with those who asked)."""
         self.tensors, self.wholes = [], []
