@@ -4,15 +4,15 @@ import warnings
 
 import pytest
 import torch
+from ranks import on_ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from worlds import NAMES, build, close, closure, data, mlp, one_process, per_sample, share, weights
 
 import fenland
 from harness import BASES, assert_same
-from ranks import on_ranks
-from worlds import NAMES, build, close, closure, data, mlp, one_process, per_sample, share, weights
 
 every_name = pytest.mark.parametrize("name", [n for n in NAMES if not per_sample(n)])
 KINDS = ["SAM", "SSAM", "blend", "slow"]
@@ -76,7 +76,7 @@ def clipped(rank, name):
 
 @every_name
 def test_clipping_uses_the_norm_over_all_shards(name):
-    first, second = on_ranks(clipped, name)
+    first, _ = on_ranks(clipped, name)
     close(first, one_process(name, "sgd_momentum", steps=10, max_norm=0.05), 1e-6)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fenland.algebra.shards import is_dtensor, local
+
 PREFIX = "fenland."
 StateDict = dict[str, Any]
 
@@ -46,6 +48,28 @@ def unpack(state_dict: StateDict) -> tuple[StateDict, dict[Any, dict[str, Tensor
     return {**state_dict, "state": base_part, "param_groups": groups}, rule_state, scalars
 
 
+def saved(value: Tensor, param: Tensor) -> Tensor:
+    """A kept vector as a checkpoint holds it: sharded as its parameter is, so that it can be put together again."""
+    if not is_dtensor(param):
+        return value
+    from torch.distributed.tensor import DTensor
+
+    whole: Any = param
+    made: Tensor = DTensor.from_local(
+        value, whole.device_mesh, whole.placements, run_check=False, shape=whole.shape, stride=whole.stride()
+    )
+    return made
+
+
 def fitted(value: Tensor, param: Tensor) -> Tensor:
-    """A copy of a loaded vector on its parameter's device."""
-    return value.detach().clone().to(param.device)
+    """A copy of a loaded vector as the engine keeps it: this process's part, on its parameter's device."""
+    if not is_dtensor(param):
+        return value.detach().clone().to(param.device)
+    whole: Any = param
+    if not is_dtensor(value) and value.shape == whole.shape:
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(param.device), whole.device_mesh, whole.placements)
+    elif is_dtensor(value):
+        value = value.redistribute(whole.device_mesh, whole.placements)  # type: ignore[attr-defined]
+    return local(value.detach()).clone()
