@@ -16,7 +16,19 @@ settings.register_profile(
 settings.load_profile("room")
 
 # Set by libraries on import or by the runner; a test may not be blamed for them.
-NOT_OURS = ("PYTEST_", "KMP_", "OMP_", "MKL_", "TORCHINDUCTOR_", "TOKENIZERS_", "COLUMNS", "LINES", "HF_", "RAY_")
+NOT_OURS = (
+    "PYTEST_",
+    "KMP_",
+    "OMP_",
+    "MKL_",
+    "TORCHINDUCTOR_",
+    "TOKENIZERS_",
+    "PYTORCH_NVML_",
+    "COLUMNS",
+    "LINES",
+    "HF_",
+    "RAY_",
+)
 
 
 def _environment() -> dict[str, str]:
