@@ -22,6 +22,9 @@ CASES = {
     "usam_rho0.5": ("USAM", usam, 0.5, {}),
     "ssam_rho0.1": ("SSAM", ssam, 0.1, {}),
     "ssam_unnormalized_rho0.5": ("SSAM", ssam, 0.5, {"normalize": False}),
+    "asam_davda_rho0.5": ("ASAM", None, 0.5, {"eta": 0.0}),
+    "asam_samsung_rho0.5_eta0.01": ("ASAM", None, 0.5, {"eta": 0.01, "include_bias": False}),
+    "ssam_adaptive_rho0.5": ("SSAM", None, 0.5, {"ball": fenland.Adaptive(eta=0.0), "gamma_norm": "metric"}),
 }
 TRAVELS = ("move", "copy", "auto")
 
@@ -44,7 +47,7 @@ def test_fenland_follows_the_authors_code(case, travel, form):
     preset, _, rho, options = CASES[case]
     model, x, y = _model(), torch.from_numpy(GOLDEN["X"]), torch.from_numpy(GOLDEN["y"])
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    opt = getattr(fenland, preset)(base, rho=rho, travel=travel, **options)
+    opt = getattr(fenland, preset)(base, rho=rho, model=model, travel=travel, **options)
 
     def closure():
         opt.zero_grad()

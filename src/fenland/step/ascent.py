@@ -13,6 +13,7 @@ from fenland.algebra.shards import layouts, local
 from fenland.rules import Ball, Steepest
 from fenland.step.gradients import Gradients, collect
 from fenland.step.memory import Setting
+from fenland.step.precision import measure, warn_of_rounding
 from fenland.step.record import StepRecord
 from fenland.step.scaling import inverse_scale
 from fenland.step.travel import FREE, Journey
@@ -99,10 +100,12 @@ def depart(asc: Ascent, setting: Setting) -> None:
         points = zip(w, best.direction, each, part.params, strict=True)
         asc.journey.arrive([ball.arrive(x, u * s, p) for x, u, s, p in points])
     else:
-        asc.journey.depart(best.direction, steps, _owned(asc, best.direction, setting))
+        owned = [False] * len(rhos) if setting.sampled else _owned(asc, best.direction, setting)
+        asc.journey.depart(best.direction, steps, owned)
     if setting.sampled:
-        e = [x - y for x, y in zip(part.weights(), asc.journey.origins(), strict=True)]
-        asc.record.realised_radius = Lists(part.V.layouts).norm(e)
+        wanted = None if ball.curved else (best.direction, steps)
+        measure(asc.record, part.weights(), asc.journey.origins(), wanted, part.V.layouts)
+        warn_of_rounding(asc.record, part.params, setting.base)
     if not asc.keeps:
         g.release()
 
@@ -142,8 +145,10 @@ def measure_there(asc: Ascent, setting: Setting) -> None:
 def begin_state(setting: Setting, g: Gradients) -> None:
     """Make the kept vectors of parameters that are met for the first time."""
     source, kept = setting.choices.source, setting.memory.kept
+    if not source.keeps:  # and g may be empty
+        return
     for p, x in zip(g.params, g.tensors, strict=True):
-        if source.keeps and source.keeps[0] not in kept.get(p, {}):
+        if source.keeps[0] not in kept.get(p, {}):
             kept.setdefault(p, {}).update({name: vector[0] for name, vector in source.start([x]).items()})
 
 
