@@ -24,6 +24,7 @@ class StepRecord:
         skipped: the base was not stepped (non-finite gradient); a 0-d bool tensor.
         cosine: <g, h> / (||g|| ||h||), where the combine keeps g or the step was sampled (`record_every`).
         realised_radius: ||(w + e) - w||_2 as the parameters' precision holds it, on sampled steps.
+        realised_cosine: cosine between (w + e) - w and the e that the rule asked for, on sampled steps of flat balls.
     """
 
     loss: Tensor | None = None
@@ -34,6 +35,7 @@ class StepRecord:
     skipped: Tensor | None = None
     cosine: Tensor | None = None
     realised_radius: Tensor | None = None
+    realised_cosine: Tensor | None = None
 
     @property
     def sharpness(self) -> Tensor | None:
