@@ -1,5 +1,7 @@
 """FSDP2, sharded parameters: torchrun --nproc-per-node 2 examples/fsdp2.py [--quick]. Norms are over all shards."""
 
+import gc
+
 import torch
 import torch.distributed as dist
 from digits import accuracy, arguments, load, shuffled
@@ -48,3 +50,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    gc.collect()  # FSDP2 holds process groups in cycles, and gloo's threads must end before the interpreter does
