@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import nn
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, one_of
 from fenland.presets import PRESETS
+from fenland.presets.table import Preset
 
 Wrap = Callable[[torch.optim.Optimizer, float, nn.Module], torch.optim.Optimizer]
 
@@ -36,24 +38,25 @@ def _plain(base: torch.optim.Optimizer, rho: float, model: nn.Module) -> torch.o
     return base
 
 
-def _preset(name: str, rho: float) -> Row:
-    """The row of an engine's preset."""
-    preset = PRESETS[name]
+def _row(preset: Preset) -> Row:
+    """The row of an engine's preset, with the preset's own default radius."""
 
     def wrap(base: torch.optim.Optimizer, rho: float, model: nn.Module) -> torch.optim.Optimizer:
         return preset.build(base, rho=rho, model=model)
 
-    return Row(name, rho, preset.closure_calls, wrap)
+    rho = inspect.signature(preset.build).parameters["rho"].default
+    return Row(preset.name, rho, preset.closure_calls, wrap)
 
 
-# 0.05: Foret et al. 2021, the default for CIFAR and ImageNet. The ascent of USAM and SSAM-U is rho * g, so their rho is
-# a length per gradient and not comparable: equal radii at ||g|| = 1, a smaller one wherever the gradient is smaller.
-OPTIMIZERS: dict[str, Row] = {
-    "sgd": Row("SGD", None, 1, _plain),
-    "sam": _preset("SAM", rho=0.05),
-    "usam": _preset("USAM", rho=0.05),
-    "ssam": _preset("SSAM", rho=0.05),
-    "ssam-u": _preset("SSAM-U", rho=0.05),
+def _runs_here(preset: Preset) -> bool:
+    """Whether the trainer has all it needs: a model, closures that run backward themselves, flat parameters."""
+    return not set(preset.needs) - {"model"} and not preset.per_sample and preset.name != "RiemannianSAM"
+
+
+# Radii are the presets' own and not comparable between rows: the ascent of USAM and SSAM-U is rho * g, a length per
+# gradient, so equal to SAM's at ||g|| = 1 and shorter wherever the gradient is smaller.
+OPTIMIZERS: dict[str, Row] = {"sgd": Row("SGD", None, 1, _plain)} | {
+    preset.name.lower(): _row(preset) for preset in PRESETS.values() if _runs_here(preset)
 }
 
 
