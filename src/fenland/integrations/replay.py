@@ -148,7 +148,8 @@ class Replay:
             loss = micro.loss
             if calls > 1 or (live is None and not self.opt.choices.source.needs_gradient):
                 self.opt.zero_grad()
-                self.guard.bring_back(micro.start)
+                # Where the only pass is at w + e, buffers run on from the micro-batch before, not from its pass at w.
+                (self.guard if calls > 1 or i == 0 else self.randomness).bring_back(micro.start)
                 loss = micro.again(True)
             for p in self._params():
                 if p.grad is not None:
