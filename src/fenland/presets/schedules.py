@@ -78,6 +78,7 @@ def IntervalSAM(base: torch.optim.Optimizer, rho: Radius = 0.5, k: int = 10, **o
     cost="1 or 2",
     defaults="start 0, stop None: all of training; rho .05: SAM's",
     traps="with Adam, switch the ascent off during the lr warm-up (arXiv 2406.09723)",
+    always=False,
 )
 def WindowSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, start: int = 0, stop: int | None = None, **options: Any

@@ -88,7 +88,7 @@ class Previous(Source):
         return {"previous": [x.clone() for x in g]}
 
     def vector(self, g: Vector, state: State, at: At) -> Vector:
-        before = state["previous"]
+        before = [x.clone() for x in state["previous"]]  # w + e may be written into it
         state["previous"] = [x.clone() for x in g]
         return before
 

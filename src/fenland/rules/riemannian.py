@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,8 @@ class Riemannian(L2):
     """
 
     def __post_init__(self) -> None:
-        try:
-            importlib.import_module("geoopt")
-        except ImportError as error:
-            raise ImportError(
-                "Riemannian() needs geoopt; install it with: pip install 'fenland[riemannian]'"
-            ) from error
+        if importlib.util.find_spec("geoopt") is None:
+            raise ImportError("Riemannian() needs geoopt; install it with: pip install 'fenland[riemannian]'")
 
     @property
     def reads_w(self) -> bool:

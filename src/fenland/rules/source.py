@@ -74,7 +74,8 @@ class Source(ABC):
     def vector(self, g: Vector, state: State, at: At) -> Vector:
         """The vector to climb along, same shapes as g.
 
-        New values of kept vectors are put into `state` as new tensors: the old ones serve if the step is given up.
+        New values of kept vectors are put into `state` as new tensors: the old ones serve if the step is given up, and
+        are never returned (w + e may be written into what is).
         """
 
 
