@@ -86,7 +86,7 @@ def test_1_lr_zero_is_bit_identical_on_every_way_to_travel(row):
             if not row.per_sample:
                 expected = one_forward(session, t)
             session.step(t)
-            if not row.per_sample:  # 3: buffers and generators are as after one forward at w
+            if not row.per_sample and row.closure_calls > 1:  # 3: buffers and generators as after one forward at w
                 assert_same((buffers(session.problem.model), torch.get_rng_state()), expected)
         assert_same(session.weights, before)
 
@@ -137,8 +137,6 @@ def _passes(row, t) -> int:
 
 @every_preset
 def test_4_rho_zero_is_the_base(row):
-    if row.name == "LookSAM":
-        pytest.skip("nothing is ever learnt, so it is the base too: see the oracles")
     reference = plain(MODEL)
     full = {"ascent": 1.0, "descent": 1.0} if row.name == "KSAM" else {}
     for t in range(5):

@@ -65,7 +65,8 @@ def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **
     closure_calls=1,
     defaults="rho .3: class default; 3 in all runs of the README",
     traps="minus: along the coming step; the base needs momentum (SGD) or a first moment (Adam), else it stays "
-    "the base; the first step is the base's; weight decay acts at w, in the authors' code at w + e",
+    "the base; the first step is the base's; weight decay acts at w, in the authors' code at w + e; "
+    "buffers (BN) see w + e only",
 )
 def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
     """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
@@ -78,7 +79,7 @@ def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> Shar
     "Random",
     closure_calls=1,
     defaults="rho .05: SAM's",
-    traps="not R-SAM (Liu et al. 2022); one gradient evaluation a step",
+    traps="not R-SAM (Liu et al. 2022); buffers (BN) see w + e only",
 )
 def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **options: Any) -> SharpnessAware:
     """A random perturbation of SAM's length: what the ascent direction is worth. Source: ours."""

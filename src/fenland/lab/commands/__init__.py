@@ -7,6 +7,7 @@ from typing import Protocol
 from fenland.lab.commands.compare import Compare
 from fenland.lab.commands.report import Report
 from fenland.lab.commands.runs import Runs
+from fenland.lab.commands.variants import Variants
 
 
 class Command(Protocol):
@@ -16,4 +17,4 @@ class Command(Protocol):
         """Do it; the exit code. ``arguments`` is the command line as it was given."""
 
 
-COMMANDS: dict[str, type[Command]] = {"compare": Compare, "report": Report, "runs": Runs}
+COMMANDS: dict[str, type[Command]] = {"compare": Compare, "report": Report, "runs": Runs, "variants": Variants}
