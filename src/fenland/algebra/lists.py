@@ -56,6 +56,8 @@ class Lists(Algebra):
         if not xs:
             return []
         dtype = accumulator_dtype(xs)
+        if any(x.is_complex() for x in xs):
+            xs = [as_real(x) for x in xs]
         plain = all(x.dtype == dtype for x in xs)
         norms = torch._foreach_norm(xs, 2) if plain else torch._foreach_norm(xs, 2, dtype=dtype)
         return list(norms)
@@ -183,6 +185,11 @@ def _small_and_plain(ws: Vector, us: Vector) -> bool:
         return False
     limit = _SMALL if ws[0].device.type == "cpu" else sys.maxsize
     return all(w.dtype is dtype and u.dtype is dtype and w.numel() <= limit for w, u in zip(ws, us, strict=True))
+
+
+def as_real(x: Tensor) -> Tensor:
+    """A complex tensor as real and imaginary parts, a real one as it is."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def _wide(x: Tensor) -> torch.dtype:

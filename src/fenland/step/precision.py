@@ -15,6 +15,7 @@ import torch
 
 from fenland.algebra import Lists, Scalar, Vector
 from fenland.algebra.base import accumulator_dtype
+from fenland.algebra.lists import as_real
 from fenland.algebra.shards import Layout, complete
 from fenland.step.record import StepRecord
 
@@ -45,10 +46,10 @@ def measure(
     V = Lists(kinds)
     lengths, dots, asked = [], [], []
     for i, (x, w) in enumerate(zip(there, origins, strict=True)):  # one tensor at a time: e in full needs memory
-        e = x.to(dtype) - w.to(dtype)
+        e = as_real(x).to(dtype) - as_real(w).to(dtype)
         lengths.append(torch.linalg.vector_norm(e))
         if wanted is not None:
-            u, steps = wanted[0][i].to(dtype), wanted[1]
+            u, steps = as_real(wanted[0][i]).to(dtype), wanted[1]
             step = (steps[i] if isinstance(steps, list) else steps).to(e.device)
             dots.append((e.mul_(u)).sum() * step)
             asked.append(torch.linalg.vector_norm(u) * step.abs())
