@@ -259,3 +259,26 @@ def test_zero_redundancy_optimizer_as_base(name, options):
     assert_same(first, second)
     close(first, one_process(name, "adamw"), 1e-6)
     assert saved == 4
+
+
+def without_host(rank, name):
+    """The flow of an accelerator: a fused base, found_inf and grad_scale beside sharded parameters."""
+    model = sharded(line(), mlp(torch.float32))
+    opt = build(name, BASES["adamw_fused"](model.parameters()), model=model)
+    opt._conductor.on_host = False
+    xs, ys = data(torch.float32)
+    seen = []
+    for t, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        before = shards(model)
+        bad = float("inf") if (rank, t) == (1, 2) else 1.0
+        opt.step(closure(opt, model, share(x, rank) * bad, share(y, rank)))
+        still = all(torch.equal(a, b) for a, b in zip(shards(model), before, strict=True))
+        seen.append((bool(opt.last.skipped), still))
+    return seen, whole(model)
+
+
+@every_kind
+def test_a_skip_that_the_device_decides(name):
+    (seen, first), (other, second) = on_ranks(without_host, name)
+    assert seen == other == [(t == 2, t == 2) for t in range(5)]
+    assert_same(first, second)
