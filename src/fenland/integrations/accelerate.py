@@ -110,7 +110,6 @@ class SharpnessAwareStep:
             scaler.update()
         if skipped is not None and (scaler is not None or skipped.device.type == "cpu"):
             self.optimizer._is_overflow = bool(skipped)  # what AcceleratedScheduler looks at
-        self.opt.zero_grad()
 
     def _clip(self) -> None:
         if self.max_norm is not None:
