@@ -215,7 +215,7 @@ def _quantile(xs: Vector, share: float, lead: int) -> Tensor:
 
 def _as(mark: Tensor, x: Tensor) -> Tensor:
     """A threshold per replica, shaped to broadcast over x."""
-    return mark.reshape(*mark.shape, *(1,) * (x.dim() - mark.dim()))
+    return mark.reshape((*mark.shape, *(1,) * (x.dim() - mark.dim())))
 
 
 def _standard(x: Tensor, lead: int) -> Tensor:
