@@ -29,7 +29,7 @@ def GSAM(
     "d = g, then w -= lr k (h - g), k = gamma/(1 - gamma); coupled: d = g + k (h - g)",
     "Yue et al. 2023, arXiv 2305.15817",
     "Weighted",
-    syncs=2,
+    syncs=1,
     defaults="rho .05, gamma .9: the authors' (.8 to .95 is useful)",
     traps="the decoupled term sees no momentum and no preconditioner; gamma .5 coupled is SAM; not for m-SAM",
 )
@@ -73,7 +73,7 @@ def XSAM(base: torch.optim.Optimizer, rho: Radius = 0.15, alpha: float = 0.5, **
     "EveryK",
     cost="1 + 1/k",
     kept=1,
-    syncs=2,
+    syncs=1,
     defaults="k 5, alpha .7: the ports'; rho .05: SAM's",
     traps="v ages up to k - 1 steps; k 1 is SAM; the official repository holds no code",
     always=False,

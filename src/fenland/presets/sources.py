@@ -27,7 +27,7 @@ from fenland.rules import (
     "Li et al. 2024, arXiv 2403.12350",
     "Friendly",
     kept=1,
-    syncs=2,
+    syncs=1,
     defaults="rho .05, sigma 1, decay .9: class defaults; CIFAR-100: rho .2, decay .6",
     traps="decay weighs the old value; the code subtracts m before it has seen g (average='old'), the paper after; "
     "first step a = g",
@@ -49,7 +49,7 @@ def FriendlySAM(
     "Li and Giannakis 2023, arXiv 2309.15639",
     "ExponentialAverage",
     kept=1,
-    syncs=2,
+    syncs=1,
     defaults="rho .1 (CIFAR-10; .2 CIFAR-100), theta .9: the authors'",
     traps="theta weighs the new value, the opposite of FriendlySAM's decay",
 )
@@ -91,7 +91,7 @@ def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **
     "AsyncSAM 2025, arXiv 2503.11147",
     "Previous",
     kept=1,
-    syncs=2,
+    syncs=1,
     defaults="rho .05: SAM's",
     traps="both passes could run at once; here they run one after the other, so nothing is saved",
 )

@@ -203,7 +203,8 @@ class Conductor:
         if self.lookout is not None:
             lookout, self.lookout = self.lookout, None
             lookout.close(randomness_replayed=self.guard.replay_rng and not two_calls)
-        looks = asc.moved and asc.g_norm is not None and self._host_decides() and not self.parallel.ranks_differ
+        # On an accelerator `_decide` alone looks, once a step; here it is free, and spares pass 2.
+        looks = asc.moved and asc.g_norm is not None and self.on_host and not self.parallel.ranks_differ
         if looks and not bool(torch.isfinite(asc.g_norm)):  # type: ignore[arg-type]
             asc.moved = False  # nothing to climb along: `_decide` sees the same and skips
         self.asc = asc
