@@ -202,15 +202,16 @@ def test_the_slerp_is_on_the_sphere_and_survives_parallel_gradients():
 def test_matrix_sensing_unnormalised_sam_diverges_and_sam_does_not():
     """Seed experiment of variants.md 2.2, smaller: rho = .1 blows up in four steps, Foret's ascent descends."""
     torch.manual_seed(0)
-    d, r, n = 50, 5, 800
+    d, r, n = 30, 5, 400
     truth = torch.randn(d, r, dtype=torch.float64) / d**0.5
     sensors = torch.randn(n, d, d, dtype=torch.float64)
+    sensors = (sensors + sensors.transpose(1, 2)) / 2
     targets = torch.einsum("nij,ij->n", sensors, truth @ truth.T)
     losses = {}
     for name in ("USAM", "SAM"):
         torch.manual_seed(1)
-        u = nn.Parameter(torch.randn(d, d, dtype=torch.float64) / d**0.5)
-        opt = getattr(fenland, name)(torch.optim.SGD([u], lr=0.02), rho=0.1)
+        u = nn.Parameter(6 * torch.randn(d, d, dtype=torch.float64) / d)
+        opt = getattr(fenland, name)(torch.optim.SGD([u], lr=0.2), rho=0.1)
 
         def closure(u=u, opt=opt):
             opt.zero_grad()
@@ -218,9 +219,9 @@ def test_matrix_sensing_unnormalised_sam_diverges_and_sam_does_not():
             loss.backward()
             return loss
 
-        losses[name] = [opt.step(closure).item() for _ in range(6)]
+        losses[name] = [opt.step(closure).item() for _ in range(5)]
     assert losses["SAM"][-1] < losses["SAM"][0]
-    assert not losses["USAM"][-1] < 1e3 * losses["USAM"][0]
+    assert not losses["USAM"][-1] < 1e6 * losses["USAM"][0]
 
 
 def test_inner_steps_with_radii_by_group_stay_in_their_units():

@@ -1,0 +1,274 @@
+"""Random compositions of the five choices keep the core of the contract, and the choices refuse bad arguments."""
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import fenland
+from cases import make_problem
+from fenland import (
+    L2,
+    Adaptive,
+    AdaptiveToNorm,
+    Always,
+    AtAscentPoint,
+    Both,
+    Clipped,
+    Control,
+    Cosine,
+    EveryK,
+    ExponentialAverage,
+    Fisher,
+    Friendly,
+    Gradient,
+    InfNorm,
+    InnerSteps,
+    LossBudget,
+    Lp,
+    OnlyLayers,
+    Penalty,
+    Previous,
+    RandomTensors,
+    Renormalize,
+    Reuse,
+    SharpnessAware,
+    Sparse,
+    Spectral,
+    Spherical,
+    SurrogateGap,
+    TiedToLearningRate,
+    Unnormalized,
+    WarmUp,
+    Weighted,
+    Window,
+    WithProbability,
+    ZScore,
+)
+from harness import BASES, Session, assert_same
+
+FLAT = [
+    L2(), Unnormalized(), Clipped(), Lp(1.0), Lp(3.0), Lp(math.inf), InfNorm(), Adaptive(), Adaptive(0.0, "layer"),
+    Adaptive(0.1, "filter", False), Fisher(10.0), Spectral(), LossBudget(0.1),
+]  # fmt: skip
+balls = st.one_of(
+    st.sampled_from(FLAT),
+    st.sampled_from(FLAT).map(Sparse),
+    st.sampled_from(FLAT).map(ZScore),
+    st.sampled_from(FLAT).map(RandomTensors),
+    st.sampled_from(FLAT).map(lambda b: OnlyLayers(b, (nn.Linear,))),
+    st.sampled_from(FLAT).map(lambda b: Sparse(RandomTensors(b))),
+)
+sources = st.sampled_from(
+    [
+        Gradient(),
+        ExponentialAverage(),
+        Friendly(),
+        Friendly(0.5, 0.5, "new"),
+        Previous(),
+        InnerSteps(2),
+        InnerSteps(3, "full"),
+        InnerSteps(3, "project"),
+    ]
+)
+plain = [
+    AtAscentPoint(),
+    Penalty(),
+    Penalty(0.5, True),
+    SurrogateGap(),
+    Weighted(0.8, False),
+    Spherical(),
+    Control(),
+    Reuse(),
+]
+combines = st.one_of(
+    st.sampled_from([*plain, Weighted(0.8)]),
+    st.sampled_from(plain).map(Renormalize),
+    st.sampled_from(plain).map(lambda c: Renormalize(c, cap=1.5)),
+)
+whens = st.sampled_from(
+    [
+        Always(),
+        EveryK(2),
+        EveryK(3, 1),
+        WithProbability(0.5),
+        AdaptiveToNorm(10),
+        Window(1, 4),
+        Both(EveryK(2), Window(2)),
+    ]
+)
+radii = st.sampled_from([0.05, Cosine(0.1, 0.0, 8), WarmUp(0.1, 3), TiedToLearningRate(0.01, 0.1, 0.1)])
+choices = st.fixed_dictionaries({"rho": radii, "ball": balls, "source": sources, "combine": combines, "when": whens})
+
+
+def session(chosen, lr=0.05, base="sgd_momentum") -> Session:
+    problem = make_problem("conv_bn_dropout")
+    torch.manual_seed(7)
+    return Session(problem, SharpnessAware(BASES[base](problem.parameters(), lr=lr), model=problem.model, **chosen))
+
+
+@settings(max_examples=120)
+@given(choices)
+def test_any_composition_keeps_the_core_of_the_contract(chosen):
+    still = session(chosen, lr=0.0)
+    before = still.weights
+    still.run(4)
+    assert_same(still.weights, before)
+
+    whole, half = session(chosen).run(6), session(chosen).run(3)
+    assert all(w.isfinite().all() for w in whole.weights)
+    file = io.BytesIO()
+    torch.save({"model": half.problem.model.state_dict(), "opt": half.opt.state_dict()}, file)
+    file.seek(0)
+    saved, rng = torch.load(file, weights_only=True), torch.get_rng_state()
+    rest = session(chosen)
+    rest.problem.model.load_state_dict(saved["model"])
+    rest.opt.load_state_dict(saved["opt"])
+    torch.set_rng_state(rng)
+    assert_same(rest.run(3, start=3).weights, whole.weights)
+
+
+@settings(max_examples=30)
+@given(choices)
+def test_any_composition_gives_up_a_bad_step(chosen):
+    run = session(chosen).run(2)
+    state, before = _state(run), run.weights
+    loss = run.problem.loss
+    run.problem.loss = lambda: loss() * (float("nan") if run.problem.pass_index else 1.0)
+    run.problem.start(2)
+    run.opt.step(run.problem.closure(run.opt))
+    run.problem.loss = loss
+    if bool(run.opt.last.skipped):
+        assert_same(run.weights, before)
+        assert_same(_state(run), state)
+    assert all(w.isfinite().all() for w in run.weights)
+
+
+def _state(run):
+    """Without rho, which a schedule writes at the beginning of every step, taken or not."""
+    state = copy.deepcopy(run.opt.state_dict())
+    for group in state["param_groups"]:
+        del group["rho"]
+    return state
+
+
+BAD = [
+    (lambda: Lp(0.5), ValueError, "p = 0.5"),
+    (lambda: Lp("2"), TypeError, "p = '2'"),
+    (lambda: Adaptive(-1), ValueError, "eta = -1"),
+    (lambda: Adaptive(granularity="block"), ValueError, "granularity = 'block'"),
+    (lambda: Fisher(math.inf), ValueError, "eta = inf"),
+    (lambda: LossBudget(-0.1), ValueError, "sigma = -0.1"),
+    (lambda: fenland.FullNorm(3.0), TypeError, "full_norm = 3.0"),
+    (lambda: Sparse(sparsity=1.5), ValueError, "sparsity = 1.5"),
+    (lambda: Sparse(3), TypeError, "inner = 3"),
+    (lambda: Sparse(fenland.Riemannian()), ValueError, "flat ball"),
+    (lambda: ZScore(scope="tensor"), ValueError, "scope = 'tensor'"),
+    (lambda: RandomTensors(beta=0.0), ValueError, "beta = 0"),
+    (lambda: OnlyLayers(layers=()), TypeError, "layers"),
+    (lambda: Friendly(average="both"), ValueError, "average = 'both'"),
+    (lambda: Friendly(decay=2.0), ValueError, "decay = 2.0"),
+    (lambda: ExponentialAverage(theta=-1.0), ValueError, "theta = -1.0"),
+    (lambda: InnerSteps(0), ValueError, "n = 0"),
+    (lambda: InnerSteps(2, "half"), ValueError, "convention = 'half'"),
+    (lambda: fenland.HardSamples(1.5), ValueError, "ascent = 1.5"),
+    (lambda: fenland.LossIncrease("all"), TypeError, "keep = 'all'"),
+    (lambda: Penalty("x"), TypeError, "alpha = 'x'"),
+    (lambda: Weighted(1.0), ValueError, "gamma = 1.0"),
+    (lambda: Control("e"), ValueError, "direction = 'e'"),
+    (lambda: Renormalize(3), TypeError, "after = 3"),
+    (lambda: EveryK(0), ValueError, "k = 0"),
+    (lambda: EveryK(2.5), TypeError, "k = 2.5"),
+    (lambda: WithProbability(1.5), ValueError, "p = 1.5"),
+    (lambda: AdaptiveToNorm(0), ValueError, "total = 0"),
+    (lambda: Window(-1), ValueError, "start = -1"),
+    (lambda: TiedToLearningRate(0.1, 0.2, 0.0), ValueError, "lr_max = 0.0"),
+    (lambda: Cosine(0.1, 0.0, 0), ValueError, "steps = 0"),
+    (lambda: WarmUp(-0.1, 3), ValueError, "after = -0.1"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "text"), BAD, ids=[text for _, _, text in BAD])
+def test_bad_arguments_are_named(make, error, text):
+    with pytest.raises(error) as caught:
+        make()
+    assert text in str(caught.value)
+
+
+def test_combinations_that_cannot_work_are_refused_at_construction():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+
+    def base():
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+
+    with pytest.raises(ValueError, match="covers none"):
+        fenland.SAMON(base(), model=model)
+    with pytest.raises(ValueError, match="names"):
+        fenland.SAMON(base())
+    with pytest.raises(ValueError, match="names"):
+        fenland.ASAM(base(), include_bias=False)
+    with pytest.raises(ValueError, match="model="):
+        fenland.SAMON(torch.optim.SGD(model.named_parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="flat ball"):
+        fenland.NStepSAM(base(), ball=fenland.Riemannian())
+    with pytest.raises(ValueError, match="clean gradient"):
+        fenland.MSAM(base(), combine=Penalty())
+
+
+def test_schedules_of_the_radius():
+    assert [round(Cosine(1.0, 0.0, 4)(t), 6) for t in (0, 2, 4, 9)] == [1.0, 0.5, 0.0, 0.0]
+    assert [WarmUp(0.4, 4)(t) for t in (0, 1, 3, 7)] == [0.1, 0.2, 0.4, 0.4]
+    assert WarmUp(Cosine(1.0, 0.0, 4), 2)(0) == 0.5
+    tied = TiedToLearningRate(0.1, 0.6, 3e-3)
+    assert [round(tied.at(x), 6) for x in (0.0, 1.5e-3, 3e-3, 1.0)] == [0.1, 0.35, 0.6, 0.6]
+    w = nn.Parameter(torch.ones(3))
+    opt = fenland.GSAM(torch.optim.SGD([w], lr=0.1), rho=TiedToLearningRate(0.1, 0.5, 0.1))
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, 0.5)
+    seen = []
+    for _ in range(3):
+        opt.step(lambda: _square(opt, w))
+        seen.append(float(opt.last.radius))
+        scheduler.step()
+    assert seen == pytest.approx([0.5, 0.3, 0.2], rel=1e-5)
+
+
+def _square(opt, w):
+    opt.zero_grad()
+    loss = (w**2).sum()
+    loss.backward()
+    return loss
+
+
+def test_norm_layers_are_found_by_type_under_any_name():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn_like, self.shortcut = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+
+        def forward(self, x):
+            return self.shortcut(self.bn_like(x))
+
+    model = Odd()
+    opt = fenland.SAMON(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.3, model=model)
+    points = []
+
+    def closure():
+        opt.zero_grad()
+        points.append([p.detach().clone() for p in model.parameters()])
+        loss = (model(torch.linspace(-1, 1, 20).reshape(5, 4)) ** 3).sum()
+        loss.backward()
+        return loss
+
+    opt.step(closure)
+    moved = {
+        name
+        for (name, _), a, b in zip(model.named_parameters(), points[0], points[1], strict=True)
+        if not torch.equal(a, b)
+    }
+    assert moved == {"shortcut.1.weight", "shortcut.1.bias"}
+    assert float(opt.last.radius) == pytest.approx(0.3)
