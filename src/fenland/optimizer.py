@@ -233,6 +233,9 @@ class SharpnessAware(torch.optim.Optimizer):
             )
         found = collect(self.param_groups)
         begin_state(self._conductor.setting(), found)
+        if self.choices.combine.keeps:  # what a loaded v is put into; the first step learns its own
+            for p, x in zip(found.params, found.tensors, strict=True):
+                self._memory.kept.setdefault(p, {}).setdefault("v", torch.zeros_like(x))
         self.base.step()
 
     @torch.no_grad()

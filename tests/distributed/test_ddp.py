@@ -5,8 +5,9 @@ import torch
 import torch.distributed as dist
 from ranks import on_ranks
 from worlds import (
-    NAMES,
+    EVERY,
     STEPS,
+    choices,
     close,
     closure,
     data,
@@ -21,7 +22,7 @@ from worlds import (
 import fenland
 from harness import assert_same
 
-every_name = pytest.mark.parametrize("name", NAMES)
+every_name = pytest.mark.parametrize("name", EVERY)
 both_syncs = pytest.mark.parametrize("sync", ["global", "local"])
 KINDS = ["SAM", "SSAM", "blend"]  # d = h; gamma h; alpha g + beta h
 every_kind = pytest.mark.parametrize("name", KINDS)
@@ -47,12 +48,13 @@ def test_global_ascent_equals_one_process_on_the_joint_batch(name):
 
 
 @every_name
-@pytest.mark.parametrize("base", ["sgd_momentum", "adamw_fused"])
+@pytest.mark.parametrize("base", ["adamw_fused"])
 def test_local_ascent_equals_micro_batches_on_one_process(name, base):
     """Two ranks with their own ascent are m-SAM with two micro-batches."""
     first, second = on_ranks(train_local, name, base)
     assert_same(first, second)
-    if first is not None:
+    # A vector kept between steps is each rank's own, but one process has one for all micro-batches.
+    if first is not None and not choices(name).keeps_vectors:
         close(first, one_process(name, base, micro=2), 1e-9)
 
 

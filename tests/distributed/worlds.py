@@ -43,34 +43,49 @@ class Slow(Source):
         return state["m"]
 
 
+def _one() -> float:
+    return 1.0
+
+
+REQUIRED: dict[str, dict[str, Any]] = {"AESAM": {"total_steps": 50}, "DNSAM": {"full_norm": _one}}
+
+
 def _variants() -> dict[str, Callable[..., fenland.SharpnessAware]]:
-    rows = {v.name: v.build for v in VARIANTS}
+    rows = {p.name: p.build for p in fenland.PRESETS.values()} | {v.name: v.build for v in VARIANTS}
     rows["blend"] = lambda base, **o: fenland.SharpnessAware(base, combine=Blend(), **o)
     rows["slow"] = lambda base, **o: fenland.SharpnessAware(base, source=Slow(), **o)
     return rows
 
 
+def choices(name: str) -> Any:
+    """The five choices of a variant."""
+    model = mlp()
+    return build(name, BASES["sgd_momentum"](model.parameters()), model=model).choices
+
+
+def whole_only(name: str) -> bool:
+    """Whether the variant refuses shards by name: a spectrum, a quantile or one random vector needs whole tensors."""
+    return name in ("RandomSAM", "SparseSAM", "ZSharp", "SpectralSAM")
+
+
 def per_sample(name: str) -> bool:
     """Whether the variant chooses samples, so that two halves of a batch are not the batch."""
-    base = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
-    try:
-        return bool(build(name, base).choices.source.per_sample)
-    except ValueError:  # needs names: model= is not at hand here
-        return False
+    return bool(choices(name).source.per_sample)
 
 
 def build(name: str, base: torch.optim.Optimizer, **options: Any) -> fenland.SharpnessAware:
-    return _variants()[name](base, **options)
+    return _variants()[name](base, **REQUIRED.get(name, {}), **options)
 
 
-NAMES = list(_variants())
+EVERY = list(_variants())  # the whole table
+NAMES = [*(v.name for v in VARIANTS), "blend", "slow"]  # one of each kind
 STEPS = 5
 
 
 def mlp(dtype: torch.dtype = torch.float64) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3), nn.LayerNorm(3)).to(dtype)
 
 
 def data(dtype: torch.dtype = torch.float64, steps: int = STEPS, batch: int = 8) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ class Journey:
         self.travel = travel
         self._moved: list[tuple[Tensor, Tensor]] = []  # parameter, its own w
         self._copied: list[tuple[Tensor, Tensor]] = []  # local tensor changed in place, saved w
+        self._saved: dict[int, Tensor] = {}  # the same by id of the parameter (local tensors of DTensors are made anew)
         self._params: list[Tensor] = []
         self._moves: list[bool] = []
 
@@ -89,8 +90,8 @@ class Journey:
 
     def origins(self) -> Vector:
         """The weights w of the parameters that are away, in the order of `depart`."""
-        home = {id(p): w for p, w in self._moved} | {id(x): w for x, w in self._copied}
-        return [home[id(p)] if id(p) in home else home[id(local(p))] for p in self._params]
+        home = {id(p): w for p, w in self._moved} | self._saved
+        return [home[id(p)] for p in self._params]
 
     def back(self) -> None:
         """Bring every parameter back to exactly w; nothing happens where none is away."""
@@ -102,12 +103,15 @@ class Journey:
             increment_version(self._params)  # a graph of pass 2 that is kept must not be used silently
             torch.clear_autocast_cache()  # casts of w + e must not serve at w, nor those of w at w + e
         self._moved, self._copied, self._params, self._moves = [], [], [], []
+        self._saved = {}
 
     def _go(self, kind: tuple[bool, bool], params: list[Tensor], us: Vector, s: Scalar | list[Scalar]) -> None:
         moves, overwrites = kind
         if not moves:
             ws = [local(p) for p in params]
-            self._copied += list(zip(ws, torch._foreach_clone(ws), strict=True))
+            saved = torch._foreach_clone(ws)
+            self._copied += list(zip(ws, saved, strict=True))
+            self._saved |= {id(p): w for p, w in zip(params, saved, strict=True)}
             addcmul_into(ws, us, s, out=ws)
             increment_version(params)
             return
