@@ -11,7 +11,8 @@ from fenland.rules.inner import InnerSteps
 from fenland.rules.lp import InfNorm, Lp
 from fenland.rules.masks import NORM_LAYERS, OnlyLayers, RandomTensors, Sparse, ZScore
 from fenland.rules.mixtures import Control, Penalty, Reuse, Spherical, SurrogateGap, Weighted
-from fenland.rules.radius import Cosine, LearningRateTied, Radius, TiedToLearningRate, WarmUp, current_radius
+from fenland.rules.radius import Cosine, LearningRateTied, Radius, TiedToLearningRate, WarmUp
+from fenland.rules.radius import current_radius as current_radius
 from fenland.rules.riemannian import Riemannian
 from fenland.rules.source import Gradient, Source
 from fenland.rules.spectral import Spectral
@@ -69,5 +70,4 @@ __all__ = [
     "Window",
     "WithProbability",
     "ZScore",
-    "current_radius",
 ]
