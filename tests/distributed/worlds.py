@@ -38,8 +38,7 @@ class Slow(Source):
         return {"m": [torch.zeros_like(x) for x in g]}
 
     def vector(self, g, state, at):
-        for m, x in zip(state["m"], g, strict=True):
-            m.mul_(0.9).add_(x, alpha=0.1)
+        state["m"] = [0.9 * m + 0.1 * x for m, x in zip(state["m"], g, strict=True)]  # anew: a skip keeps the old
         return state["m"]
 
 
