@@ -228,6 +228,10 @@ def random_sam(s, p, w, rho, t, seed=0):
     )
 
 
+def gcsam(s, p, w, rho, t):
+    return at(p, w, times(rho, unit([x - x.mean(1, keepdims=True) if x.ndim > 1 else x for x in p.grad(w)])))
+
+
 def lagged(s, p, w, rho, t):
     g = p.grad(w)
     a, s["g"] = s.get("g", g), g
@@ -264,5 +268,5 @@ FAMILY: dict[str, Callable] = {
     "SpectralSAM": spectral, "DNSAM": dnsam, "LESAM": lesam, "SAMON": samon, "SparseSAM": sparse, "ZSharp": zsharp,
     "GSAM": gsam, "WSAM": wsam, "GNP": gnp, "XSAM": xsam, "LookSAM": looksam, "ControlSAM": control, "RST": rst,
     "AESAM": aesam, "IntervalSAM": interval, "WindowSAM": window, "FriendlySAM": friendly, "VaSSO": vasso, "MSAM": msam,
-    "RandomSAM": random_sam, "LaggedSAM": lagged, "NStepSAM": n_step, "ESAM": esam, "KSAM": ksam,
+    "RandomSAM": random_sam, "LaggedSAM": lagged, "NStepSAM": n_step, "ESAM": esam, "KSAM": ksam, "GCSAM": gcsam,
 }  # fmt: skip

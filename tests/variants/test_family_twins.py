@@ -76,6 +76,7 @@ ROWS = [
     ("RandomSAM", 0.3, {}, None),
     ("RandomSAM", 0.3, {"seed": 3}, None),
     ("LaggedSAM", 0.3, {}, None),
+    ("GCSAM", 0.3, {}, None),
     ("NStepSAM", 0.3, {}, None),
     ("NStepSAM", 0.3, {"n": 3, "convention": "full"}, None),
     ("NStepSAM", 0.3, {"n": 4, "convention": "project", "step": 0.6}, None),

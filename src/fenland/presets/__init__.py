@@ -21,7 +21,7 @@ from fenland.presets.balls import (
 )
 from fenland.presets.combines import GNP, GSAM, WSAM, XSAM, ControlSAM, LookSAM
 from fenland.presets.schedules import AESAM, RST, IntervalSAM, WindowSAM
-from fenland.presets.sources import ESAM, KSAM, MSAM, FriendlySAM, LaggedSAM, NStepSAM, RandomSAM, VaSSO
+from fenland.presets.sources import ESAM, GCSAM, KSAM, MSAM, FriendlySAM, LaggedSAM, NStepSAM, RandomSAM, VaSSO
 from fenland.presets.table import PRESETS, Preset
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ASAM",
     "DNSAM",
     "ESAM",
+    "GCSAM",
     "GNP",
     "GSAM",
     "KSAM",

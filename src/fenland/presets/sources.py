@@ -10,6 +10,7 @@ from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
 from fenland.rules import (
     BaseMomentum,
+    Centralized,
     ExponentialAverage,
     Friendly,
     HardSamples,
@@ -71,6 +72,12 @@ def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **
 def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
     """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
     return SharpnessAware(base, rho, source=BaseMomentum(), **options)
+
+
+@preset("a = g - mean(g) by output; e = rho a/|a|; d = h", "GCSAM 2025, arXiv 2501.11584, third-party", "Centralized")
+def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
+    """SAM along the centralised gradient."""
+    return SharpnessAware(base, rho, source=Centralized(), **options)
 
 
 @preset(

@@ -1,7 +1,7 @@
 """The papers' equations: five small choices, pure functions of vectors and scalars. Nothing here knows torch.optim."""
 
 from fenland.rules.adaptive import Adaptive, Fisher
-from fenland.rules.averages import BaseMomentum, ExponentialAverage, Friendly, Previous, Random
+from fenland.rules.averages import BaseMomentum, Centralized, ExponentialAverage, Friendly, Previous, Random
 from fenland.rules.ball import L2, Ball, Clipped, Steepest, Unnormalized
 from fenland.rules.budget import FullNorm, LossBudget
 from fenland.rules.combine import AtAscentPoint, Combine, Gram, Renormalize
@@ -29,6 +29,7 @@ __all__ = [
     "Ball",
     "BaseMomentum",
     "Both",
+    "Centralized",
     "Clipped",
     "Combine",
     "Control",

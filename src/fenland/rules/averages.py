@@ -94,6 +94,17 @@ class Previous(Source):
 
 
 @dataclass(frozen=True)
+class Centralized(Source):
+    r"""a = g - its mean over all dimensions but the first (GCSAM, arXiv 2501.11584, from third-party formulas)."""
+
+    needs_whole: ClassVar[bool] = True
+
+    def vector(self, g: Vector, state: State, at: At) -> Vector:
+        dims = [tuple(range(at.V.batch_dims + 1, x.dim())) for x in g]
+        return [x - x.mean(d, keepdim=True) if d else x for x, d in zip(g, dims, strict=True)]
+
+
+@dataclass(frozen=True)
 class BaseMomentum(Source):
     r"""a = -v, v being the base's own momentum (SGD) or first moment (Adam): one gradient evaluation a step, at w + e.
 
