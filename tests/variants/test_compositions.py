@@ -220,6 +220,24 @@ def test_combinations_that_cannot_work_are_refused_at_construction():
         fenland.MSAM(base(), combine=Penalty())
 
 
+def test_ranks_that_look_at_their_own_gradients_are_refused(monkeypatch):
+    """With sync="local" AE-SAM would ascend on one rank and not on the other."""
+    monkeypatch.setattr("fenland.step.parallel._world", lambda: 2)
+    base = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    with pytest.raises(ValueError, match='sync="global"'):
+        fenland.AESAM(base, total_steps=5, sync="local")
+
+
+def test_every_rank_draws_the_same():
+    """Decisions and draws are functions of seed and step alone: another process, another generator state, the same."""
+    for when in (WithProbability(0.4, seed=3), EveryK(3, 1), Window(2, 9)):
+        first = [when.ascends(t, torch.ones(()), {}) for t in range(30)]
+        torch.manual_seed(5)
+        assert [type(when)(**vars(when)).ascends(t, torch.ones(()), {}) for t in range(30)] == first
+        assert any(first)
+        assert not all(first)
+
+
 def test_schedules_of_the_radius():
     assert [round(Cosine(1.0, 0.0, 4)(t), 6) for t in (0, 2, 4, 9)] == [1.0, 0.5, 0.0, 0.0]
     assert [WarmUp(0.4, 4)(t) for t in (0, 1, 3, 7)] == [0.1, 0.2, 0.4, 0.4]

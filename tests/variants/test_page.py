@@ -45,6 +45,7 @@ def test_the_row_says_what_the_function_does(row):
     assert set(row.choices) == set(named) - DEFAULTS
     assert row.per_sample == choices.source.per_sample
     assert row.kept == len(choices.source.keeps) + choices.combine.keeps
+    assert row.in_step == choices.combine.keeps_g
     required = [
         n
         for n, p in inspect.signature(row.build).parameters.items()

@@ -12,7 +12,8 @@ Made from the table of presets by `fenland variants --markdown > docs/variants.m
 
 w weights, g gradient at w, e perturbation, h gradient at w + e, d what the base optimizer gets; |.| is one L2 norm over
 all parameters that move. *Gradients*: gradient evaluations a step. *Kept*: parameter-sized buffers between steps,
-beyond the base's. *Syncs*: host synchronisations a step on an accelerator with a fused base.
+beyond the base's; *in step*: more of them during pass 2, beyond w + e, which lives where g was. *Syncs*: host
+synchronisations a step on an accelerator with a fused base.
 `fenland.NAME(base, rho, ..., **options)` wraps any first-order `torch.optim` optimizer; `options` are those of
 `SharpnessAware`. The choices also compose by hand: `SharpnessAware(base, ball=..., source=..., combine=..., when=...)`.
 
@@ -35,9 +36,10 @@ _NAMES = """
 
 def page() -> str:
     """The whole page."""
-    lines = ["| method | equation | gradients | kept | syncs | source |", "|---|---|---|---|---|---|"]
+    lines = ["| method | equation | gradients | kept | in step | syncs | source |", "|---|---|---|---|---|---|---|"]
     lines += [
-        f"| [{r.name}](#{r.name.lower()}) | {_cell(r.equation)} | {r.evaluations} | {r.kept} | {r.syncs} | {r.source} |"
+        f"| [{r.name}](#{r.name.lower()}) | {_cell(r.equation)} | {r.evaluations} | {r.kept} | {r.in_step} "
+        f"| {r.syncs} | {r.source} |"
         for r in PRESETS.values()
     ]
     return _HEAD + "\n".join(lines) + "\n" + _NAMES + "".join(_section(r) for r in PRESETS.values())

@@ -15,6 +15,7 @@ from fenland.rules import Control, EveryK, Penalty, Radius, Reuse, Spherical, Su
     "e = rho g/|g|; d = h - alpha (g - <g,h> h/|h|^2)",
     "Zhuang et al. 2022, arXiv 2203.08065",
     "SurrogateGap",
+    in_step=1,
     defaults="alpha .6: official ViT-B/32; there rho goes from .6 to .1 with the lr: TiedToLearningRate",
     traps="the lr-tied rho must see the final lr; alpha 0 is SAM",
 )
@@ -29,6 +30,7 @@ def GSAM(
     "d = g, then w -= lr k (h - g), k = gamma/(1 - gamma); coupled: d = g + k (h - g)",
     "Yue et al. 2023, arXiv 2305.15817",
     "Weighted",
+    in_step=1,
     syncs=1,
     defaults="rho .05, gamma .9: the authors' (.8 to .95 is useful)",
     traps="the decoupled term sees no momentum and no preconditioner; gamma .5 coupled is SAM; not for m-SAM",
@@ -44,6 +46,7 @@ def WSAM(
     "e = rho g/|g|; d = (1 - alpha) g + alpha h",
     "Zhao, Zhang, Hu 2022, arXiv 2202.03599",
     "Penalty",
+    in_step=1,
     defaults="rho .1, alpha .8: the authors' recipes",
     traps="the authors' code mixes g/|g| instead of g: unit_gradient=True",
 )
@@ -58,6 +61,7 @@ def GNP(
     "d = |h| slerp(g/|g|, h/|h|; alpha)",
     "Chen and Zhou 2026, arXiv 2603.10048",
     "Spherical",
+    in_step=1,
     defaults="rho .15: README for CIFAR-100; alpha .5: ours, the middle of the arc",
     traps="the authors search alpha on a grid by extra forward passes; here it is fixed",
 )
@@ -71,6 +75,7 @@ def XSAM(base: torch.optim.Optimizer, rho: Radius = 0.15, alpha: float = 0.5, **
     "Liu, Mai, Chen, Hsieh, You 2022, arXiv 2203.02714",
     "Reuse",
     "EveryK",
+    in_step=1,
     cost="1 + 1/k",
     kept=1,
     syncs=1,
@@ -89,6 +94,7 @@ def LookSAM(
     "d = |h| g/|g| (or any cell of direction against length)",
     "Andriushchenko and Flammarion 2022, arXiv 2206.06232, code",
     "Control",
+    in_step=1,
     defaults="direction g, length h: the code's control; rho .05: SAM's",
     traps="a control, not a method; (h, g) is SSAM and (h, h) SAM",
 )

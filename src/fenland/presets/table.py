@@ -27,6 +27,7 @@ class Preset:
         cost: gradient evaluations a step, in words where that is no constant.
         syncs: host synchronisations a step on an accelerator with a fused base.
         kept: parameter-sized buffers between steps, beyond the base's.
+        in_step: parameter-sized buffers during pass 2 beyond w, w + e (which lives where g was) and what is kept.
         defaults: where the default values come from.
         traps: what goes wrong easily, and how paper and code differ.
         needs: arguments that have no default, or "model".
@@ -44,6 +45,7 @@ class Preset:
     cost: str = ""
     syncs: int = 0
     kept: int = 0
+    in_step: int = 0
     defaults: str = ""
     traps: str = ""
     needs: tuple[str, ...] = ()
@@ -59,7 +61,8 @@ class Preset:
     def text(self) -> str:
         """The row as a docstring."""
         lines = [f"{self.title}", "", f"    {self.equation}", "", f"Source: {self.source}."]
-        costs = f"{self.evaluations} gradient evaluations a step, {self.kept} parameter-sized buffers kept"
+        costs = f"{self.evaluations} gradient evaluations a step; {self.kept} parameter-sized buffers between steps"
+        costs += f", {self.in_step} more within one"
         lines += [f"Defaults: {self.defaults}." if self.defaults else "", f"Cost: {costs}."]
         if self.needs:
             lines.append(f"Needs: {', '.join(self.needs)}.")

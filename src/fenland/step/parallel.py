@@ -43,6 +43,11 @@ class Parallel:
         self._met: Any = None  # the static graph whose first pass was synchronised
         if not self.ranks_differ:
             return
+        if choices.when.looks_at_gradient:
+            raise ValueError(
+                f'sync = "local": {choices.when} would look at each rank\'s own gradient, and the ranks would part; '
+                'use sync="global"'
+            )
         if any(is_dtensor(p) for p in params):
             raise ValueError(
                 'sync = "local": parameters are sharded (FSDP), and without gradient reduction no rank has a whole '
