@@ -228,6 +228,19 @@ def test_ranks_that_look_at_their_own_gradients_are_refused(monkeypatch):
         fenland.AESAM(base, total_steps=5, sync="local")
 
 
+WHOLE = [Adaptive(granularity="layer"), Adaptive(granularity="filter"), Spectral(), Sparse(), ZScore()]
+
+
+@pytest.mark.parametrize("choice", [*WHOLE, fenland.Random(), fenland.Centralized()], ids=lambda c: type(c).__name__)
+def test_rules_that_need_whole_tensors_refuse_sharded_ones(monkeypatch, choice):
+    monkeypatch.setattr("fenland.step.compatible.is_dtensor", lambda p: True)
+    base = torch.optim.SGD([nn.Parameter(torch.ones(2, 2))], lr=0.1)
+    part = {"ball": choice} if isinstance(choice, fenland.Ball) else {"source": choice}
+    with pytest.raises(ValueError, match="sharded"):
+        SharpnessAware(base, 0.1, **part)
+    SharpnessAware(base, 0.1, ball=Adaptive())  # element by element is fine
+
+
 def test_every_rank_draws_the_same():
     """Decisions and draws are functions of seed and step alone: another process, another generator state, the same."""
     for when in (WithProbability(0.4, seed=3), EveryK(3, 1), Window(2, 9)):
