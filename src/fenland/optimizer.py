@@ -106,7 +106,7 @@ class SharpnessAware(torch.optim.Optimizer):
         self.sync = sync
         self._rho = rho
         self._radii: dict[int, Radius] = {}
-        self._memory = Memory()
+        self._memory = Memory(scalars=dict(when.starts))
         self._set_radii()
         super().__init__(base.param_groups, base.defaults)
         self._begin()
@@ -244,7 +244,8 @@ class SharpnessAware(torch.optim.Optimizer):
 
         Every `p.grad` is None afterwards; run forward and backward again, then `descend()`. With model=, buffers and
         generators of pass 2 start from where they were at the first forward (with gradients) after the last step: a
-        forward that no step follows therefore counts as its beginning. The closure form has no such ambiguity.
+        forward that no step follows therefore counts as its beginning. The closure form has no such ambiguity. Under
+        DDP with sync="local", pass 1 needs your own `model.no_sync()` around it.
 
         Returns:
             Whether the weights moved (False with rho = 0 or on a step without ascent: d will be g).
@@ -337,7 +338,7 @@ class SharpnessAware(torch.optim.Optimizer):
         ids = [i for group in base_part["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         self._memory.count = int(scalars.pop("count", 0))
-        self._memory.scalars = scalars
+        self._memory.scalars = {**self.choices.when.starts, **scalars}
         self._memory.kept = {
             p: {name: fitted(x, p) for name, x in kept[i].items()}
             for i, p in zip(ids, params, strict=True)

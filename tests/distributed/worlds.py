@@ -64,7 +64,7 @@ def choices(name: str) -> Any:
 
 def whole_only(name: str) -> bool:
     """Whether the variant refuses shards by name: a spectrum, a quantile or one random vector needs whole tensors."""
-    return name in ("RandomSAM", "SparseSAM", "ZSharp", "SpectralSAM")
+    return name in ("RandomSAM", "SparseSAM", "ZSharp", "SpectralSAM", "GCSAM")
 
 
 def per_sample(name: str) -> bool:

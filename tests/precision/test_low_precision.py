@@ -111,10 +111,19 @@ def test_one_warning_names_the_value_and_the_cure():
     assert re.search(r"bfloat16 .*float32.*torch\.autocast", message)
 
 
-def test_no_warning_where_e_is_held_or_nobody_measures():
+def test_no_warning_where_e_is_held():
     assert warned(1000, torch.bfloat16)[0] == []
     assert warned(100_000, torch.float32)[0] == []
-    assert warned(1_000_000, torch.bfloat16, every=None)[0] == []
+
+
+def test_the_first_step_of_low_precision_is_measured_unasked():
+    assert "bfloat16" in warned(1_000_000, torch.bfloat16, every=None)[0][0]
+    _, _, opt, closure = sampled(1000, torch.bfloat16, every=None)
+    known = []
+    for _ in range(3):
+        opt.step(closure)
+        known.append(opt.last.realised_cosine is not None)
+    assert known == [True, False, False]
 
 
 def test_measuring_costs_on_sampled_steps_only():

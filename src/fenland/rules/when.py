@@ -24,6 +24,11 @@ class When(ABC):
         """Whether the decision needs ||g||, which costs one host synchronisation on an accelerator."""
         return False
 
+    @property
+    def starts(self) -> dict[str, float]:
+        """The rule's numbers between steps with their first values: a checkpoint loads only what has its place."""
+        return {}
+
     @abstractmethod
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
         """Whether step number `step` (from 0) ascends, ||g|| being `grad_norm`.
@@ -141,13 +146,19 @@ class AdaptiveToNorm(When):
     def looks_at_gradient(self) -> bool:
         return True
 
+    @property
+    def starts(self) -> dict[str, float]:
+        return {"norm_mean": math.nan, "norm_var": math.nan}
+
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
         s = float(grad_norm) ** 2
         if not math.isfinite(s):
             return False  # such a step is skipped: it must not enter the moments
-        keep = self.delta if "norm_mean" in memory else 0.0
-        mean = memory["norm_mean"] = keep * memory.get("norm_mean", 0.0) + (1 - keep) * s
-        variance = memory["norm_var"] = keep * memory.get("norm_var", 0.0) + (1 - keep) * (s - mean) ** 2
+        old_mean, old_variance = memory.get("norm_mean", math.nan), memory.get("norm_var", math.nan)
+        if math.isnan(old_mean):  # the first step
+            old_mean, old_variance = s, 0.0
+        mean = memory["norm_mean"] = self.delta * old_mean + (1 - self.delta) * s
+        variance = memory["norm_var"] = self.delta * old_variance + (1 - self.delta) * (s - mean) ** 2
         done = min(step / self.total, 1.0)
         return s >= mean + (done * self.lambda1 + (1 - done) * self.lambda2) * math.sqrt(variance)
 
@@ -162,6 +173,10 @@ class Both(When):
     @property
     def looks_at_gradient(self) -> bool:
         return self.first.looks_at_gradient or self.second.looks_at_gradient
+
+    @property
+    def starts(self) -> dict[str, float]:
+        return self.first.starts | self.second.starts
 
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
         return all([rule.ascends(step, grad_norm, memory) for rule in (self.first, self.second)])

@@ -130,7 +130,11 @@ def advance(asc: Ascent, setting: Setting) -> None:
     asc.record.radius = V.norm([x * rho for x, rho in zip(further, rhos, strict=True)])
     del w, e
     asc.journey.plan(params)
-    asc.journey.depart(further, _steps(Steepest(further, torch.ones_like(best.scale)), rhos), [True] * len(params))
+    steps = _steps(Steepest(further, torch.ones_like(best.scale)), rhos)
+    asc.journey.depart(further, steps, [not setting.sampled] * len(params))
+    if setting.sampled:
+        there = [local(p.detach()) for p in params]
+        measure(asc.record, there, asc.journey.origins(), (further, steps), V.layouts)
 
 
 def measure_there(asc: Ascent, setting: Setting) -> None:

@@ -14,6 +14,8 @@ from fenland.rules import AtAscentPoint, Ball, Combine, Gradient, Source, When
 from fenland.rules.context import At
 from fenland.step.census import Census
 
+LOW = (torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -111,7 +113,14 @@ class Setting:
     def sampled(self) -> bool:
         """Whether this step measures cosine and realised radius."""
         every = self.choices.record_every
-        return every is not None and self.memory.count % every == 0
+        if every is None:  # what cannot hold e is looked at once, unasked
+            return self.memory.count == 0 and self.has_low_precision
+        return self.memory.count % every == 0
+
+    @property
+    def has_low_precision(self) -> bool:
+        """Whether a parameter has 16 bits."""
+        return any(p.dtype in LOW for group in self.groups for p in group["params"])
 
     def moving(self, params: Sequence[Tensor], groups: Sequence[int]) -> list[int]:
         """Positions of the parameters that the ascent moves."""

@@ -17,9 +17,9 @@ from fenland.algebra import Lists, Scalar, Vector
 from fenland.algebra.base import accumulator_dtype
 from fenland.algebra.lists import as_real
 from fenland.algebra.shards import Layout, complete
+from fenland.step.memory import LOW
 from fenland.step.record import StepRecord
 
-LOW = (torch.bfloat16, torch.float16)
 LEAST_COSINE = 0.95
 _warned: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 
@@ -55,8 +55,9 @@ def measure(
             asked.append(torch.linalg.vector_norm(u) * step.abs())
     record.realised_radius = V.whole_norm(lengths)
     if wanted is not None:
-        product = record.realised_radius * V.whole_norm(asked)
-        record.realised_cosine = _total(dots, kinds) * V.inverse(product)
+        whole = V.whole_norm(asked)
+        cosine = _total(dots, kinds) * V.inverse(record.realised_radius * whole)
+        record.realised_cosine = torch.where(whole > 0, cosine, torch.ones_like(cosine))  # no e is held exactly
 
 
 def warn_of_rounding(record: StepRecord, params: Sequence[torch.Tensor], base: torch.optim.Optimizer) -> None:
