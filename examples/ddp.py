@@ -3,6 +3,7 @@
 With --rank-local each rank climbs along its own gradient (the recipe of the SAM paper, and one all-reduce less).
 """
 
+import gc
 import sys
 
 import torch
@@ -48,3 +49,4 @@ if __name__ == "__main__":
     if wants_local := "--rank-local" in sys.argv:
         sys.argv.remove("--rank-local")
     main("local" if wants_local else "global")
+    gc.collect()  # DDP holds its process group in cycles, and gloo's threads must end before the interpreter does
