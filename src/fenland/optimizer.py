@@ -106,7 +106,7 @@ class SharpnessAware(torch.optim.Optimizer):
         self.sync = sync
         self._rho = rho
         self._radii: dict[int, Radius] = {}
-        self._memory = Memory(scalars=dict(when.starts))
+        self._memory = Memory(scalars={**when.starts, **combine.starts})
         self._set_radii()
         super().__init__(base.param_groups, base.defaults)
         self._begin()
@@ -338,7 +338,7 @@ class SharpnessAware(torch.optim.Optimizer):
         ids = [i for group in base_part["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         self._memory.count = int(scalars.pop("count", 0))
-        self._memory.scalars = {**self.choices.when.starts, **scalars}
+        self._memory.scalars = {**self.choices.when.starts, **self.choices.combine.starts, **scalars}
         self._memory.kept = {
             p: {name: fitted(x, p) for name, x in kept[i].items()}
             for i, p in zip(ids, params, strict=True)

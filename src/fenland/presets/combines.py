@@ -62,12 +62,21 @@ def GNP(
     "Chen and Zhou 2026, arXiv 2603.10048",
     "Spherical",
     in_step=1,
-    defaults="rho .15: README for CIFAR-100; alpha .5: ours, the middle of the arc",
-    traps="the authors search alpha on a grid by extra forward passes; here it is fixed",
+    defaults="rho .15 and rho_max .3: README for CIFAR-100; alpha .5: ours, the middle of the arc",
+    traps="alpha is fixed unless a grid is given: XSAM(base, grid=(0, .5, 1, 1.5, 2)) searches it every 100 steps, as "
+    "the authors do now and then, at one more closure call a value",
 )
-def XSAM(base: torch.optim.Optimizer, rho: Radius = 0.15, alpha: float = 0.5, **options: Any) -> SharpnessAware:
-    """XSAM with a fixed alpha: descends along the arc from g to h."""
-    return SharpnessAware(base, rho, combine=Spherical(alpha), **options)
+def XSAM(
+    base: torch.optim.Optimizer,
+    rho: Radius = 0.15,
+    alpha: float = 0.5,
+    grid: tuple[float, ...] = (),
+    rho_max: float = 0.3,
+    every: int = 100,
+    **options: Any,
+) -> SharpnessAware:
+    """XSAM: descends along the arc from g to h."""
+    return SharpnessAware(base, rho, combine=Spherical(alpha, tuple(grid), rho_max, every), **options)
 
 
 @preset(

@@ -7,7 +7,7 @@ g is the gradient at w, h the gradient at the ascent point w + e. A combine is a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -87,6 +87,27 @@ class Combine(ABC):
         raise NotImplementedError(f"{type(self).__name__} keeps no vector")
 
     @property
+    def starts(self) -> dict[str, float]:
+        """The rule's numbers between steps with their first values (`note`, `tuned`)."""
+        return {}
+
+    def searches(self, step: int) -> bool:
+        """Whether this step looks for the rule's number by the loss at several points (`candidates`)."""
+        return False
+
+    def candidates(self, gram: Gram) -> list[tuple[float, Coefficient, Coefficient]]:
+        """(number, a, b) of the points w + a * g + b * h that a search compares."""
+        raise NotImplementedError(f"{type(self).__name__} searches nothing")
+
+    def note(self, number: float, memory: dict[str, float]) -> None:
+        """Keep the number whose point had the highest loss."""
+        raise NotImplementedError(f"{type(self).__name__} searches nothing")
+
+    def tuned(self, memory: dict[str, float]) -> Combine:
+        """The rule with the number that was kept."""
+        return self
+
+    @property
     def corrects(self) -> bool:
         """Whether w is corrected after the base's step (`correction`)."""
         return False
@@ -162,6 +183,22 @@ class Renormalize(Combine):
         alpha, beta = self.after.reuse(gram)
         gamma = ratio(gram.g, gram.length(alpha, beta))
         return alpha * gamma, beta * gamma
+
+    @property
+    def starts(self) -> dict[str, float]:
+        return self.after.starts
+
+    def searches(self, step: int) -> bool:
+        return self.after.searches(step)
+
+    def candidates(self, gram: Gram) -> list[tuple[float, Coefficient, Coefficient]]:
+        return self.after.candidates(gram)
+
+    def note(self, number: float, memory: dict[str, float]) -> None:
+        self.after.note(number, memory)
+
+    def tuned(self, memory: dict[str, float]) -> Combine:
+        return replace(self, after=self.after.tuned(memory))
 
     def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
         alpha, beta = self.after.coefficients(gram)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from fenland.algebra import Scalar
 from fenland.algebra.base import TINY, TINY_LOW
-from fenland.arguments import check_among, check_number
+from fenland.arguments import check_among, check_number, check_positive, check_whole
 from fenland.rules.combine import Coefficient, Combine, Gram, ScalarName, ratio
 
 
@@ -117,17 +117,48 @@ class Spherical(_Mixture):
     d = (||h|| / ||g||) * sin((1 - alpha) theta) / sin(theta) * g + sin(alpha theta) / sin(theta) * h.
 
     alpha = 1 is SAM, alpha = 0 "SGD+", larger alpha turns beyond h. Where sin(theta) < 1e-8 it is the straight mean,
-    slerp's limit. Source: Chen and Zhou 2026, arXiv 2603.10048 (XSAM). There alpha is searched on a grid for the
-    largest L(w + rho_max * v(alpha)) now and then, which takes more forward passes: here it is fixed.
+    slerp's limit. Source: Chen and Zhou 2026, arXiv 2603.10048 (XSAM). There alpha is the one of a grid whose point
+    w + rho_max * v(alpha), v = d / ||d||, has the highest loss on the batch, looked for now and then: `grid`.
 
     Attributes:
-        alpha: position on the arc from g to h. 0.5, its middle: ours, since no fixed value is published.
+        alpha: position on the arc from g to h; with a grid, until the first search. 0.5, its middle: ours.
+        grid: the values of alpha that a search compares, one more closure call each; () keeps alpha fixed.
+        rho_max: radius of the search (unit of w). 0.3: the authors' README for CIFAR-100.
+        every: steps between searches, the first at step 0. 100: ours; the paper's period was not at hand.
     """
 
     alpha: float = 0.5
+    grid: tuple[float, ...] = ()
+    rho_max: float = 0.3
+    every: int = 100
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
+        for alpha in self.grid:
+            check_number("grid", alpha)
+        check_positive("rho_max", self.rho_max, "no search (grid=())")
+        check_whole("every", self.every, 1)
+
+    @property
+    def starts(self) -> dict[str, float]:
+        return {"alpha": float(self.alpha)} if self.grid else {}
+
+    def searches(self, step: int) -> bool:
+        return bool(self.grid) and step % self.every == 0
+
+    def candidates(self, gram: Gram) -> list[tuple[float, Coefficient, Coefficient]]:
+        found: list[tuple[float, Coefficient, Coefficient]] = []
+        for alpha in self.grid:
+            a, b = Spherical(alpha).coefficients(gram)
+            unit = self.rho_max * inverse(gram.h)
+            found.append((alpha, a * unit, b * unit))
+        return found
+
+    def note(self, number: float, memory: dict[str, float]) -> None:
+        memory["alpha"] = number
+
+    def tuned(self, memory: dict[str, float]) -> Combine:
+        return replace(self, alpha=memory["alpha"]) if self.grid else self
 
     def coefficients(self, gram: Gram) -> tuple[Coefficient, Coefficient]:
         cosine = (projection(gram, gram.h) * ratio(gram.h, gram.g)).clamp(-1.0, 1.0)

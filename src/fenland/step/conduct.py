@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +24,7 @@ from fenland.step.parallel import Parallel
 from fenland.step.record import StepRecord
 from fenland.step.samples import Passes
 from fenland.step.scaling import announce, is_active, poison, unscale_by_hand
+from fenland.step.search import search
 from fenland.step.unguarded import Lookout
 
 Unscale: TypeAlias = "Callable[[Ascent, Any], None]"
@@ -111,8 +114,14 @@ class Conductor:
             with self.parallel.second_pass():
                 asc.record.loss_ascent = loss_of(run.second())
             come_home(asc, setting)
+            if self.choices.combine.searches(self.memory.count):
+                search(asc, setting, partial(self._once_more, run, before))
             self.guard.bring_back(after_first)
         return value, self._descend(asc, setting, unscale)
+
+    def _once_more(self, run: Passes, before: Snapshot) -> Any:
+        self.guard.bring_back(before)
+        return run.second()
 
     def _one_pass(self, run: Passes, setting: Setting, unscale: Unscale) -> tuple[Any, Update]:
         """The only gradient of the step is at w + e, where e was known before."""
@@ -133,6 +142,8 @@ class Conductor:
         self.refuse("ascend", busy=True)
         if self.choices.source.inner > 1 or self.choices.source.per_sample:
             raise RuntimeError(f"ascend(): {self.choices.source} evaluates more than one gradient; use step(closure)")
+        if self.choices.combine.starts:
+            raise RuntimeError(f"ascend(): {self.choices.combine} evaluates more points; use step(closure)")
         before, self._before, self._mark = self._before, None, self.memory.mark()
         try:
             setting = self.setting(scaler)
@@ -211,6 +222,9 @@ class Conductor:
         return asc
 
     def _descend(self, asc: Ascent, setting: Setting, unscale: Unscale) -> Update:
+        if self.choices.combine.starts:
+            tuned = self.choices.combine.tuned(self.memory.scalars)
+            setting = replace(setting, choices=replace(setting.choices, combine=tuned))
         if setting.scaler is not None:
             unscale(asc, setting.scaler)
         update = self.parallel.descend(setting, asc)
