@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import ClassVar
 
 import torch
@@ -18,8 +19,16 @@ class Stacked(Algebra):
     batch_dims: ClassVar[int] = 1
 
     def norm(self, xs: Vector) -> Scalar:
-        parts = self.per_tensor_norms(xs)
-        return torch.linalg.vector_norm(torch.stack(parts), dim=0) if len(parts) > 1 else parts[0]
+        if len(xs) == 1:
+            return self.per_tensor_norms(xs)[0]
+        return _added([part * part for part in self._signed_norms(xs)]).sqrt()
+
+    def _signed_norms(self, xs: Vector) -> list[Scalar]:
+        """Norms of each tensor; a weight of one number stands for its own, up to the sign."""
+        dtype = accumulator_dtype(xs)
+        if all(x.numel() == x.shape[0] for x in xs):
+            return [x.reshape(-1).to(dtype) for x in xs]
+        return self.per_tensor_norms(xs)
 
     def per_tensor_norms(self, xs: Vector) -> list[Scalar]:
         dtype = accumulator_dtype(xs)
@@ -27,16 +36,20 @@ class Stacked(Algebra):
 
     def dot(self, xs: Vector, ys: Vector) -> Scalar:
         dtype = accumulator_dtype(xs)
-        parts = [(x * y).reshape(x.shape[0], -1).sum(1, dtype=dtype) for x, y in zip(xs, ys, strict=True)]
-        return torch.stack(parts).sum(0)
+        return _added([(x * y).reshape(x.shape[0], -1).sum(1, dtype=dtype) for x, y in zip(xs, ys, strict=True)])
 
     def absmax(self, xs: Vector) -> Scalar:
-        return torch.stack([x.abs().reshape(x.shape[0], -1).amax(1) for x in xs]).amax(0)
+        return reduce(torch.maximum, [x.abs().reshape(x.shape[0], -1).amax(1) for x in xs])
 
     def total(self, xs: Vector) -> Scalar:
-        return torch.stack([x.reshape(x.shape[0], -1).sum(1) for x in xs]).sum(0)
+        return _added([x.reshape(x.shape[0], -1).sum(1) for x in xs])
 
     def scale(self, s: Scalar | float, xs: Vector) -> Vector:
         if isinstance(s, float):
             return [x * s for x in xs]
         return [x * s.reshape(-1, *(1,) * (x.dim() - 1)) for x in xs]
+
+
+def _added(parts: list[Scalar]) -> Scalar:
+    """Their sum, one after the other: a stack would be a pass through memory where all else fuses into one loop."""
+    return reduce(torch.add, parts)
