@@ -2,7 +2,7 @@
 
     python benchmarks/step.py [--sets resnet20 wrn28_10] [--bases sgd sgd-fused] [--rounds 30] [--out FILE.json]
 
-The floor (DESIGN: read g once, one pass w, g -> w + e, read h once) is measured in the same run, on the same bytes, and all
+The floor (read g once, one pass w, g -> w + e, read h once) is measured in the same run, on the same bytes, and all
 methods take turns, so that a noisy machine disturbs all alike. Gradients are fresh tensors each time, made outside the
 clock. Figures are medians; the spread is half of the interquartile range.
 """
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parameter_sets import SETS
-from peers import TextbookSAM, from_pip
 from torch import Tensor
 
 import fenland
+from parameter_sets import SETS
+from peers import TextbookSAM, from_pip
 
 BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9),

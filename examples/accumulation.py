@@ -7,10 +7,10 @@ the same cost, another method.
 import sys
 
 import torch
-from digits import accuracy, arguments, load, network, shuffled
 from torch.nn.functional import cross_entropy
 
 import fenland
+from digits import accuracy, arguments, load, network, shuffled
 
 K = 4
 

@@ -1,10 +1,10 @@
 """fp16 with a GradScaler, on a GPU or on a CPU: python examples/amp_fp16.py [--quick]."""
 
 import torch
-from digits import accuracy, arguments, load, network, shuffled
 from torch.nn.functional import cross_entropy
 
 import fenland
+from digits import accuracy, arguments, load, network, shuffled
 
 
 def main() -> None:

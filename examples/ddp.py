@@ -8,11 +8,11 @@ import sys
 
 import torch
 import torch.distributed as dist
-from digits import accuracy, arguments, load, network, shuffled
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import fenland
+from digits import accuracy, arguments, load, network, shuffled
 
 
 def main(sync: str) -> None:

@@ -4,13 +4,13 @@ import gc
 
 import torch
 import torch.distributed as dist
-from digits import accuracy, arguments, load, shuffled
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 
 import fenland
+from digits import accuracy, arguments, load, shuffled
 
 
 def main() -> None:

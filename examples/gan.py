@@ -5,11 +5,11 @@ holds both), and its gradients are zeroed before its own step.
 """
 
 import torch
-from digits import arguments, load, shuffled
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 import fenland
+from digits import arguments, load, shuffled
 
 NOISE = 16
 

@@ -3,10 +3,10 @@
 import tempfile
 
 import torch
-from digits import arguments, load
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
 
 import fenland
+from digits import arguments, load
 from fenland.integrations.transformers import SharpnessAwareTrainer
 
 

@@ -2,11 +2,11 @@
 
 import lightning.pytorch as pl
 import torch
-from digits import accuracy, arguments, load, network
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import fenland
+from digits import accuracy, arguments, load, network
 from fenland.integrations.lightning import SharpnessAwareCallback
 
 

@@ -1,10 +1,10 @@
 """Stable SAM in a plain PyTorch loop: python examples/plain_loop.py [--quick]."""
 
 import torch
-from digits import accuracy, arguments, load, network, shuffled
 from torch.nn.functional import cross_entropy
 
 import fenland
+from digits import accuracy, arguments, load, network, shuffled
 
 
 def main() -> None:

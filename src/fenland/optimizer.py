@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -113,6 +114,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         """The machinery of steps: new objects, copies and unpickled ones build their own."""
+        self._me = weakref.ref(self)
         self._conductor = Conductor(
             self.base,
             self.choices,
@@ -256,7 +258,11 @@ class SharpnessAware(torch.optim.Optimizer):
     def descend(self, *, scaler: Any = None) -> None:
         """Second half: bring the weights back to w and step the base with d."""
         self._conductor.descend(scaler)
-        self._opt_called = True  # what torch's schedulers look at, set by `step` in the other form
+        # What torch's schedulers look at; `step` sets it in the other form. It belongs on the real object: trainers'
+        # wrappers imitate this class and call its methods with themselves as self.
+        real = self._me()
+        if real is not None:
+            vars(real)["_opt_called"] = True
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -3,6 +3,9 @@
 import pytest
 import torch
 import torch.distributed as dist
+
+import fenland
+from harness import assert_same
 from ranks import on_ranks
 from worlds import (
     EVERY,
@@ -18,9 +21,6 @@ from worlds import (
     share,
     weights,
 )
-
-import fenland
-from harness import assert_same
 
 every_name = pytest.mark.parametrize("name", EVERY)
 both_syncs = pytest.mark.parametrize("sync", ["global", "local"])

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from ranks import on_ranks
-from test_ddp import KINDS, both_syncs, every_kind, train
 from torch import nn
-from worlds import build, close, closure, data, ddp_setup, mlp, one_process, share, weights
 
 from harness import BASES, assert_same, buffers
+from ranks import on_ranks
+from test_ddp import KINDS, both_syncs, every_kind, train
+from worlds import build, close, closure, data, ddp_setup, mlp, one_process, share, weights
 
 SCALE = 2.0**12
 

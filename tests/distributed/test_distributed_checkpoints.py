@@ -7,8 +7,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from ranks import on_ranks
-from test_fsdp import line, sharded, shards
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -16,9 +14,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
     set_state_dict,
 )
-from worlds import EVERY, NAMES, build, closure, data, mlp, per_sample, share, whole_only
 
 from harness import BASES, assert_same
+from ranks import on_ranks
+from test_fsdp import line, sharded, shards
+from worlds import EVERY, NAMES, build, closure, data, mlp, per_sample, share, whole_only
 
 every_name = pytest.mark.parametrize("name", [n for n in EVERY if not per_sample(n) and not whole_only(n)])
 some_names = pytest.mark.parametrize("name", NAMES)

@@ -4,15 +4,15 @@ import warnings
 
 import pytest
 import torch
-from ranks import on_ranks
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from worlds import EVERY, NAMES, build, close, closure, data, mlp, one_process, per_sample, share, weights, whole_only
 
 import fenland
 from harness import BASES, assert_same
+from ranks import on_ranks
+from worlds import EVERY, NAMES, build, close, closure, data, mlp, one_process, per_sample, share, weights, whole_only
 
 every_name = pytest.mark.parametrize("name", [n for n in EVERY if not per_sample(n) and not whole_only(n)])
 some_names = pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from trainer_cases import Net, assert_close, batches, loss_fn, net, plain_loop, ssam
 
 K = 2
@@ -74,8 +75,9 @@ def accelerate(rank: int) -> Net:
 
 
 def transformers(rank: int) -> Net:
-    from test_transformers import Classifier, InOrder, rows, sgd, sharp
     from transformers import TrainingArguments
+
+    from test_transformers import Classifier, InOrder, rows, sgd, sharp
 
     model = Classifier(**PLAIN)
     args = TrainingArguments(

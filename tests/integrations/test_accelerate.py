@@ -14,9 +14,9 @@ pytest.importorskip("accelerate")
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from trainer_cases import assert_close, batches, loss_fn, net, plain_loop, seed, sgd, ssam
 
 from fenland.integrations.accelerate import SharpnessAwareStep
+from trainer_cases import assert_close, batches, loss_fn, net, plain_loop, seed, sgd, ssam
 
 CLIP = 0.05
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from trainer_cases import assert_close, batches, loss_fn, net, plain_loop, seed
 
 import fenland
 from fenland.integrations.replay import Replay
 from fenland.presets import PRESETS
+from trainer_cases import assert_close, batches, loss_fn, net, plain_loop, seed
 
 NEEDED: dict[str, dict[str, Any]] = {"DNSAM": {"full_norm": lambda: 1.0}, "AESAM": {"total_steps": 3}}
 

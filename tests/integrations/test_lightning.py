@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from trainer_cases import assert_close, batches, loss_fn, moved, net, plain_loop, seed, sgd, ssam
 
 import fenland
+from trainer_cases import assert_close, batches, loss_fn, moved, net, plain_loop, seed, sgd, ssam
 
 pl = pytest.importorskip("lightning.pytorch")
 

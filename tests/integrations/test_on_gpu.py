@@ -13,6 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from torch import Tensor, nn
+
 from trainer_cases import BATCH, assert_close, batches, loss_fn, net, seed, ssam
 
 pytestmark = [

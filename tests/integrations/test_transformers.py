@@ -10,9 +10,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from torch import Tensor, nn
-from trainer_cases import BATCH, Net, assert_close, batches, moved, net, plain_loop, seed, sgd, ssam
 
 import fenland
+from trainer_cases import BATCH, Net, assert_close, batches, moved, net, plain_loop, seed, sgd, ssam
 
 transformers = pytest.importorskip("transformers")
 
