@@ -121,7 +121,8 @@ class MatrixSensing(Problem):
 
     def _unit_columns(self, count: int, generator: torch.Generator) -> Tensor:
         u = torch.randn(count, self.d, self.r, generator=generator, dtype=torch.float64)
-        return u / torch.linalg.vector_norm(u, dim=1, keepdim=True)
+        unit: Tensor = u / torch.linalg.vector_norm(u, dim=1, keepdim=True)
+        return unit
 
     def _upper(self, u: Tensor) -> Tensor:
         rows, columns = torch.triu_indices(self.d, self.d)
