@@ -79,7 +79,7 @@ def torch_run(name, options, problem, start, rho, lr, momentum, steps):
     return [p.detach() for p in params]
 
 
-def compare(name, options, problem, rho, lr, momenta=(0.0, 0.8), count=3, steps=STEPS):
+def compare(name, options, problem, rho, lr, momenta=(0.0, 0.8), count=2, steps=STEPS):
     momenta = [0.8] if name == "MSAM" else momenta
     count = 1 if name == "RandomSAM" else count  # each replica draws its own numbers, the first of which are torch's
     starts = problem.pack(points(problem, count))
@@ -101,7 +101,7 @@ def compare(name, options, problem, rho, lr, momenta=(0.0, 0.8), count=3, steps=
 @pytest.mark.parametrize("name", RUNNING)
 def test_every_preset_agrees_with_the_optimizer(name, where):
     problem, rho, lr = PROBLEMS[where]
-    compare(name, OPTIONS.get(name, {}), problem, rho, lr)
+    compare(name, OPTIONS.get(name, {}), problem, rho, lr, count=1 if where == "quartic tensor" else 2)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=lambda x: str(x))

@@ -1,6 +1,8 @@
 """The machinery around the rules: problems, grids, goals, losses, noise, samples, and the compiled engine."""
 
 import math
+import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -204,7 +206,15 @@ def test_blocks_do_not_matter(monkeypatch):
     assert torch.equal(parts.first_hit, whole.first_hit)
 
 
+@pytest.fixture
+def torch_tidied() -> Iterator[None]:
+    """Torch leaves an environment variable of its own behind when it compiles."""
+    yield
+    os.environ.pop("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", None)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch_tidied")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
 @pytest.mark.skipif(not has_compiler(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("name", ["SAM", "SSAM-U", "GSAM", "FriendlySAM", "SGD"])
