@@ -11,6 +11,7 @@ from image_files import write_split
 
 from fenland import __version__
 from fenland.lab import cli
+from fenland.lab.optimizers import OPTIMIZERS
 from fenland.lab.store import Store
 
 COMMAND = [sys.executable, "-m", "fenland.lab.cli"]
@@ -27,7 +28,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return captured.err[len("fenland: ") : -1]
 
 
-ALLOWED = "choose one of sgd, sam, usam, ssam, ssam-u"
+ALLOWED = "choose one of " + ", ".join(OPTIMIZERS)
 WRONG = {
     ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}",
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
@@ -112,7 +113,10 @@ def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fails(capsys, "compre") == "Unrecognized options: compre; Available subcommands: compare, report, runs"
+    assert (
+        fails(capsys, "compre")
+        == "Unrecognized options: compre; Available subcommands: compare, report, runs, variants"
+    )
     for arguments in ([], ["--help"], ["compare", "--help"], ["runs", "--help"], ["report", "--help"]):
         assert cli.main(arguments) == 0
         assert "xample: fenland" in capsys.readouterr().out
@@ -208,3 +212,15 @@ def test_help_needs_no_heavy_import() -> None:
     start = time.perf_counter()
     assert subprocess.run([sys.executable, "-c", check], stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert time.perf_counter() - start < 30
+
+
+def test_an_optimizer_that_cannot_train_the_model_is_refused_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["compare", "--model", "mlp", "--optimizers", "sgd", "samon", "--out", str(out)]
+    assert cli.main(arguments) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("fenland: --optimizers=samon: does not fit the model mlp: ")
+    assert line.count("\n") == 1
+    assert not out.exists()

@@ -59,7 +59,7 @@ def compare(
     """
     runs = plan(request)
     check_out(out)
-    _check_fit(runs[0])
+    _check_fit(runs)
     store = Store(out)
     _prepare(out, store)
     _write_request(out, runs, arguments)
@@ -95,15 +95,22 @@ def check_out(out: Path) -> None:
             raise BadInput("out", out, f"{folder} is a file; choose another directory")
 
 
-def _check_fit(config: RunConfig) -> None:
-    """Decode the data (the runs find it in the cache) and see that the model and the batch size take it."""
+def _check_fit(runs: Sequence[RunConfig]) -> None:
+    """Decode the data (the runs find it in the cache) and see that model, batch size and every optimizer take it."""
     from fenland.lab import data
     from fenland.lab.models import build_model
+    from fenland.lab.optimizers import build_optimizer
 
+    config = runs[0]
     images = data.load(config)
     if config.batch_size > len(images.train):
         raise BadInput("batch-size", config.batch_size, f"give at most {len(images.train)}, the size of the train set")
-    build_model(config.model, images.shape, len(images.classes))
+    model = build_model(config.model, images.shape, len(images.classes))
+    for run in {run.optimizer: run for run in runs}.values():
+        try:
+            build_optimizer(run, model)
+        except (ValueError, TypeError) as error:
+            raise BadInput("optimizers", run.optimizer, f"does not fit the model {config.model}: {error}") from error
 
 
 def _prepare(out: Path, store: Store) -> None:
