@@ -107,11 +107,8 @@ class Ball(ABC):
 
 
 @dataclass(frozen=True)
-class L2(Ball):
-    r"""e = rho * a / ||a||_2, one norm over all tensors of all groups with rho > 0.
-
-    The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
-    """
+class AlongGradient(Ball):
+    """A ball whose perturbation is a multiple of a, whatever the weights: nothing but a length is computed."""
 
     @property
     def reads_w(self) -> bool:
@@ -121,6 +118,14 @@ class L2(Ball):
     def along_a(self) -> bool:
         return True
 
+
+@dataclass(frozen=True)
+class L2(AlongGradient):
+    r"""e = rho * a / ||a||_2, one norm over all tensors of all groups with rho > 0.
+
+    The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
+    """
+
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         return Steepest(a, at.V.inverse(at.V.norm(a)))
 
@@ -129,7 +134,7 @@ class L2(Ball):
 
 
 @dataclass(frozen=True)
-class Unnormalized(Ball):
+class Unnormalized(AlongGradient):
     r"""e = rho * a: the radius shrinks with the gradient (USAM). rho has the unit w per gradient.
 
     Source: Andriushchenko and Flammarion 2022, arXiv 2206.06232; it is the ascent that the SSAM paper calls SAM
@@ -140,21 +145,13 @@ class Unnormalized(Ball):
     def scale_free(self) -> bool:
         return False
 
-    @property
-    def reads_w(self) -> bool:
-        return False
-
-    @property
-    def along_a(self) -> bool:
-        return True
-
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         length = at.V.norm(a)
         return Steepest(a, torch.ones_like(length), length)
 
 
 @dataclass(frozen=True)
-class Clipped(Ball):
+class Clipped(AlongGradient):
     r"""e = rho * a * min(1, 1 / ||a||): USAM where ||a|| < 1, SAM where it is larger.
 
     What the code of Andriushchenko and Flammarion 2022 (arXiv 2206.06232, `--sam_no_grad_norm`) computes: its step
@@ -162,16 +159,8 @@ class Clipped(Ball):
     """
 
     @property
-    def reads_w(self) -> bool:
-        return False
-
-    @property
     def scale_free(self) -> bool:
         return False
-
-    @property
-    def along_a(self) -> bool:
-        return True
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         length = at.V.norm(a)

@@ -9,12 +9,12 @@ import torch
 
 from fenland.algebra import Scalar, Vector
 from fenland.arguments import check_number
-from fenland.rules.ball import Ball, Steepest
+from fenland.rules.ball import AlongGradient, Steepest
 from fenland.rules.context import At
 
 
 @dataclass(frozen=True)
-class LossBudget(Ball):
+class LossBudget(AlongGradient):
     r"""e = min(sigma / ||a||, rho) * a / ||a||: to first order the loss rises by sigma, with rho as the largest radius.
 
     Source: Wang, Liu, Xie, Gao 2026, arXiv 2605.10183 (LE-SAM). The radius goes as 1 / ||a||, the reverse of USAM: near
@@ -32,16 +32,8 @@ class LossBudget(Ball):
             check_number("sigma", self.sigma, low=0.0)
 
     @property
-    def reads_w(self) -> bool:
-        return False
-
-    @property
     def scale_free(self) -> bool:
         return False
-
-    @property
-    def along_a(self) -> bool:
-        return True
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         sigma = self.sigma(at.step) if callable(self.sigma) else self.sigma
@@ -52,7 +44,7 @@ class LossBudget(Ball):
 
 
 @dataclass(frozen=True)
-class FullNorm(Ball):
+class FullNorm(AlongGradient):
     r"""e = rho * a / ||grad f(w)||, the norm of the full-data gradient: the noise of the batch is not normalised away.
 
     Source: Compagnoni et al. 2023, arXiv 2301.08203 (DNSAM), a device of theory: where noise dominates, ||e|| is much
@@ -72,16 +64,8 @@ class FullNorm(Ball):
             )
 
     @property
-    def reads_w(self) -> bool:
-        return False
-
-    @property
     def scale_free(self) -> bool:
         return False
-
-    @property
-    def along_a(self) -> bool:
-        return True
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         with torch.enable_grad():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fenland.algebra import Scalar, Vector
-from fenland.rules.ball import Ball, Steepest
+from fenland.rules.ball import AlongGradient, Ball, Steepest
 from fenland.rules.context import At
 
 
@@ -63,21 +63,13 @@ class Lp(Ball):
 
 
 @dataclass(frozen=True)
-class InfNorm(Ball):
+class InfNorm(AlongGradient):
     r"""e = rho * a / ||a||_inf: the Euclidean direction, stretched until it touches the box of half-width rho.
 
     It is not the maximiser over that box (`Lp(p=inf)` is). This is what "p = inf" becomes where only the norm in the
     denominator is exchanged, in code that goes back to davda54/sam. Its L2 length is rho * ||a||_2 / ||a||_inf.
     Source of the ball: Foret et al. 2021, arXiv 2010.01412; this reading of it is the code's.
     """
-
-    @property
-    def reads_w(self) -> bool:
-        return False
-
-    @property
-    def along_a(self) -> bool:
-        return True
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         inverse = at.V.inverse(at.V.absmax(a))
