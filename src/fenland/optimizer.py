@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
@@ -197,8 +198,10 @@ class SharpnessAware(torch.optim.Optimizer):
             radii.append(current_radius(group["rho"], self._memory.count, f"rho of group {k}"))
         return radii
 
-    # The step
+    # The step. torch.compile must not trace it: it would lose the weights' way to w + e and back, and say nothing. What
+    # the closure calls may be compiled.
 
+    @_disable_dynamo
     def step(self, closure: Closure | Sequence[Closure] | None = None, *, scaler: Any = None) -> Any:
         """One step; the closure zeroes the gradients, runs forward and backward and returns the loss.
 
@@ -240,6 +243,7 @@ class SharpnessAware(torch.optim.Optimizer):
                 self._memory.kept.setdefault(p, {}).setdefault("v", torch.zeros_like(x))
         self.base.step()
 
+    @_disable_dynamo
     @torch.no_grad()
     def ascend(self, *, scaler: Any = None) -> bool:
         """First half of the two-call form: after backward at w, bring the weights to w + e.
@@ -254,6 +258,7 @@ class SharpnessAware(torch.optim.Optimizer):
         """
         return self._conductor.ascend(scaler)
 
+    @_disable_dynamo
     @torch.no_grad()
     def descend(self, *, scaler: Any = None) -> None:
         """Second half: bring the weights back to w and step the base with d."""
@@ -264,6 +269,7 @@ class SharpnessAware(torch.optim.Optimizer):
         if real is not None:
             vars(real)["_opt_called"] = True
 
+    @_disable_dynamo
     @torch.no_grad()
     def restore(self) -> None:
         """Give up the ascent: weights, buffers and generators are as before the step, every `p.grad` is None."""

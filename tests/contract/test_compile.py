@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+import fenland
 from harness import BASES, VARIANTS, assert_same, every_travel, every_variant
 
 # torch's tracer meets its own deprecated functions.
@@ -91,3 +92,37 @@ def test_a_schedule_of_rho_and_lr_recompiles_nothing():
         opt.step(closure(opt, forward, x, y))
         frames.append(counter.frame_count)
     assert frames == [frames[0]] * len(frames)
+
+
+@pytest.mark.parametrize("form", ["closure", "two_call"])
+@pytest.mark.parametrize("travel", ["move", "copy"])
+def test_a_compiled_function_around_the_whole_step_is_right(form, travel):
+    """The step itself is left out of the graph: traced, it would train on other gradients without a word."""
+    nets = [torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    x = torch.randn(16, 4)
+
+    def trainer(net):
+        base = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        opt = fenland.SSAM(base, rho=0.2, model=net, travel=travel)
+
+        def closure():
+            opt.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            return loss
+
+        def two_calls():
+            closure()
+            opt.ascend()
+            net(x).square().mean().backward()
+            opt.descend()
+
+        return (lambda: opt.step(closure)) if form == "closure" else two_calls
+
+    compiled, plain = torch.compile(trainer(nets[0]), backend="eager"), trainer(nets[1])
+    for _ in range(4):
+        compiled()
+        plain()
+    for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(a, b)
