@@ -94,6 +94,7 @@ def test_a_schedule_of_rho_and_lr_recompiles_nothing():
     assert frames == [frames[0]] * len(frames)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's, as it looks at tensors
 @pytest.mark.parametrize("form", ["closure", "two_call"])
 @pytest.mark.parametrize("travel", ["move", "copy"])
 def test_a_compiled_function_around_the_whole_step_is_right(form, travel):
