@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -56,6 +57,7 @@ class Conductor:
         self.lookout = Lookout(params) if model is None else None
         self.record = StepRecord()
         self.asc: Ascent | None = None
+        self._warned_of_nothing = False
         self._before: Snapshot | None = None
         self._after_first: Snapshot | None = None
         self._mark: Mark | None = None
@@ -214,6 +216,14 @@ class Conductor:
         if self.lookout is not None:
             lookout, self.lookout = self.lookout, None
             lookout.close(randomness_replayed=self.guard.replay_rng and not two_calls)
+        if self.choices.source.needs_gradient and not asc.g.params and not self._warned_of_nothing:
+            self._warned_of_nothing = True
+            warnings.warn(
+                "no parameter of the optimizer has a gradient, so this step does nothing: does the closure call "
+                "loss.backward(), and on the model that the optimizer was built on?",
+                UserWarning,
+                stacklevel=4,
+            )
         # On an accelerator `_decide` alone looks, once a step; here it is free, and spares pass 2.
         looks = asc.moved and asc.g_norm is not None and self.on_host and not self.parallel.ranks_differ
         if looks and not bool(torch.isfinite(asc.g_norm)):  # type: ignore[arg-type]
