@@ -79,7 +79,7 @@ def descend(setting: Setting, asc: Ascent) -> Update:
     correction = choices.combine.correction(gram)
     if correction is not None:
         return _corrected(setting, asc, h, correction, finite)
-    clip = 1.0 if choices.max_norm is None else clip_factor(choices.max_norm, gram.length(alpha, beta))
+    clip = _clip(setting, gram, alpha, beta)
     if not choices.combine.keeps_g:
         return Update(h.tensors, beta * clip, sharded, finite, asc.record)
     if not h.params:  # no gradient at w + e at all, as if nobody had run backward: there is nothing to combine
@@ -103,13 +103,19 @@ def without_ascent(setting: Setting, asc: Ascent) -> Update:
         v = [setting.memory.kept[p]["v"] for p in g.params]
         gram = Gram(asc.g_norm, g.V.norm(v), g.V.dot(g.tensors, v))
         alpha, beta = choices.combine.reuse(gram)
-        clip = 1.0 if choices.max_norm is None else clip_factor(choices.max_norm, gram.length(alpha, beta))
+        clip = _clip(setting, gram, alpha, beta)
         g.make_writable()
         combine_(beta * clip, [x.clone() for x in v], alpha * clip, g.tensors)
         return Update(g.tensors, 1.0, sharded, finite, asc.record)
     if choices.max_norm is not None:
         g.make_writable()
     return Update(g.tensors, clip_factor(choices.max_norm, asc.g_norm), sharded, finite, asc.record)
+
+
+def _clip(setting: Setting, gram: Gram, alpha: Coefficient, beta: Coefficient) -> Coefficient:
+    """The factor that bounds alpha * g + beta * h; its length is asked for only where there is a bound."""
+    bound = setting.choices.max_norm
+    return 1.0 if bound is None else clip_factor(bound, gram.length(alpha, beta))
 
 
 def _measure(setting: Setting, asc: Ascent, h: Gradients) -> Gram:

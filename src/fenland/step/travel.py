@@ -31,8 +31,7 @@ class Journey:
     def __init__(self, travel: str) -> None:
         self.travel = travel
         self._moved: list[tuple[Tensor, Tensor]] = []  # parameter, its own w
-        self._copied: list[tuple[Tensor, Tensor]] = []  # local tensor changed in place, saved w
-        self._saved: dict[int, Tensor] = {}  # the same by id of the parameter (local tensors of DTensors are made anew)
+        self._copied: list[tuple[Tensor, Tensor, Tensor]] = []  # parameter, local tensor changed in place, saved w
         self._params: list[Tensor] = []
         self._moves: list[bool] = []
 
@@ -78,11 +77,10 @@ class Journey:
 
     def arrive(self, there: Vector) -> None:
         """Bring every planned parameter to a point that was formed elsewhere (a retraction)."""
-        zero = torch.zeros((), device=there[0].device, dtype=there[0].dtype)
         ws = [local(p.detach()) for p in self._params]
         e = [x - w for x, w in zip(there, ws, strict=True)]
         del ws
-        self.depart(e, zero + 1, [True] * len(there))
+        self.depart(e, torch.ones((), device=there[0].device, dtype=there[0].dtype), [True] * len(there))
 
     def params(self) -> list[Tensor]:
         """The parameters of this journey."""
@@ -90,7 +88,7 @@ class Journey:
 
     def origins(self) -> Vector:
         """The weights w of the parameters that are away, in the order of `depart`."""
-        home = {id(p): w for p, w in self._moved} | self._saved
+        home = {id(p): w for p, w in self._moved} | {id(p): w for p, _, w in self._copied}
         return [home[id(p)] for p in self._params]
 
     def back(self) -> None:
@@ -98,20 +96,18 @@ class Journey:
         for p, w in self._moved:
             p.data = w
         if self._copied:
-            torch._foreach_copy_([x for x, _ in self._copied], [w for _, w in self._copied])
+            torch._foreach_copy_([x for _, x, _ in self._copied], [w for _, _, w in self._copied])
         if self._params:
             increment_version(self._params)  # a graph of pass 2 that is kept must not be used silently
             torch.clear_autocast_cache()  # casts of w + e must not serve at w, nor those of w at w + e
         self._moved, self._copied, self._params, self._moves = [], [], [], []
-        self._saved = {}
 
     def _go(self, kind: tuple[bool, bool], params: list[Tensor], us: Vector, s: Scalar | list[Scalar]) -> None:
         moves, overwrites = kind
         if not moves:
             ws = [local(p) for p in params]
             saved = torch._foreach_clone(ws)
-            self._copied += list(zip(ws, saved, strict=True))
-            self._saved |= {id(p): w for p, w in zip(params, saved, strict=True)}
+            self._copied += list(zip(params, ws, saved, strict=True))
             addcmul_into(ws, us, s, out=ws)
             increment_version(params)
             return
