@@ -1,0 +1,101 @@
+"""What a study is: a configuration with presets, a run that leaves tables, figures of the tables, and verdicts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import Tensor
+
+    from fenland.lab.config import RunConfig
+    from fenland.lab.figures.catalog import Drawn
+    from fenland.lab.records import Records
+
+Tables = dict[str, "pandas.DataFrame"]
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim of a paper, beside what was measured.
+
+    Attributes:
+        claim: one sentence that can be false.
+        source: whose it is: paper and figure, table or section; or "ours".
+        expected: the value or relation that the claim says, in words and numbers.
+        measured: the same as measured, with its 95 % interval over seeds where there are seeds.
+        holds: whether the measurement agrees; None where this scale cannot decide it, and the note says why.
+        note: what a reader must know to weigh it.
+    """
+
+    claim: str
+    source: str
+    expected: str
+    measured: str
+    holds: bool | None
+    note: str = ""
+
+
+class Lab(Protocol):
+    """What a study may use of the laboratory; `fenland.lab.studies.run` has the real one."""
+
+    workers: int
+
+    def train(self, runs: Sequence[RunConfig]) -> Records:
+        """Train what is not stored yet, and return the records of exactly these runs (diverged ones are results).
+
+        Raises:
+            RuntimeError: a run failed; the others are stored.
+        """
+
+    def weights(self, run: RunConfig) -> Mapping[str, Tensor]:
+        """The final state dict of a run that was trained with ``weights=True``."""
+
+    def data_dir(self, data: str) -> str | None:
+        """The folder of local parquet files for a data set; None for the embedded one and the hub."""
+
+    def keep(self, name: str, key: Mapping[str, Any], compute: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
+        """A table by the content of its key: computed once, stored whole, found again after a kill."""
+
+    def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:
+        """Pass the items on and show progress."""
+
+
+class Study(ABC, Generic[C]):
+    """One experiment. A subclass is one file, and registers itself by being listed in `fenland.lab.studies.STUDIES`.
+
+    The run leaves tables and nothing else; figures and verdicts are functions of the configuration and the tables, so
+    that a page can be written again without computing anything again.
+
+    Attributes:
+        name: on the command line.
+        title: on the page.
+        source: paper, figure, year, arXiv id or journal.
+        question: what it asks, one or two sentences.
+        choices: what the paper leaves open and how it was read here, a sentence each.
+        presets: ``quick`` (2 minutes on 2 cores; 15 s where no network is trained) and ``paper`` (published scale).
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    question: ClassVar[str]
+    choices: ClassVar[tuple[str, ...]] = ()
+    presets: Mapping[str, C]
+
+    @abstractmethod
+    def run(self, config: C, lab: Lab) -> Tables:
+        """Measure."""
+
+    @abstractmethod
+    def figures(self, config: C, tables: Tables) -> list[Drawn]:
+        """Draw; colours and sizes are those of `fenland.lab.figures.style`."""
+
+    @abstractmethod
+    def verdicts(self, config: C, tables: Tables) -> list[Verdict]:
+        """Judge. A verdict that does not hold is a finding: it is reported as it is."""
