@@ -7,7 +7,7 @@ OUT ?= out/demo
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,riemannian,trainers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,cluster,riemannian,trainers,trackers,bench,docs,dev]'
 	touch $@
 
 setup: .venv/.ready  ## create .venv with fenland, the lab and the tools
@@ -28,7 +28,6 @@ test: lint  ## lint, types and every test
 	$(BIN)/python -m pytest -n 2
 
 bench: setup  ## time the step against the floor, the plain base, the textbook code and pip's
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/step.py
 
 clean:
