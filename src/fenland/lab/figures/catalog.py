@@ -51,6 +51,8 @@ class Drawn:
         caption: how to read it.
         description: its content in words and numbers, for those who cannot see it.
         draw: draws it on a canvas.
+        labels: of its lines, in the order of colours; a comparison's figures take those of its records instead.
+        wide: whether it takes the page's whole width, as for panels side by side.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Drawn:
     caption: str
     description: str
     draw: Callable[[Canvas], Figure]
+    labels: tuple[str, ...] = ()
+    wide: bool = False
 
 
 def draw_all(records: Records) -> list[Drawn]:

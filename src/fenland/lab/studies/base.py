@@ -31,6 +31,7 @@ class Verdict:
         measured: the same as measured, with its 95 % interval over seeds where there are seeds.
         holds: whether the measurement agrees; None where this scale cannot decide it, and the note says why.
         note: what a reader must know to weigh it.
+        figure: name of the figure that shows it; empty for the study's first.
     """
 
     claim: str
@@ -39,6 +40,7 @@ class Verdict:
     measured: str
     holds: bool | None
     note: str = ""
+    figure: str = ""
 
 
 class Lab(Protocol):
@@ -78,6 +80,7 @@ class Study(ABC, Generic[C]):
         source: paper, figure, year, arXiv id or journal.
         question: what it asks, one or two sentences.
         choices: what the paper leaves open and how it was read here, a sentence each.
+        version: to be raised when what a table's numbers mean changes: stored pieces of an older one are not reused.
         presets: ``quick`` (2 minutes on 2 cores; 15 s where no network is trained) and ``paper`` (published scale).
     """
 
@@ -86,6 +89,7 @@ class Study(ABC, Generic[C]):
     source: ClassVar[str]
     question: ClassVar[str]
     choices: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
     presets: Mapping[str, C]
 
     @abstractmethod
