@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from fenland.lab.errors import BadInput, one_of
-from fenland.lab.schedules import SCHEDULES
+from fenland.lab.checks import PRECISIONS, check_fields
+
+__all__ = ["PRECISIONS", "SCHEMA", "RunConfig"]
 
 # Raise it when a field or a recorded number changes its meaning: stored runs of older schemas are then not reused.
-SCHEMA = 1
-PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+SCHEMA = 2
 
-# Fields that say where the run happens, not what it computes.
-_NOT_HASHED = ("data_dir",)
+# Fields that say where the run happens or what is kept of it, not what it computes.
+_NOT_HASHED = ("data_dir", "weights")
 
 
 @dataclass(frozen=True)
@@ -30,19 +29,32 @@ class RunConfig:
         optimizer: a name of ``fenland.lab.optimizers.OPTIMIZERS``.
         seed: fixes the initial weights, the order of the examples, augmentation and dropout.
         rho: radius of the ascent, in the norm of the weights; None for an optimizer without one.
-        lr: learning rate of the base optimizer at the start.
-        momentum: momentum of the base SGD.
-        weight_decay: L2 penalty of the base SGD (5e-4: the usual choice for small images, as in Foret et al. 2021).
-        batch_size: examples per step; an epoch drops the incomplete last batch.
+        lr: learning rate of the base optimizer, the highest one of the schedule.
+        momentum: momentum of the base SGD, first beta of AdamW (its second one is 0.999).
+        weight_decay: L2 penalty of the base SGD (5e-4: the usual choice for small images, as in Foret et al. 2021);
+            decoupled decay of AdamW.
+        batch_size: examples per step, of all devices together; an epoch drops the incomplete last batch.
         epochs: passes over the training set.
         schedule: a name of ``fenland.lab.schedules.SCHEDULES``.
         limit: train on this many examples, stratified over the classes; None for all.
         augment: random crop (zero padding 4) and horizontal flip.
         device: ``cpu``, ``cuda`` or ``mps``.
-        precision: a precision of Lightning Fabric, such as ``32-true``.
+        precision: a precision of Lightning Fabric: ``32-true``, ``bf16-mixed``, ``64-true``, on CUDA ``16-mixed``.
         threads: of torch on the CPU. They change the order of sums and so the last digits: hence a part of the run.
         data_dir: folder of local parquet files; None for digits and the hub. Not part of the hash: ``data_id`` is.
         data_id: identity of the data, filled in by ``fenland.lab.data.identify``.
+        base: ``sgd`` or ``adamw``: the optimizer that takes the step.
+        options: arguments of the optimizer's preset as ``name=value``, such as ``eta=0.01``; kept sorted.
+        warmup: epochs (fractions too) over which the learning rate rises linearly, step by step, to the schedule's.
+        label_smoothing: share of the target spread over all classes, in the training loss only: every recorded
+            evaluation is without it.
+        label_noise: share of the train labels that are replaced by another class.
+        cutout: side of the square, in pixels, that is blanked in each training image; 0 for none.
+        data_seed: fixes the choice of ``limit``, the noisy labels and the replaced example.
+        replace: number of the neighbouring train set that differs in one example, from 0; None for the set itself.
+        strategy: ``auto`` (one process), ``ddp`` (replicated) or ``fsdp`` (sharded) over ``devices`` processes.
+        devices: processes, each with its own device (on the CPU: its own threads).
+        weights: keep the final weights with the result. Not part of the hash.
     """
 
     data: str
@@ -63,18 +75,22 @@ class RunConfig:
     threads: int = 1
     data_dir: str | None = None
     data_id: str = ""
+    base: str = "sgd"
+    options: tuple[str, ...] = ()
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
+    label_noise: float = 0.0
+    cutout: int = 0
+    data_seed: int = 0
+    replace: int | None = None
+    strategy: str = "auto"
+    devices: int = 1
+    weights: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("lr",):
-            _require(self, name, _positive, "give a number > 0")
-        for name in ("weight_decay", "rho"):
-            _require(self, name, _not_negative, "give a number >= 0")
-        _require(self, "momentum", lambda value: _not_negative(value) and value < 1, "give a number in [0, 1)")
-        for name in ("batch_size", "epochs", "limit", "threads"):
-            _require(self, name, lambda value: _whole(value) and value >= 1, "give a whole number >= 1")
-        _require(self, "seed", lambda value: _whole(value) and value >= 0, "give a whole number >= 0")
-        _require(self, "schedule", lambda value: value in SCHEDULES, one_of(SCHEDULES))
-        _require(self, "precision", lambda value: value in PRECISIONS, one_of(PRECISIONS))
+        # A list, as JSON gives it back, is the same configuration; so are other orders of the options.
+        object.__setattr__(self, "options", tuple(sorted(map(str, self.options))))
+        check_fields(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, in the order of the fields."""
@@ -87,7 +103,7 @@ class RunConfig:
         return cls(**{key: value for key, value in values.items() if key in known})
 
     def identity(self) -> dict[str, Any]:
-        """What fixes the numbers of the run: everything but where its data lies."""
+        """What fixes the numbers of the run: everything but where its data lies and what is kept."""
         return {key: value for key, value in self.as_dict().items() if key not in _NOT_HASHED}
 
     @property
@@ -99,28 +115,4 @@ class RunConfig:
     @property
     def label(self) -> str:
         """A short name for people."""
-        return f"{self.optimizer} seed {self.seed}"
-
-
-def _require(config: RunConfig, name: str, holds: Any, cure: str) -> None:
-    value = getattr(config, name)
-    optional = name in ("rho", "limit")
-    if (value is None and optional) or (value is not None and holds(value)):
-        return
-    raise BadInput(name, value, cure)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
-def _not_negative(value: Any) -> bool:
-    return _number(value) and value >= 0
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+        return " ".join((self.optimizer, *self.options, f"seed {self.seed}"))

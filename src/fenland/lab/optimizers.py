@@ -55,7 +55,7 @@ def _runs_here(preset: Preset) -> bool:
 
 # Radii are the presets' own and not comparable between rows: the ascent of USAM and SSAM-U is rho * g, a length per
 # gradient, so equal to SAM's at ||g|| = 1 and shorter wherever the gradient is smaller.
-OPTIMIZERS: dict[str, Row] = {"sgd": Row("SGD", None, 1, _plain)} | {
+OPTIMIZERS: dict[str, Row] = {"sgd": Row("SGD", None, 1, _plain), "adamw": Row("AdamW", None, 1, _plain)} | {
     preset.name.lower(): _row(preset) for preset in PRESETS.values() if _runs_here(preset)
 }
 
@@ -75,5 +75,11 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
     """SGD with the configuration's settings, wrapped as its optimizer's row says."""
     row = check_optimizer(config.optimizer)
     rho = row.rho if config.rho is None else config.rho
-    base = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    return row.wrap(base, 0.0 if rho is None else rho, model)
+    return row.wrap(_base(config, model), 0.0 if rho is None else rho, model)
+
+
+def _base(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    decay = config.weight_decay
+    if config.base == "adamw":
+        return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=decay)

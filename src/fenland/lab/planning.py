@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from fenland.lab.config import PRECISIONS, RunConfig
+from fenland.lab.checks import BASES, PRECISIONS
+from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.models import check_model
 from fenland.lab.optimizers import OPTIMIZERS, check_optimizer
@@ -19,7 +21,8 @@ AUTO = "auto"
 class Request:
     """A comparison as it is asked for, in words; ``auto`` takes the default of the data set.
 
-    The fields mean what ``RunConfig`` says; ``seeds`` is how many, ``rho`` numbers for all or ``optimizer=number``.
+    The fields mean what ``RunConfig`` says; ``seeds`` is how many, ``rho`` numbers for all or ``optimizer=number``,
+    ``options`` are ``optimizer:name=value``.
     """
 
     data: str = "digits"
@@ -39,6 +42,16 @@ class Request:
     device: str = AUTO
     precision: str = "32-true"
     threads: str = "1"
+    base: str = "sgd"
+    options: Sequence[str] = ()
+    warmup: str = "0"
+    label_smoothing: str = "0"
+    label_noise: str = "0"
+    cutout: str = "0"
+    data_seed: str = "0"
+    strategy: str = AUTO
+    devices: str = "1"
+    weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,8 @@ _DEFAULTS = {
     "cifar100": Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=True),
 }
 _OTHER = Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=False)
+# Of bases other than SGD: the usual first choice, not tuned here.
+_RATES = {"adamw": 1e-3}
 
 
 def plan(request: Request) -> list[RunConfig]:
@@ -73,10 +88,11 @@ def plan(request: Request) -> list[RunConfig]:
     from fenland.lab import data
 
     radii = _radii(request)
+    options = _options(request)
     base = data.identify(_base(request))
     runs = []
     for seed in range(whole_number("seeds", request.seeds, least=1)):
-        runs += [replace(base, optimizer=name, rho=radii[name], seed=seed) for name in radii]
+        runs += [replace(base, optimizer=name, rho=radii[name], seed=seed, options=options[name]) for name in radii]
     return runs
 
 
@@ -88,12 +104,17 @@ def _base(request: Request) -> RunConfig:
         raise BadInput("schedule", request.schedule, one_of(SCHEDULES))
     if request.precision not in PRECISIONS:
         raise BadInput("precision", request.precision, one_of(PRECISIONS))
+    if request.base not in BASES:
+        raise BadInput("base", request.base, one_of(BASES))
     return RunConfig(
         data=request.data,
         data_dir=request.data_dir,
         model=model,
-        optimizer="sgd",
-        lr=_number("lr", request.lr, defaults.lr, lambda value: value > 0, "give a number > 0"),
+        optimizer=request.base,
+        base=request.base,
+        lr=_number(
+            "lr", request.lr, _RATES.get(request.base, defaults.lr), lambda value: value > 0, "give a number > 0"
+        ),
         momentum=_number("momentum", request.momentum, None, lambda value: 0 <= value < 1, "give a number in [0, 1)"),
         weight_decay=_number("weight-decay", request.weight_decay, None, lambda v: v >= 0, "give a number >= 0"),
         batch_size=whole_number("batch-size", request.batch_size, defaults.batch_size),
@@ -104,7 +125,25 @@ def _base(request: Request) -> RunConfig:
         device=_device(request.device),
         precision=request.precision,
         threads=whole_number("threads", request.threads),
+        **_later(request),
     )
+
+
+def _later(request: Request) -> dict[str, Any]:
+    """What has no default of the data set's own."""
+    share = "give a number in [0, 1)"
+    return {
+        "warmup": _number("warmup", request.warmup, None, lambda v: v >= 0, "give a number of epochs >= 0"),
+        "label_smoothing": _number("label-smoothing", request.label_smoothing, None, lambda v: 0 <= v < 1, share),
+        "label_noise": _number(
+            "label-noise", request.label_noise, None, lambda v: 0 <= v <= 1, "give a share in [0, 1]"
+        ),
+        "cutout": whole_number("cutout", request.cutout, least=0),
+        "data_seed": whole_number("data-seed", request.data_seed, least=0),
+        "strategy": request.strategy,
+        "devices": whole_number("devices", request.devices),
+        "weights": request.weights,
+    }
 
 
 def _radii(request: Request) -> dict[str, float | None]:
@@ -122,6 +161,19 @@ def _radii(request: Request) -> dict[str, float | None]:
         named = [name] if given else [each for each in radii if OPTIMIZERS[each].rho is not None]
         radii.update(dict.fromkeys(named, value))
     return radii
+
+
+def _options(request: Request) -> dict[str, tuple[str, ...]]:
+    """The options of each optimizer, from ``optimizer:name=value``."""
+    found: dict[str, tuple[str, ...]] = {name: () for name in request.optimizers}
+    for text in request.options:
+        name, colon, option = text.partition(":")
+        if not colon or "=" not in option:
+            raise BadInput("options", text, "write optimizer:name=value, as in asam:eta=0.1")
+        if name not in found:
+            raise BadInput("options", text, f"{name or 'the name'} is not among the optimizers ({', '.join(found)})")
+        found[name] += (option,)
+    return found
 
 
 def _number(

@@ -20,6 +20,7 @@ _Word = Annotated[str, arg(metavar="NAME")]
 _Words = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
 _Radii = Annotated[tuple[str, ...], arg(metavar="R|NAME=R ...")]
 _Number = Annotated[str, arg(metavar="NUMBER")]
+_Options = Annotated[tuple[str, ...], arg(metavar="NAME:OPTION=VALUE ...")]
 _Folder = Annotated[str, arg(metavar="DIR")]
 
 
@@ -45,28 +46,48 @@ class Compare:
     """sgd, sam, usam, ssam, ssam-u (the paper's SSAM, on the unnormalised ascent)."""
     rho: _Radii = ()
     """Radius of the ascent: one for all, or one each as in: sam=0.05 usam=0.2. Default 0.05."""
+    options: _Options = ()
+    """Arguments of an optimizer's preset, as in: asam:eta=0.1 gsam:alpha=0.4 (see fenland variants)."""
+    base: _Word = "sgd"
+    """sgd or adamw: what takes the step. The baseline optimizer has the same name."""
     lr: _Number = "auto"
-    """Learning rate of the base SGD."""
+    """Learning rate of the base, the highest one of the schedule (auto for adamw: 0.001)."""
     momentum: _Number = "0.9"
-    """Its momentum."""
+    """Momentum of SGD, first beta of AdamW."""
     weight_decay: _Number = "5e-4"
-    """Its weight decay."""
+    """Weight decay of the base."""
     batch_size: _Number = "auto"
     """Examples per step."""
     epochs: _Number = "auto"
     """Passes over the train set."""
     schedule: _Word = "cosine"
     """constant, cosine, or step (20 %, 4 %, 0.8 % of the learning rate at 30, 60, 80 % of the epochs)."""
+    warmup: _Number = "0"
+    """Epochs over which the learning rate rises linearly from 0, step by step."""
+    label_smoothing: _Number = "0"
+    """Share of the target that is spread over all classes, in the training loss only."""
     seeds: _Number = "5"
     """How many seeds; intervals need at least 2."""
     limit: _Number = "all"
     """Train on this many examples only."""
     augment: _Word = "auto"
     """Random crop and flip: on, off, auto (on for CIFAR)."""
+    cutout: _Number = "0"
+    """Side of the square blanked in each training image, in pixels; 0 for none."""
+    label_noise: _Number = "0"
+    """Share of the train labels that are replaced by another class."""
+    data_seed: _Number = "0"
+    """Fixes which examples --limit takes and which labels are noisy."""
     device: _Word = "auto"
     """cpu, cuda, mps."""
     precision: _Word = "32-true"
-    """32-true, bf16-mixed, 64-true."""
+    """32-true, bf16-mixed, 64-true; 16-mixed on cuda."""
+    strategy: _Word = "auto"
+    """How one run uses several devices: ddp (replicated) or fsdp (sharded); auto is one device."""
+    devices: _Number = "1"
+    """Processes of one run, with --strategy; they share the batch."""
+    weights: bool = False
+    """Keep the final weights of every run."""
     workers: _Number = "1"
     """Processes that share the runs: the best use of several cores."""
     threads: _Number = "1"
@@ -118,6 +139,16 @@ class Compare:
             device=self.device,
             precision=self.precision,
             threads=self.threads,
+            base=self.base,
+            options=self.options,
+            warmup=self.warmup,
+            label_smoothing=self.label_smoothing,
+            label_noise=self.label_noise,
+            cutout=self.cutout,
+            data_seed=self.data_seed,
+            strategy=self.strategy,
+            devices=self.devices,
+            weights=self.weights,
         )
 
     def _show(self, done: Comparison) -> None:
