@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,12 @@ class Records:
         return str(named[0]) if named else self.labels[0]
 
 
-def read_records(out_dir: Path | str) -> Records:
+def read_records(out_dir: Path | str, runs: Collection[str] | None = None) -> Records:
     """Read all whole runs of a store (folders whose names start with a dot are unfinished and are left alone).
+
+    Args:
+        out_dir: the store.
+        runs: hashes of the runs to read; None for those of ``compare.json``, or all where there is none.
 
     Raises:
         FileNotFoundError: no run is stored there.
@@ -55,10 +59,10 @@ def read_records(out_dir: Path | str) -> Records:
     """
     out = Path(out_dir)
     comparison = _read_json(out / "compare.json") if (out / "compare.json").is_file() else {}
-    wanted = comparison.get("runs")
+    wanted = comparison.get("runs") if runs is None else runs
     folders = sorted(f for f in (out / "runs").glob("*") if f.is_dir() and not f.name.startswith("."))
-    if wanted:
-        folders = [folder for folder in folders if folder.name in set(wanted)]
+    if wanted or runs is not None:
+        folders = [folder for folder in folders if folder.name in set(wanted or ())]
     if not folders:
         raise FileNotFoundError(f"no finished run under {out / 'runs'}: run `fenland compare --out {out}` first")
     configs = {folder: _read_json(folder / "config.json") for folder in folders}

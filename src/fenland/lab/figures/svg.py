@@ -46,7 +46,9 @@ def _rename(root: ElementTree.Element, prefix: str) -> None:
         if identity in used:
             element.set("id", f"{prefix}-{identity}")
         if XLINK in element.attrib:
-            element.set("href", f"#{prefix}-{element.attrib.pop(XLINK).lstrip('#')}")
+            target = element.attrib.pop(XLINK)
+            # A heat map's pixels are data in place; everything else is an id of the same figure.
+            element.set("href", target if target.startswith("data:") else f"#{prefix}-{target.lstrip('#')}")
         for name, value in element.attrib.items():
             element.set(name, value.replace("url(#", f"url(#{prefix}-"))
         element.tag = element.tag.removeprefix(f"{{{SVG}}}")  # HTML knows svg elements by their bare names

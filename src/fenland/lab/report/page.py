@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fenland import __version__
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.style import DARK, LIGHT, dash_array, title_of
+from fenland.lab.figures.style import dash_array, title_of
 from fenland.lab.records import Records
 from fenland.lab.report import setup, table
 from fenland.lab.report.outcome import decide
+from fenland.lab.report.templating import fill
 from fenland.lab.statistics import summary
 
 # Measured quantities that the figures and the first lines name.
@@ -31,16 +30,7 @@ TERMS = (
 
 def render(records: Records, figures: Sequence[tuple[Drawn, str]]) -> str:
     """The whole page as text; ``figures`` come with their SVG elements."""
-    environment = Environment(
-        loader=PackageLoader("fenland.lab.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=_unbroken,
-    )  # fmt: skip
-    return environment.get_template("page.html.j2").render(**_context(records, figures))
-
-
-def _unbroken(value: Any) -> Any:
-    """Keep a number and its per cent sign on one line."""
-    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
+    return fill("page.html.j2", _context(records, figures))
 
 
 def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str, Any]:
@@ -60,9 +50,6 @@ def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str
         "command": command,
         "command_given": given,
         "terms": TERMS,
-        "light": LIGHT,
-        "dark": DARK,
-        "version": __version__,
         "runs": len(records.results),
     }
 

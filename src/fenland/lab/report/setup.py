@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -69,10 +69,15 @@ def _plain(value: Any) -> str:
 
 def environment(records: Records) -> list[tuple[str, str]]:
     """Versions and machines; where runs differ, every value that occurred. Times become the span of all runs."""
-    names = list(dict.fromkeys(name for each in records.environments for name in each))
+    return machines(records.environments)
+
+
+def machines(environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The same of any environments."""
+    names = list(dict.fromkeys(name for each in environments for name in each))
     pairs = []
     for name in names:
-        values = [each[name] for each in records.environments if not _missing(each.get(name))]
+        values = [each[name] for each in environments if not _missing(each.get(name))]
         if not values or name == "data_dir":  # a folder on somebody's machine is nobody else's business
             continue
         texts = sorted({_moment(str(value)) if name == "time" else _flat(value) for value in values})

@@ -29,10 +29,15 @@ def write_report(out_dir: Path | str) -> Path:
     _write_tables(records)
     page = render(records, [(drawn, inline_svg(drawn, records.labels)) for drawn in figures])
     path = records.out / "report.html"
-    partial = _partial(path)
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, page)
     return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole, then rename it."""
+    partial = _partial(path)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _write_tables(records: Records) -> None:

@@ -79,6 +79,21 @@ def plain(config: Any) -> dict[str, Any]:
     }
 
 
+def restore(study: Study[Any], values: Mapping[str, Any]) -> Any:
+    """The configuration of which `plain` made these values.
+
+    Raises:
+        BadInput: a field is unknown to this version.
+    """
+    config = next(iter(study.presets.values()))
+    known = {field.name for field in dataclasses.fields(config)}
+    for name in values:
+        if name not in known:
+            raise BadInput("DIR", f"{study.name}: {name}", "stored by another version; run the study again")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return dataclasses.replace(config, **given)
+
+
 def _read(text: str, kind: Any) -> Any:
     """A value of the kind that a field declares."""
     origin = get_origin(kind)

@@ -1,0 +1,181 @@
+"""``fenland study``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from fenland.lab.commands import output
+from fenland.lab.errors import BadInput, one_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fenland.lab.studies.base import Study as Any_Study
+    from fenland.lab.studies.run import Done
+
+ALL = "all"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Repeat figures and tables of the papers, and judge their claims.
+
+    Writes OUT/NAME/report.html for each study and OUT/index.html over all. What is stored under OUT is not measured
+    again: stop it and start it again as you like.
+
+    Example: fenland study quartic --preset quick --set radii=0.1,0.5 --out out/studies
+
+    Exit codes: 0 every study ran (also where a verdict does not hold: that is a finding), 1 some failed, 2 wrong
+    arguments, 130 interrupted.
+    """
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
+    """Studies to run, or all. See --list."""
+    preset: Annotated[str, arg(metavar="NAME")] = "quick"
+    """quick (minutes on a laptop) or paper (the published scale)."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUE")] = ()
+    """Set a field of the configuration, as in --set seeds=0..9; may be given several times. Several studies: those
+    that have the field."""
+    out: Annotated[str, arg(metavar="DIR")] = "out/studies"
+    """Output directory."""
+    workers: Annotated[str, arg(metavar="NUMBER")] = "1"
+    """Processes that share training runs."""
+    data_root: Annotated[str, arg(metavar="DIR")] = ""
+    """Folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
+    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Share training runs on a Ray cluster: its address, or local."""
+    list: bool = False
+    """List the studies, or the fields of those that are named; run nothing."""
+    json: bool = False
+    """Print one JSON document; progress goes to stderr."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Run them one after the other, print verdicts and paths."""
+        from fenland.lab.studies import STUDIES, find
+
+        if self.list:
+            return self._list([find(name) for name in self.names or STUDIES])
+        if not self.names:
+            raise BadInput("NAME", "", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
+        studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
+        plans = self._plans(studies)
+        return self._run_all(studies, plans, output.console(stderr=self.json))
+
+    def _plans(self, studies: list[Any_Study[Any]]) -> list[dict[str, str]]:
+        """Everything that can be wrong is found before anything runs."""
+        from fenland.lab.compare import check_out
+        from fenland.lab.planning import whole_number
+        from fenland.lab.studies.settings import configure, fields, split
+
+        whole_number("workers", self.workers)
+        check_out(Path(self.out))
+        if self.data_root and not Path(self.data_root).is_dir():
+            raise BadInput("data-root", self.data_root, "no such directory; give the folder that holds mnist/, ...")
+        given = split(self.set)
+        own = {study.name: {row["field"] for row in fields(study)} for study in studies}
+        for name, value in given.items():
+            if not any(name in known for known in own.values()):
+                whose = studies[0].name if len(studies) == 1 else "none of these studies"
+                has = one_of(sorted(own[whose])) if len(studies) == 1 else "see fenland study NAME --list"
+                raise BadInput(
+                    "set", f"{name}={value}", f"{whose} has {'no ' if whose in own else ''}such field; {has}"
+                )
+        plans = [{name: value for name, value in given.items() if name in own[study.name]} for study in studies]
+        for study, plan in zip(studies, plans, strict=True):
+            configure(study, self.preset, plan)
+        return plans
+
+    def _run_all(self, studies: list[Any_Study[Any]], plans: list[dict[str, str]], console: Console) -> int:
+        from fenland.lab.studies.index import write_index
+        from fenland.lab.studies.run import run_study, write_failure
+
+        out, done, failed = Path(self.out), [], {}
+        for number, (study, plan) in enumerate(zip(studies, plans, strict=True), 1):
+            console.print(f"[{number}/{len(studies)}] {study.name}: {study.title}", markup=False, highlight=False)
+            try:
+                found = run_study(
+                    study, self.preset, plan, out, console=console, workers=int(self.workers),
+                    data_root=Path(self.data_root) if self.data_root else None, ray=self.ray or None,
+                )  # fmt: skip
+            except BadInput as error:
+                failed[study.name] = str(error)
+            # The border of a list of studies: whatever one raises must not end the others.
+            except Exception as error:
+                failed[study.name] = f"{type(error).__name__}: {error}"
+            else:
+                done.append(found)
+                self._show(found, console)
+                continue
+            trace = traceback.format_exc()
+            print(f"fenland: {study.name} failed: {failed[study.name]}", file=sys.stderr)
+            _LOG.info("%s", trace)
+            write_failure(out, study.name, failed[study.name], trace)
+        index = write_index(out)
+        self._close(done, failed, index)
+        return output.FAILED if failed else output.OK
+
+    def _show(self, found: Done, console: Console) -> None:
+        from fenland.lab.progress import duration
+
+        words = {True: "holds", False: "DOES NOT HOLD", None: "not decided"}
+        for verdict in found.verdicts:
+            line = f"  {words[verdict.holds]:<13}  {verdict.claim}  {verdict.measured}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        took = f"measured in {duration(found.seconds)}" + (" earlier" if found.reused else "")
+        console.print(f"  {found.report} ({took})", markup=False, highlight=False, soft_wrap=True)
+
+    def _close(self, done: list[Done], failed: dict[str, str], index: Path) -> None:
+        from fenland.lab.studies.page import tally
+
+        if self.json:
+            studies = [
+                {"study": each.name, "report": each.report, "seconds": each.seconds, "reused": each.reused}
+                | {"verdicts": [asdict(verdict) for verdict in each.verdicts]}
+                for each in done
+            ]
+            output.print_json({"index": index, "studies": studies, "failed": failed})
+            return
+        verdicts = [verdict for each in done for verdict in each.verdicts]
+        if len(done) > 1:
+            print(tally(verdicts))
+        if failed:
+            print(f"{len(failed)} of {len(done) + len(failed)} studies failed; the same command tries them again")
+        print(index)
+
+    def _list(self, studies: list[Any_Study[Any]]) -> int:
+        from rich import box
+        from rich.table import Table
+
+        from fenland.lab.studies.settings import fields
+
+        if self.json:
+            rows = [
+                {"study": each.name, "title": each.title, "source": each.source, "question": each.question}
+                | {"fields": fields(each)}
+                for each in studies
+            ]
+            output.print_json(rows)
+            return output.OK
+        if not self.names:
+            table = Table(box=box.SIMPLE_HEAD)
+            table.add_column("study", style="bold", no_wrap=True)
+            for name in ("what it shows", "source"):
+                table.add_column(name)
+            for study in studies:
+                table.add_row(study.name, study.title, study.source)
+            output.console().print(table)
+            return output.OK
+        for study in studies:
+            table = Table("field", *study.presets, box=box.SIMPLE_HEAD, title=f"{study.name}: {study.title}")
+            for row in fields(study):
+                table.add_row(*(str(value) for value in row.values()))
+            output.console().print(table)
+        return output.OK

@@ -1,0 +1,190 @@
+"""The laboratory that a study works in: training through the sweep, tables that are computed once, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fenland.lab.config import RunConfig
+from fenland.lab.store import Store
+
+if TYPE_CHECKING:
+    import pandas
+    from rich.console import Console
+    from torch import Tensor
+
+    from fenland.lab.records import Records
+    from fenland.lab.studies.base import Study
+
+T = TypeVar("T")
+# Without a terminal a long loop says where it is when this long has passed since the last line.
+_LINE_EVERY_SECONDS = 10.0
+
+
+class Laboratory:
+    """What `fenland.lab.studies.base.Lab` promises, on one output folder.
+
+    Args:
+        out: the output folder; runs are stored in ``out/runs``, pieces in ``out/pieces``, shared by all its studies.
+        study: for whom; its name and version are part of the names of pieces.
+        console: where progress goes.
+        workers: processes that share the runs of a sweep.
+        data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
+        ray: address of a Ray cluster, or "local"; None for processes of this machine.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        study: Study[Any],
+        console: Console,
+        workers: int = 1,
+        data_root: Path | None = None,
+        ray: str | None = None,
+    ) -> None:
+        self.workers = workers
+        self.trained: dict[str, RunConfig] = {}
+        self._out = out
+        self._study = study
+        self._console = console
+        self._data_root = data_root
+        self._ray = ray
+        self._store = Store(out)
+        self._live = False
+
+    def train(self, runs: Sequence[RunConfig]) -> Records:
+        """Train what is not stored yet, and return the records of exactly these runs (diverged ones are results).
+
+        Raises:
+            RuntimeError: a run failed; the others are stored.
+            BadInput: the data of a run are not at hand.
+        """
+        from fenland.lab.records import read_records
+        from fenland.lab.sweep import sweep
+
+        known = {run.hash: run for run in map(self._identified, runs)}
+        self.trained |= known
+        pending = [run for run in known.values() if not self._finished(run)]
+        if pending:
+            cluster: dict[str, Any] = {} if self._ray is None else {"ray": self._ray}
+            with self._watching(pending) as watcher:
+                done = sweep(pending, self._store, watcher, self.workers, **cluster)
+            if done.failed:
+                first = done.failed[0]
+                raise RuntimeError(
+                    f"{len(done.failed)} of {len(known)} runs failed, the first ({first.run}): {first.error}"
+                )
+        return read_records(self._out, runs=list(known))
+
+    def weights(self, run: RunConfig) -> Mapping[str, Tensor]:
+        """The final state dict of a run that was trained with ``weights=True``.
+
+        Raises:
+            FileNotFoundError: it was not.
+        """
+        import torch
+
+        name = self._identified(run).hash
+        path = self._store.folder / name / "weights.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"no weights of run {name} in {self._store.folder}: train it with weights=True")
+        stored: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+        return stored
+
+    def data_dir(self, data: str) -> str | None:
+        """The folder of local parquet files for a data set; None for the embedded one and the hub."""
+        folder = None if self._data_root is None or data == "digits" else self._data_root / data
+        return str(folder) if folder is not None and folder.is_dir() else None
+
+    def keep(self, name: str, key: Mapping[str, Any], compute: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
+        """A table by the content of its key: computed once, stored whole, found again after a kill.
+
+        Args:
+            name: of the table, for people who look at the files.
+            key: plain values that fix what is computed, all of them.
+            compute: makes it.
+        """
+        import pandas
+
+        of = [self._study.name, self._study.version, name, key]
+        digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=_refuse).encode()).hexdigest()[:16]
+        path = self._out / "pieces" / f"{self._study.name}-{name}-{digest}.parquet"
+        if path.is_file():
+            return pandas.read_parquet(path)
+        table = compute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(table, path)
+        return table
+
+    def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:
+        """Pass the items on and show progress: a bar on a terminal, a line now and then elsewhere."""
+        if self._live:
+            yield from items
+        elif self._console.is_terminal:
+            yield from self._bar(items, total, what)
+        else:
+            yield from self._lines(items, total, what)
+
+    def _bar(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+        from rich.progress import track
+
+        self._live = True
+        try:
+            yield from track(items, description=what, total=total, console=self._console, transient=True)
+        finally:
+            self._live = False
+
+    def _lines(self, items: Iterable[T], total: int, what: str) -> Iterator[T]:
+        spoke = time.monotonic()
+        for number, item in enumerate(items):
+            if time.monotonic() - spoke > _LINE_EVERY_SECONDS:
+                self._console.print(f"  {what}: {number}/{total}", highlight=False, soft_wrap=True)
+                spoke = time.monotonic()
+            yield item
+
+    @contextlib.contextmanager
+    def _watching(self, pending: Sequence[RunConfig]) -> Iterator[Any]:
+        """The sweep's own display; inside a bar of `track` it would be a second one, so there lines are written."""
+        from fenland.lab.progress import Lines, watch
+
+        if self._live:
+            yield Lines(pending, self._console)
+            return
+        self._live = True
+        try:
+            with watch(pending, self._console) as watcher:
+                yield watcher
+        finally:
+            self._live = False
+
+    def _identified(self, run: RunConfig) -> RunConfig:
+        from fenland.lab import data
+
+        return run if run.data_id else data.identify(run)
+
+    def _finished(self, run: RunConfig) -> bool:
+        """Whether nothing is left to do for a run: its numbers are stored, and its weights where they are wanted."""
+        wanted = getattr(run, "weights", False)
+        return self._store.finished(run.hash) and (
+            not wanted or (self._store.folder / run.hash / "weights.pt").is_file()
+        )
+
+
+def write_table(table: pandas.DataFrame, path: Path) -> None:
+    """Write a parquet file whole, then rename it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        table.to_parquet(partial, index=False)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"key of a piece: {value!r} is no plain value; give numbers, strings, lists and dictionaries")
