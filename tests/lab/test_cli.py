@@ -1,6 +1,10 @@
 """The command line as a stranger meets it: in a process of its own where that matters, else through ``main``."""
 
 import json
+import logging
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +14,8 @@ import pytest
 from image_files import write_split
 
 from fenland import __version__
-from fenland.lab import cli
+from fenland.lab import cli, logs
+from fenland.lab.commands import COMMANDS
 from fenland.lab.optimizers import OPTIMIZERS
 from fenland.lab.store import Store
 
@@ -113,15 +118,74 @@ def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        fails(capsys, "compre")
-        == "Unrecognized options: compre; Available subcommands: compare, report, runs, variants"
-    )
-    for arguments in ([], ["--help"], ["compare", "--help"], ["runs", "--help"], ["report", "--help"]):
+    listed = ", ".join(COMMANDS)
+    assert fails(capsys, "compre") == f"Unrecognized options: compre; Available subcommands: {listed}"
+    for arguments in ([], ["--help"]):
         assert cli.main(arguments) == 0
-        assert "xample: fenland" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "Exit codes: 0 done; 1 something failed" in said
+        assert all(f"• {name} " in said for name in COMMANDS)
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"fenland {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"usage: fenland {name} " in said
+    assert re.search(rf"Example: .*fenland {name}\b", said)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(name in script for name in COMMANDS)
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_bash_completes_a_command_and_an_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "fenland.bash"
+    script.write_text(capsys.readouterr().out)
+
+    def offered(*words: str) -> list[str]:
+        line = f"source {script}; COMP_WORDS=(fenland {shlex.join(words)}); COMP_CWORD={len(words)}; "
+        line += "$(complete -p fenland | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo ${COMPREPLY[@]}"
+        return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True).stdout.split()
+
+    assert offered("comp") == ["compare", "completion"]
+    assert offered("compare", "--batch") == ["--batch-size"]
+
+
+def test_completion_knows_its_shells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(capsys, "completion", "tcsh") == "SHELL=tcsh: choose one of bash, zsh, fish"
+
+
+def test_logs_are_as_loud_as_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, heard in (
+        ([], ["W"]),
+        (["-v"], ["W", "I"]),
+        (["--verbose", "-v"], ["W", "I", "D"]),
+        (["-vv"], list("WID")),
+    ):
+        with logs.shown(sum(cli._VERBOSE[word] for word in words.split())):
+            log = logging.getLogger("fenland.lab.test")
+            log.warning("W")
+            log.info("I")
+            log.debug("D")
+        lines = capsys.readouterr().err.splitlines()
+        assert [line[-1] for line in lines] == list(heard)
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ fenland.lab.test: ", line) for line in lines)
+    assert not logging.getLogger("fenland").handlers
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    line = f"{shlex.join([*COMMAND, 'variants', '--json'])} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (["[", "1"], "")
 
 
 def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

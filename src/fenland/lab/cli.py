@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 if TYPE_CHECKING:
     from fenland.lab.commands import Command
+
+ABOUT = """Sharpness-aware minimization: compare optimizers on real data.
+
+Each command has its own help with an example, as in: fenland compare --help.
+Anywhere on the line, -v logs to stderr what is done, and -vv everything.
+Also: fenland --version.
+
+Exit codes: 0 done; 1 something failed (the rest is stored, and the same
+command tries again); 2 wrong arguments; 130 interrupted."""
+_VERBOSE = {"-v": 1, "--verbose": 1, "-vv": 2}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,14 +28,18 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the command line without the program's name; None for the process's own.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = [word for word in given if word not in _VERBOSE]
     if arguments in (["--version"], ["-V"]):
         from fenland import __version__
 
         print(f"fenland {__version__}")
         return 0
+    from fenland.lab import logs
+
     try:
-        return _run(arguments)
+        with logs.shown(sum(_VERBOSE.get(word, 0) for word in given)):
+            return _run(arguments)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "fenland":
             raise
@@ -39,10 +54,21 @@ def _run(arguments: list[str]) -> int:
     from fenland.lab.errors import BadInput
 
     try:
-        return parse(arguments or ["--help"]).run(arguments)
+        code = parse(arguments or ["--help"]).run(arguments)
+        sys.stdout.flush()
+        return code
     except BadInput as error:
-        print(f"fenland: --{error}" if error.argument != "DIR" else f"fenland: {error}", file=sys.stderr)
+        # Options in small letters; what stands without a name on the command line is shown as in DIR.
+        dashes = "" if error.argument.isupper() else "--"
+        print(f"fenland: {dashes}{error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader has seen enough (fenland runs OUT | head); Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"fenland: {error}", file=sys.stderr)
+        return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
 
@@ -57,25 +83,49 @@ def parse(arguments: list[str]) -> Command:
     """
     import tyro
 
-    from fenland.lab.commands import COMMANDS
+    from fenland.lab.commands import COMMANDS, load
 
-    subcommands = tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())
-    any_command: Any = Union[subcommands]  # noqa: UP007  (built at run time)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            command: Command = tyro.cli(
-                any_command,
-                prog="fenland",
-                description="Sharpness-aware minimization: compare optimizers on real data. Also: fenland --version.",
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-            return command
+            if arguments[0] in COMMANDS:
+                return tyro.cli(
+                    load(arguments[0]),
+                    prog=f"fenland {arguments[0]}",
+                    args=arguments[1:],
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+            return _any(arguments)
     except SystemExit as stop:
         if stop.code:
             print(f"fenland: {one_line(said.getvalue())}", file=sys.stderr)
         raise
+
+
+def _any(arguments: list[str]) -> Command:
+    """The parser of all commands, for the help, for words that are none, and for completion."""
+    import tyro
+
+    from fenland.lab.commands import COMMANDS, load
+
+    kinds = {name: load(name) for name in COMMANDS}
+    subcommands = tuple(
+        Annotated[kind, tyro.conf.subcommand(name, description=(kind.__doc__ or "").partition("\n")[0])]
+        for name, kind in kinds.items()
+    )
+    any_command: Any = Union[subcommands]  # noqa: UP007  (built at run time)
+    command: Command = tyro.cli(
+        any_command, prog="fenland", description=ABOUT, args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    return command
+
+
+def completion(shell: str) -> str:
+    """The completion script for a shell."""
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        _any(["--tyro-print-completion", shell])
+    return script.getvalue()
 
 
 def one_line(boxed: str) -> str:

@@ -1,13 +1,13 @@
-"""The subcommands of ``fenland``: one file each, a dataclass of options with a ``run`` method."""
+"""The subcommands of ``fenland``: one file each, a dataclass of options with a ``run`` method.
+
+A command's file imports nothing heavy at its top, so that help is quick: what it needs, ``run`` imports. Its docstring
+is its help: one line of what it does, how, and an example.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Protocol
-
-from fenland.lab.commands.compare import Compare
-from fenland.lab.commands.report import Report
-from fenland.lab.commands.runs import Runs
-from fenland.lab.commands.variants import Variants
 
 
 class Command(Protocol):
@@ -17,4 +17,19 @@ class Command(Protocol):
         """Do it; the exit code. ``arguments`` is the command line as it was given."""
 
 
-COMMANDS: dict[str, type[Command]] = {"compare": Compare, "report": Report, "runs": Runs, "variants": Variants}
+# Name on the command line -> "file:Class". It is imported when it is asked for.
+COMMANDS: dict[str, str] = {
+    "compare": "compare:Compare",
+    "runs": "runs:Runs",
+    "report": "report:Report",
+    "study": "study:Study",
+    "variants": "variants:Variants",
+    "completion": "completion:Completion",
+}
+
+
+def load(name: str) -> type[Command]:
+    """The command of this name, its module imported now."""
+    module, _, kind = COMMANDS[name].partition(":")
+    found: type[Command] = getattr(import_module(f"{__name__}.{module}"), kind)
+    return found

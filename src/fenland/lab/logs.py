@@ -1,0 +1,68 @@
+"""What the lab logs: to stderr as loudly as asked for, and the course of a sweep to a file beside its results."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_ROOT = logging.getLogger("fenland")
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is at the time, since a progress display puts itself there."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("it is always sys.stderr")
+
+
+class _Quiet(logging.FileHandler):
+    """A disk that is full must not end a sweep, nor fill the terminal with the logger's own trouble."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+@contextmanager
+def shown(verbosity: int) -> Iterator[None]:
+    """Log to stderr: warnings at 0, the course of the work at 1, everything from 2 on."""
+    handler = _Stderr()
+    with _attached(handler, LEVELS[min(verbosity, len(LEVELS) - 1)]):
+        yield
+
+
+@contextmanager
+def kept(path: Path) -> Iterator[None]:
+    """Append the course of the work and every failure's traceback to a file, which appears with its first line."""
+    with _attached(_Quiet(path, encoding="utf-8", delay=True), logging.INFO):
+        yield
+
+
+@contextmanager
+def _attached(handler: logging.Handler, level: int) -> Iterator[None]:
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setLevel(level)
+    before = _ROOT.level, _ROOT.propagate
+    _ROOT.addHandler(handler)
+    _ROOT.setLevel(min(each.level for each in _ROOT.handlers))
+    _ROOT.propagate = False
+    try:
+        yield
+    finally:
+        _ROOT.removeHandler(handler)
+        handler.close()
+        _ROOT.setLevel(before[0])
+        _ROOT.propagate = before[1]
