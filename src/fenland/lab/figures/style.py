@@ -86,10 +86,22 @@ def title_of(label: str) -> str:
 
 def blank(canvas: Canvas, height: float = HEIGHT) -> tuple[Figure, Axes]:
     """A figure that belongs to no pyplot state, with calm axes: a baseline, a light grid, ticks without marks."""
+    figure, (axes,) = blanks(canvas, height)
+    return figure, axes
+
+
+def blanks(canvas: Canvas, height: float = HEIGHT, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """The same with several axes, row by row."""
     layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72)
     figure = Figure(figsize=(WIDTH / 72, height / 72), layout=layout)
     figure.set_facecolor("none")
-    axes = figure.add_subplot()
+    every = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
+    for axes in every:
+        _calm(axes, canvas)
+    return figure, every
+
+
+def _calm(axes: Axes, canvas: Canvas) -> None:
     axes.set_facecolor("none")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -98,7 +110,6 @@ def blank(canvas: Canvas, height: float = HEIGHT) -> tuple[Figure, Axes]:
     axes.tick_params(which="both", length=0, labelcolor=canvas.ink.soft, labelsize=SMALL, pad=5)
     axes.grid(axis="y", color=canvas.ink.line, linewidth=0.7)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _legend_shape(shown: Sequence[str]) -> tuple[int, int]:

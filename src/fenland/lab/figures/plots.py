@@ -1,0 +1,283 @@
+"""Figures of studies: lines with bands, dots beside theory, reference lines, heat maps, panels above each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from fenland.lab.figures.style import HEIGHT, SMALL, Canvas, blanks, head, legend_height, name_x
+
+Numbers = Any  # what numpy takes for a row of numbers: a list, an array, a column of a table
+# Perceptually even, and told apart by every kind of colour vision (Nuñez, Anderton, Renslow 2018).
+COLOURS = "cividis"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of points.
+
+    Attributes:
+        label: whose: it gives colour and line style, and stands in the legend.
+        x: along the axis.
+        y: as many.
+        low: lower edge of a band around y, or None.
+        high: its upper edge.
+        kind: "line"; "dots", which are measured points beside a "theory", a thin line of the same colour;
+            "joined" dots.
+    """
+
+    label: str
+    x: Numbers
+    y: Numbers
+    low: Numbers | None = None
+    high: Numbers | None = None
+    kind: Literal["line", "dots", "joined", "theory"] = "line"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A straight line across a panel, with a word at its end.
+
+    Attributes:
+        at: where.
+        text: beside it; empty for none.
+        across: the axis that it is a value of: "x" stands upright, "y" lies.
+        label: whose colour it takes; empty for the soft ink.
+    """
+
+    at: float
+    text: str = ""
+    across: Literal["x", "y"] = "x"
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        lines: what is drawn.
+        along: name of the horizontal axis, with its unit.
+        title: above it; a figure of one panel has its own title already.
+        log_x: logarithmic axis; points that are not positive are left out.
+        log_y: likewise.
+        marks: reference lines.
+        x_limits: of the axis, None for those of the data.
+        y_limits: likewise.
+    """
+
+    lines: Sequence[Line]
+    along: str
+    title: str = ""
+    log_x: bool = False
+    log_y: bool = False
+    marks: Sequence[Mark] = ()
+    x_limits: tuple[float, float] | None = None
+    y_limits: tuple[float, float] | None = None
+
+
+def draw_panels(canvas: Canvas, title: str, panels: Sequence[Panel], columns: int = 1, height: float = 0.0) -> Figure:
+    """Panels row by row, with one legend above the first.
+
+    Args:
+        canvas: with which colours, for which labels.
+        title: of the whole; it is drawn in files only.
+        panels: their contents.
+        columns: 1; 2 for panels that bear to be half as wide as a phone.
+        height: of one row in points; 0 for the usual one.
+    """
+    shown = [label for label in canvas.labels if any(line.label == label for p in panels for line in p.lines)]
+    rows = math.ceil(len(panels) / columns)
+    each = height or (HEIGHT if rows == 1 else 150)
+    figure, axes = blanks(canvas, rows * each + legend_height(shown), rows, columns)
+    for place, panel in zip(axes, panels, strict=False):
+        draw_panel(place, canvas, panel)
+    for empty in axes[len(panels) :]:
+        empty.set_visible(False)
+    head(axes[0], canvas, title, shown)
+    if len(panels) > 1:
+        for place, panel in zip(axes, panels, strict=False):
+            place.text(
+                0.0 if columns > 1 else 0.01, 0.98, panel.title, transform=place.transAxes, va="top", ha="left",
+                fontsize=SMALL, color=canvas.ink.text, bbox=_patch(canvas), zorder=5,
+            )  # fmt: skip
+    return figure
+
+
+def draw_panel(axes: Axes, canvas: Canvas, panel: Panel) -> None:
+    """Lines, reference lines and scales of one panel."""
+    if panel.log_x:
+        axes.set_xscale("log")
+    if panel.log_y:
+        axes.set_yscale("log")
+    for line in panel.lines:
+        _draw(axes, canvas, line, panel)
+    if panel.x_limits is not None:
+        axes.set_xlim(*panel.x_limits)
+    if panel.y_limits is not None:
+        axes.set_ylim(*panel.y_limits)
+    for mark in panel.marks:
+        _mark(axes, canvas, mark)
+    scale_axis(axes.xaxis, panel.log_x)
+    scale_axis(axes.yaxis, panel.log_y)
+    name_x(axes, canvas, panel.along)
+
+
+def _draw(axes: Axes, canvas: Canvas, line: Line, panel: Panel) -> None:
+    x, y = np.asarray(line.x, float), np.asarray(line.y, float)
+    if panel.log_y:
+        y = np.where(y > 0, y, np.nan)
+    look = canvas.look(line.label)
+    if line.low is not None and line.high is not None:
+        low, high = np.asarray(line.low, float), np.asarray(line.high, float)
+        low = np.where(low > 0, low, np.nanmin(y) / 10) if panel.log_y else low
+        axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0)
+    if line.kind == "line":
+        axes.plot(x, y, linewidth=1.8, **look)
+    elif line.kind == "theory":
+        axes.plot(x, y, linewidth=0.9, color=look["color"])
+    else:
+        joined = {"linewidth": 1.1, "linestyle": look["linestyle"]} if line.kind == "joined" else {"linestyle": "none"}
+        axes.plot(x, y, color=look["color"], marker=marker_of(canvas, line.label), markersize=4.6, **joined)
+
+
+def marker_of(canvas: Canvas, label: str) -> str:
+    """A shape for a label's points, so that they are told apart without their colour."""
+    return "os^Dv<>"[canvas.labels.index(label) % 7]
+
+
+def _mark(axes: Axes, canvas: Canvas, mark: Mark) -> None:
+    color = canvas.look(mark.label)["color"] if mark.label else canvas.ink.soft
+    style: Any = {"color": color, "linewidth": 0.9, "linestyle": (0, (2, 2)), "zorder": 1.5}
+    words: Any = {"fontsize": SMALL, "color": canvas.ink.soft, "bbox": _patch(canvas), "zorder": 4}
+    if mark.across == "x":
+        axes.axvline(mark.at, **style)
+        if mark.text:
+            axes.annotate(
+                mark.text, (mark.at, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                textcoords="offset points", ha="left", va="top", **words,
+            )  # fmt: skip
+        return
+    axes.axhline(mark.at, **style)
+    if mark.text:
+        axes.annotate(
+            mark.text, (1.0, mark.at), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+            ha="right", va="bottom", **words,
+        )  # fmt: skip
+
+
+def _patch(canvas: Canvas) -> dict[str, Any]:
+    """The page's colour behind words, so that lines do not run through them."""
+    return {"facecolor": canvas.ink.page, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+
+
+def scale_axis(axis: Axis, log: bool, ticks: int = 5) -> None:
+    """Few ticks that stand for themselves: no common power or offset beside the axis."""
+    if not log:
+        axis.set_major_locator(MaxNLocator(nbins=ticks))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+        return
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low) if low > 0 else 0.0
+    if decades < 0.3:
+        steps: Any = FixedLocator(_round_ticks(low, high))
+    else:
+        steps = LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=ticks + (3 if decades < 2 else 1))
+    axis.set_major_locator(steps)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    return [float(tick) for tick in MaxNLocator(nbins=4).tick_values(low, high) if low <= tick <= high]
+
+
+def plain_number(value: float) -> str:
+    """A number as it is written: 0.05, 200, 10⁻⁷, 3·10⁸; a true minus sign."""
+    if value == 0 or 1e-4 < abs(value) < 1e5:
+        return f"{value:.6g}".replace("-", "−")
+    mantissa, _, power = f"{value:.3g}".partition("e") if abs(value) < 1e-4 else f"{value:.2e}".partition("e")
+    exponent = str(int(power or 0)).translate(_RAISED)
+    short = f"{float(mantissa):.3g}".replace("-", "−")
+    return f"10{exponent}" if short == "1" else f"−10{exponent}" if short == "−1" else f"{short}·10{exponent}"
+
+
+def draw_heat(
+    canvas: Canvas,
+    title: str,
+    x: Numbers,
+    y: Numbers,
+    values: Numbers,
+    *,
+    along: str,
+    up: str,
+    limits: tuple[float, float] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    lines: Iterable[Line] = (),
+    height: float = HEIGHT + 45,
+) -> Figure:
+    """A map of ``values`` (len(y), len(x)) over cells around x and y, with its scale beside it, and lines over it.
+
+    Args:
+        canvas: with which colours, for which labels.
+        title: what the colour stands for, with its unit.
+        x: centres of the columns, growing.
+        y: centres of the rows, growing.
+        values: the numbers; NaN stays blank.
+        along: name of the horizontal axis.
+        up: name of the vertical axis.
+        limits: of the colour scale.
+        log_x: logarithmic axis.
+        log_y: likewise.
+        lines: over the map, labelled in the legend.
+        height: of the figure in points.
+    """
+    drawn = list(lines)
+    shown = [label for label in canvas.labels if any(line.label == label for line in drawn)]
+    figure, (axes,) = blanks(canvas, height + legend_height(shown))
+    axes.grid(visible=False)
+    low, high = limits or (None, None)
+    cells = axes.pcolormesh(
+        edges(x, log_x), edges(y, log_y), np.asarray(values, float), cmap=COLOURS, vmin=low, vmax=high, rasterized=True
+    )
+    panel = Panel(drawn, along, log_x=log_x, log_y=log_y)
+    draw_panel(axes, canvas, panel)
+    axes.set_xlim(*edges(x, log_x)[[0, -1]])
+    axes.set_ylim(*edges(y, log_y)[[0, -1]])
+    axes.set_ylabel(up, fontsize=SMALL, color=canvas.ink.soft)
+    bar = figure.colorbar(cells, ax=axes, pad=0.02, aspect=28)
+    bar.outline.set_visible(False)  # type: ignore[operator]  # the stubs call it a list
+    bar.ax.tick_params(length=0, labelcolor=canvas.ink.soft, labelsize=SMALL)
+    scale_axis(bar.ax.yaxis, log=False)
+    head(axes, canvas, title, shown)
+    return figure
+
+
+def edges(centres: Numbers, log: bool = False) -> np.ndarray:
+    """The borders of the cells around these centres, one more than they are."""
+    c = np.asarray(centres, float)
+    c = np.log(c) if log else c
+    if len(c) == 1:
+        inner = np.array([c[0] - 0.5, c[0] + 0.5])
+    else:
+        middle = (c[1:] + c[:-1]) / 2
+        inner = np.concatenate([[2 * c[0] - middle[0]], middle, [2 * c[-1] - middle[-1]]])
+    return np.exp(inner) if log else inner
+
+
+def draw_contours(axes: Axes, canvas: Canvas, x: Numbers, y: Numbers, values: Numbers, levels: Numbers) -> None:
+    """Lines of equal value (len(y), len(x)), in the soft ink, thin."""
+    axes.contour(
+        np.asarray(x, float), np.asarray(y, float), np.asarray(values, float), levels=np.asarray(levels, float),
+        colors=[canvas.ink.soft], linewidths=0.7, linestyles="solid", negative_linestyles="solid",
+    )  # fmt: skip
