@@ -11,7 +11,7 @@ from fenland.lab.checks import BASES, PRECISIONS
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.models import check_model
-from fenland.lab.optimizers import OPTIMIZERS, check_optimizer
+from fenland.lab.optimizers import OPTIMIZERS, check_optimizer, check_options
 from fenland.lab.schedules import SCHEDULES
 
 AUTO = "auto"
@@ -173,6 +173,8 @@ def _options(request: Request) -> dict[str, tuple[str, ...]]:
         if name not in found:
             raise BadInput("options", text, f"{name or 'the name'} is not among the optimizers ({', '.join(found)})")
         found[name] += (option,)
+    for name, given in found.items():
+        check_options(name, given)
     return found
 
 
