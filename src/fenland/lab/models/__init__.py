@@ -8,13 +8,19 @@ from functools import partial
 from torch import nn
 
 from fenland.lab.errors import BadInput, one_of
+from fenland.lab.models import wrn
 from fenland.lab.models.lenet import LeNet
 from fenland.lab.models.mlp import MLP
+from fenland.lab.models.pyramidnet import PyramidNet
 from fenland.lab.models.resnet import ResNet
+from fenland.lab.models.resnext import ResNeXt
+from fenland.lab.models.vgg import VGG
+from fenland.lab.models.vit import ViT
 
 Shape = tuple[int, int, int]
 
 # "-identity" is the original paper's shortcut without parameters; the usual reimplementations project.
+# Any other "wrnD-K" is built too: D = 6n+4 layers, K times as wide.
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mlp": MLP,
     "lenet": LeNet,
@@ -22,6 +28,13 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "resnet20-identity": partial(ResNet, depth=20, shortcut="identity"),
     "resnet56": partial(ResNet, depth=56),
     "resnet56-identity": partial(ResNet, depth=56, shortcut="identity"),
+    "wrn16-10": partial(wrn.WRN, depth=16, widen=10),
+    "wrn28-10": partial(wrn.WRN, depth=28, widen=10),
+    "pyramidnet110-a48": partial(PyramidNet, depth=110, alpha=48),
+    "resnext29-32x4d": partial(ResNeXt, depth=29, groups=32, width=4),
+    "vgg11": partial(VGG, depth=11),
+    "vgg16": partial(VGG, depth=16),
+    "vit": ViT,
 }
 
 
@@ -29,15 +42,14 @@ def build_model(name: str, shape: Shape, classes: int) -> nn.Module:
     """A freshly initialised model, drawn from torch's global generator.
 
     Args:
-        name: a key of ``MODELS``.
+        name: a key of ``MODELS``, or ``wrnD-K`` for a wide residual network of D = 6n+4 layers, K times as wide.
         shape: channels, height and width of an image.
         classes: number of outputs.
 
     Raises:
         BadInput: the name is unknown, or the images are too small for the model.
     """
-    check_model(name)
-    return MODELS[name](shape, classes)
+    return _maker(name)(shape, classes)
 
 
 def check_model(name: str) -> None:
@@ -46,5 +58,13 @@ def check_model(name: str) -> None:
     Raises:
         BadInput: naming those that exist.
     """
-    if name not in MODELS:
-        raise BadInput("model", name, one_of(MODELS))
+    _maker(name)
+
+
+def _maker(name: str) -> Callable[[Shape, int], nn.Module]:
+    if name in MODELS:
+        return MODELS[name]
+    parsed = wrn.parse(name)
+    if parsed is None:
+        raise BadInput("model", name, f"{one_of(MODELS)}, or any wrnD-K")
+    return partial(wrn.WRN, depth=parsed[0], widen=parsed[1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from fenland.lab.errors import BadInput
+from fenland.lab.models.parts import at_least
 
 
 class LeNet(nn.Module):
@@ -23,8 +23,7 @@ class LeNet(nn.Module):
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
-        if min(height, width) < 4:
-            raise BadInput("model", "lenet", f"needs images of at least 4x4; these are {height}x{width}")
+        at_least(4, shape, "lenet")
         first, second = (2 if min(height, width) < size else 0 for size in (32, 28))
         self.conv1 = nn.Conv2d(channels, 6, 5, padding=first)
         self.conv2 = nn.Conv2d(6, 16, 5, padding=second)

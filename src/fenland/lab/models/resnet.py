@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fenland.lab.errors import BadInput
+from fenland.lab.models.parts import at_least, he_normal
 
 
 class ResNet(nn.Module):
@@ -15,7 +16,7 @@ class ResNet(nn.Module):
     For CIFAR-10, depth 20 has 272,474 parameters with projections and 269,722 with identity shortcuts.
 
     Args:
-        shape: channels, height and width of an image.
+        shape: channels, height and width of an image; both sides at least 4.
         classes: number of outputs.
         depth: 6n+2 layers.
         shortcut: where a stage halves the image, ``projection`` (1x1 convolution and batch norm) or ``identity``
@@ -26,6 +27,7 @@ class ResNet(nn.Module):
         self, shape: tuple[int, int, int], classes: int, depth: int = 20, shortcut: str = "projection"
     ) -> None:
         super().__init__()
+        at_least(4, shape, f"resnet{depth}" + "-identity" * (shortcut == "identity"))
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise BadInput("depth", depth, "give 6n+2, such as 20, 32, 44, 56 or 110")
@@ -41,10 +43,8 @@ class ResNet(nn.Module):
         ]
         self.stages = nn.Sequential(*stages)
         self.out = nn.Linear(64, classes)
-        for layer in self.modules():
-            # He et al. 2015, as in the paper; torch's default for convolutions is narrower.
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        # As in the paper; torch's default for convolutions is narrower.
+        he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> logits (batch, classes)."""
