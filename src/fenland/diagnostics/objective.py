@@ -1,0 +1,198 @@
+"""One loss over many batches, as a function of the weights: what every measurement evaluates."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fenland.algebra.shards import any_dtensor
+from fenland.arguments import check_among, check_instance
+from fenland.diagnostics.batches import cast, check_batches, examples
+from fenland.diagnostics.untouched import MODES, Untouched
+
+LossFn: TypeAlias = "Callable[[nn.Module, Any], Tensor]"
+Chosen: TypeAlias = "Callable[[str], bool] | Sequence[str] | None"
+Mode: TypeAlias = Literal["eval", "train", "keep"]
+STEADY = 1e-3  # relative change of the loss at the same weights that is reported
+
+
+class Objective:
+    """L(w) = mean over examples of `loss_fn(model, batch)`, its gradient, and a guarantee that nothing stays changed.
+
+    Use it as a context: inside, the model runs in `mode`; on exit mode, buffers, gradients and generators are as on
+    entry, exceptions included. Each pass over the batches starts from the same buffers and random numbers.
+
+    Args:
+        model: the module; it must not be sharded.
+        loss_fn: called as `loss_fn(model, batch)`, returns the batch's mean loss as a scalar tensor. It moves the batch
+            to the model's device if that is needed.
+        batches: a list of batches or a loader that can be gone through again; the same examples each time.
+        mode: "eval" (dropout off, BN with its running statistics), "train", or "keep" as the model is.
+        parameters: names of parameters, or a function of a name; None takes all that require a gradient.
+        dtype: run on a copy of the model in this dtype (`torch.float64`); None runs the model itself.
+        size: number of examples in a batch, which weights its loss; None takes its first tensor's first dimension.
+
+    Raises:
+        TypeError: a wrong kind of argument, such as a generator that is used up after one pass.
+        ValueError: no parameter to differentiate, no batch, a loss that is not finite or not a scalar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        batches: Iterable[Any],
+        *,
+        mode: Mode = "eval",
+        parameters: Chosen = None,
+        dtype: torch.dtype | None = None,
+        size: Callable[[Any], float] | None = None,
+    ) -> None:
+        check_instance("model", model, nn.Module, "the module that you train")
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn = {loss_fn!r}: must be callable as loss_fn(model, batch)")
+        check_batches(batches)
+        check_among("mode", mode, MODES)
+        self.cast_to = dtype
+        self.model = model if dtype is None else copy.deepcopy(model).to(dtype)
+        self.loss_fn = loss_fn
+        self.batches = batches
+        self.size = size or examples
+        self.names, self.params = _chosen(self.model, parameters)
+        self._untouched = Untouched(self.model, mode)
+        self._whole = parameters is None  # of a chosen part, none need be used
+        self._seen: tuple[int, float] | None = None
+        self._loss: float | None = None
+
+    def __enter__(self) -> Objective:
+        self._untouched.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._untouched.__exit__(*error)
+
+    def passes(self) -> Iterator[tuple[Any, float]]:
+        """Each batch with its weight; buffers and generators start as on entry."""
+        self._untouched.again()
+        count, total = 0, 0.0
+        for batch in self.batches:
+            weight = float(self.size(batch))
+            if not (math.isfinite(weight) and weight > 0):
+                raise ValueError(f"size of batch {count} = {weight}: must be a finite number > 0")
+            count, total = count + 1, total + weight
+            yield (batch if self.cast_to is None else cast(batch, self.cast_to)), weight
+        if count == 0:
+            raise ValueError("batches: there is none in it; give at least one batch")
+        if self._seen is not None and self._seen != (count, total):
+            raise ValueError(
+                f"batches: {self._seen[0]} batches with {self._seen[1]:g} examples in the first pass, {count} with "
+                f"{total:g} in a later one; every pass must see the same examples"
+            )
+        self._seen = (count, total)
+
+    def loss_of(self, batch: Any) -> Tensor:
+        """The loss of one batch, checked.
+
+        Raises:
+            TypeError: it is no tensor.
+            ValueError: it is not a scalar, or not finite.
+        """
+        with torch.enable_grad():
+            loss = self.loss_fn(self.model, batch)
+        if not isinstance(loss, Tensor):
+            raise TypeError(f"loss_fn returned a {type(loss).__name__}: it must return the loss as a scalar tensor")
+        if loss.numel() != 1:
+            raise ValueError(f"loss_fn returned shape {tuple(loss.shape)}: it must return one number, such as the mean")
+        if not torch.isfinite(loss.detach()).all():
+            raise ValueError(
+                f"loss_fn returned {loss.item()}: the loss must be finite; has training diverged, or is a batch broken?"
+            )
+        return loss.reshape(())
+
+    def gradients_of(self, loss: Tensor, create_graph: bool = False) -> list[Tensor | None]:
+        """The loss's gradient for each chosen parameter, None where it is not used.
+
+        Raises:
+            ValueError: the loss depends on no chosen parameter.
+        """
+        found: Sequence[Tensor | None] = [None] * len(self.params)
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss, self.params, create_graph=create_graph, allow_unused=True)
+        if all(g is None for g in found) and (self._whole or not loss.requires_grad):
+            raise ValueError(
+                "the loss depends on none of the parameters: does loss_fn use the model that it is given, "
+                "with gradients switched on?"
+            )
+        return list(found)
+
+    @torch.no_grad()
+    def loss(self, at_w: bool = False) -> float:
+        """L at the weights as they are now; `at_w` says that they are those of entry."""
+        total, count = 0.0, 0.0
+        for batch, weight in self.passes():
+            total, count = total + weight * self.loss_of(batch).item(), count + weight
+        return self.note(total / count) if at_w else total / count
+
+    @torch.no_grad()
+    def losses(self) -> list[tuple[float, float]]:
+        """The loss of each batch, with its number of examples."""
+        return [(self.loss_of(batch).item(), weight) for batch, weight in self.passes()]
+
+    def gradient(self, at_w: bool = False) -> tuple[float, list[Tensor]]:
+        """L and its gradient (unit: loss per unit of w), zeros for parameters that are not used."""
+        total, count = 0.0, 0.0
+        sums = [torch.zeros_like(p, dtype=_wide(p.dtype)) for p in self.params]
+        for batch, weight in self.passes():
+            loss = self.loss_of(batch)
+            for x, g in zip(sums, self.gradients_of(loss), strict=True):
+                if g is not None:
+                    x.add_(g.detach().to(x.dtype), alpha=weight)
+            total, count = total + weight * loss.item(), count + weight
+        value = total / count
+        return self.note(value) if at_w else value, [x.div_(count) for x in sums]
+
+    def note(self, loss: float) -> float:
+        """Warn once where the loss at the same weights changes from pass to pass: then nothing here is exact."""
+        if self._loss is not None and abs(loss - self._loss) > STEADY * max(abs(loss), abs(self._loss)):
+            warnings.warn(
+                f"the loss at the same weights changed from {self._loss:.6g} to {loss:.6g} between two passes: the "
+                "batches or the model are random in a way that torch's generators do not control; make a fixed list of "
+                "batches",
+                UserWarning,
+                stacklevel=2,
+            )
+            loss = self._loss
+        self._loss = loss if self._loss is None else self._loss
+        return loss
+
+
+def _chosen(model: nn.Module, wanted: Chosen) -> tuple[list[str], list[nn.Parameter]]:
+    """Names and tensors of the parameters that are differentiated."""
+    free = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not free:
+        raise ValueError("model: none of its parameters requires a gradient; there is nothing to differentiate")
+    if wanted is not None and not callable(wanted):
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        for name in names:
+            if name not in free:
+                raise ValueError(f"parameters = {name!r}: must be one of {', '.join(free)}")
+        wanted = set(names).__contains__
+    kept = {name: p for name, p in free.items() if wanted is None or wanted(name)}
+    if not kept:
+        raise ValueError(f"parameters: none chosen; the model has {', '.join(free)}")
+    params = list(kept.values())
+    if any_dtensor(params):
+        raise ValueError("model: its parameters are sharded (DTensor); load the checkpoint into a whole model")
+    if any(p.is_complex() for p in params):
+        raise TypeError("model: complex parameters are not supported here")
+    return list(kept), params
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

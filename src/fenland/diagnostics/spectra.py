@@ -1,0 +1,152 @@
+"""Numerics on a Hessian operator: extreme eigenpairs by ARPACK, traces, quadrature of the spectrum."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fenland.diagnostics.hessian import Hessian
+
+SMALL = 40  # up to this many parameters the matrix itself is formed
+BLOCK = 8  # vectors that share a pass over the data
+
+
+def need(module: str) -> Any:
+    """Import a library of the lab extra.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is needed here: pip install 'fenland[lab]'") from error
+
+
+def draws(hessian: Hessian, seed: int) -> Callable[[], Tensor]:
+    """A source of random vectors with entries +1 and -1 that leaves the global generators alone."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> Tensor:
+        bits = torch.randint(0, 2, (hessian.size,), generator=generator)
+        return (2 * bits - 1).to(hessian.device, hessian.dtype)
+
+    return draw
+
+
+def matrix(hessian: Hessian) -> Tensor:
+    """H itself, shape (size, size), float64 and symmetric: one product a column."""
+    unit = torch.eye(hessian.size, dtype=hessian.dtype, device=hessian.device)
+    columns: list[Tensor] = []
+    for start in range(0, hessian.size, BLOCK):
+        columns += hessian.matvecs(list(unit[start : start + BLOCK]))
+    full = torch.stack(columns).double().cpu()
+    return (full + full.T) / 2
+
+
+def ends(hessian: Hessian, low: int, high: int, tol: float, limit: int, seed: int) -> tuple[list[Tensor], bool]:
+    """Unit eigenvectors of the `low` smallest and `high` largest eigenvalues, and whether they meet tol.
+
+    ARPACK measures convergence against each eigenvalue, which never ends for one near 0. So it works on H + 2*s, s
+    being a first estimate of the largest |eigenvalue|: the vectors are the same and all values lie in [s, 3*s].
+    """
+    if hessian.size <= max(SMALL, 4 * (low + high)):
+        vectors = torch.linalg.eigh(matrix(hessian))[1].to(hessian.device, hessian.dtype)
+        return [*vectors.T[:low], *(vectors.T[-high:] if high else [])], True
+    start = draws(hessian, seed)()
+    scale, guess = _scale(hessian, start)
+    if scale == 0:
+        return [start / start.norm()] * (low + high), True
+    kind = {(0, high): "LA", (low, 0): "SA"}.get((low, high), "BE")
+    count = low + high if kind != "BE" else 2 * max(low, high)
+    width = min(hessian.size, max(2 * count + 10, 20))
+    start = start / start.norm() + guess
+    restarts = max(1, math.ceil((limit - hessian.products - width) / (width - count)) + 1)
+    linalg = need("scipy.sparse.linalg")
+    try:
+        vectors, converged = _arpack(hessian, 2 * scale, count, kind, width, start, tol / 3, restarts), True
+    except linalg.ArpackNoConvergence as error:
+        done = [torch.as_tensor(v).to(start) for v in error.eigenvectors.T]
+        vectors, converged = _arpack(hessian, 2 * scale, count, kind, width, sum(done, start), 1e30, 1), False
+    return [*vectors[:low], *(vectors[-high:] if high else [])], converged
+
+
+def _scale(hessian: Hessian, start: Tensor) -> tuple[float, Tensor]:
+    """The largest |eigenvalue|, roughly and never above it, with its vector."""
+    if not bool(hessian.matvec(start).any()):
+        return 0.0, start
+    (vector,) = _arpack(hessian, 0.0, 1, "LM", 6, start, 1e30, 1)
+    return abs(float(vector @ hessian.matvec(vector))), vector
+
+
+def _arpack(
+    hessian: Hessian, shift: float, count: int, kind: str, width: int, start: Tensor, tol: float, restarts: int
+) -> list[Tensor]:
+    """Eigenvectors of H + shift, those of the smallest eigenvalue first."""
+    linalg, numpy = need("scipy.sparse.linalg"), need("numpy")
+    dtype = numpy.float64 if hessian.dtype == torch.float64 else numpy.float32
+
+    def product(x: Any) -> Any:
+        v = torch.as_tensor(x.reshape(-1)).to(start)
+        return (hessian.matvec(v) + shift * v).cpu().numpy()
+
+    wrapped = linalg.LinearOperator((hessian.size, hessian.size), matvec=product, dtype=dtype)
+    values, vectors = linalg.eigsh(
+        wrapped, k=count, which=kind, ncv=width, v0=start.cpu().numpy(), tol=tol, maxiter=restarts
+    )
+    return [torch.as_tensor(vectors[:, i].copy()).to(start) for i in values.argsort()]
+
+
+def hutchinson(hessian: Hessian, count: int, seed: int) -> tuple[float, float]:
+    """Trace and its standard error from `count` draws; `BLOCK` draws share a pass over the data."""
+    draw = draws(hessian, seed)
+    samples: list[float] = []
+    while len(samples) < count:
+        vs = [draw() for _ in range(min(BLOCK, count - len(samples)))]
+        samples += [float(v @ x) for v, x in zip(vs, hessian.matvecs(vs), strict=True)]
+    return _mean_and_error(torch.tensor(samples, dtype=torch.float64))
+
+
+def hutch_plus_plus(hessian: Hessian, count: int, seed: int) -> tuple[float, float]:
+    """Trace and its standard error: exact on a sketched subspace of count / 3 dimensions, Hutchinson on the rest.
+
+    Source: Meyer, Musco, Musco, Woodruff 2021, arXiv 2010.09649, algorithm 1.
+    """
+    third = max(1, count // 3)
+    draw = draws(hessian, seed)
+    sketch = torch.stack(_products(hessian, [draw() for _ in range(third)]), dim=1)
+    q = torch.linalg.qr(sketch)[0]
+    columns = list(q.T)
+    known = sum(float(v @ x) for v, x in zip(columns, _products(hessian, columns), strict=True))
+    rest = [g - q @ (q.T @ g) for g in (draw() for _ in range(max(2, count - 2 * third)))]
+    samples = [float(v @ x) for v, x in zip(rest, _products(hessian, rest), strict=True)]
+    mean, error = _mean_and_error(torch.tensor(samples, dtype=torch.float64))
+    return known + mean, error
+
+
+def _products(hessian: Hessian, vs: list[Tensor]) -> list[Tensor]:
+    return [x for i in range(0, len(vs), BLOCK) for x in hessian.matvecs(vs[i : i + BLOCK])]
+
+
+def _mean_and_error(samples: Tensor) -> tuple[float, float]:
+    return float(samples.mean()), float(samples.std() / len(samples) ** 0.5)
+
+
+def quadrature(hessian: Hessian, steps: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of one random vector's Lanczos quadrature, float64, each of shape (<= steps,).
+
+    The Lanczos iteration is that of hessian-eigenthings, with full reorthogonalisation. Source: Ubaru, Chen, Saad 2017,
+    SIAM J. Matrix Anal. Appl. 38(4).
+    """
+    lanczos = need("hessian_eigenthings.algorithms.lanczos")
+    start = draws(hessian, seed)()
+    found = lanczos.lanczos_tridiagonal(hessian, start, min(steps, hessian.size), reorthogonalize=True)
+    off = found.betas[: len(found.alphas) - 1].double().cpu()
+    tridiagonal = torch.diag(found.alphas.double().cpu()) + torch.diag(off, 1) + torch.diag(off, -1)
+    nodes, vectors = torch.linalg.eigh(tridiagonal)
+    return nodes, vectors[0].square()
