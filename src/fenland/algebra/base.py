@@ -74,7 +74,7 @@ class Algebra(ABC):
     def inverse(self, s: Scalar) -> Scalar:
         """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
         least = TINY.get(s.dtype, TINY_LOW)
-        return torch.where(s < least, torch.zeros_like(s), s.clamp_min(least).reciprocal())
+        return s.clamp_min(least).reciprocal() * (s >= least)
 
 
 def accumulator_dtype(xs: Sequence[Tensor]) -> torch.dtype:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import torch
@@ -36,7 +35,9 @@ class Lists(Algebra):
         self._norms.clear()
 
     def _norm(self, xs: Vector) -> Scalar:
-        whole = self.whole_norm(self.per_tensor_norms(xs))
+        whole = _joined_norm(xs) if self.layouts is None and xs and xs[0].is_cpu else None
+        if whole is None:
+            whole = self.whole_norm(self.per_tensor_norms(xs))
         if whole.device.type == "cpu" and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
             # Squares left float32's range (or it is a true 0, inf or NaN): once more in float64.
             wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
@@ -86,6 +87,31 @@ class Lists(Algebra):
         return list(torch._foreach_mul(xs, s)) if xs else []
 
 
+def _joined_norm(xs: Vector) -> Scalar | None:
+    """||x||_2 on a CPU, where a call a tensor costs more than the tensor: small ones are joined and measured at once.
+
+    None where that gains nothing (few small tensors) or does not apply (other dtypes or devices among them).
+    """
+    if not all(map(_is_cpu, xs)) or set(map(_dtype, xs)) not in _FULL:
+        return None
+    sizes = list(map(torch.Tensor.numel, xs))
+    if max(sizes) <= JOINED:
+        return _length(_flatten(xs)) if len(xs) >= FEW else None
+    small = [x for x, n in zip(xs, sizes, strict=True) if n <= JOINED]
+    if len(small) < FEW:
+        return None
+    large = [x for x, n in zip(xs, sizes, strict=True) if n > JOINED]
+    return _length(torch.stack([_length(_flatten(small)), *torch._foreach_norm(large)]))
+
+
+JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer than a call
+FEW = 8
+_FULL = ({torch.float32}, {torch.float64})
+_is_cpu, _dtype, _device = torch.Tensor.is_cpu.__get__, torch.Tensor.dtype.__get__, torch.Tensor.device.__get__
+_flatten = torch._C._nn.flatten_dense_tensors
+_length = torch.linalg.vector_norm
+
+
 def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
     """x <- s * x in place, s one scalar for all tensors or one a tensor."""
     if not xs:
@@ -98,8 +124,7 @@ def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
 
 def _per_device(s: Scalar, xs: Vector, f: Callable[[Scalar, Vector], None]) -> None:
     """Call f with s moved to each device that xs live on (a 0-d CPU scalar serves every device as it is)."""
-    devices = {x.device for x in xs}
-    if s.device.type == "cpu" or devices == {s.device}:
+    if s.device.type == "cpu" or (devices := set(map(_device, xs))) == {s.device}:
         f(s, xs)
         return
     for device in devices:
@@ -181,10 +206,9 @@ _SMALL = 1 << 18  # elements; up to there two foreach passes stay in cache and b
 def _small_and_plain(ws: Vector, us: Vector) -> bool:
     """Whether foreach passes serve: one dtype of at least 32 bits, and nothing large on a CPU."""
     dtype = ws[0].dtype
-    if dtype in _HALF:
+    if dtype in _HALF or {*map(_dtype, ws), *map(_dtype, us)} != {dtype}:
         return False
-    limit = _SMALL if ws[0].device.type == "cpu" else sys.maxsize
-    return all(w.dtype is dtype and u.dtype is dtype and w.numel() <= limit for w, u in zip(ws, us, strict=True))
+    return ws[0].device.type != "cpu" or max(map(torch.Tensor.numel, ws)) <= _SMALL
 
 
 def as_real(x: Tensor) -> Tensor:

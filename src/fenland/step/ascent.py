@@ -16,7 +16,8 @@ from fenland.step.memory import Setting
 from fenland.step.precision import measure, warn_of_rounding
 from fenland.step.record import StepRecord
 from fenland.step.scaling import inverse_scale
-from fenland.step.travel import FREE, Journey
+from fenland.step.storage import FREE
+from fenland.step.travel import Journey
 
 
 @dataclass
@@ -61,7 +62,7 @@ def look(setting: Setting) -> Ascent:
     going = setting.moving(g.params, g.groups)
     due = bool(going) and choices.when.ascends(memory.count, g_norm, memory.scalars)
     keeps = choices.keeps_g or setting.sampled or not due
-    return Ascent(Journey(choices.travel), g, going, g_norm, due, keeps, unscaled, StepRecord(grad_norm=g_norm))
+    return Ascent(setting.journey(), g, going, g_norm, due, keeps, unscaled, StepRecord(grad_norm=g_norm))
 
 
 def look_ahead(setting: Setting) -> Ascent:
@@ -77,7 +78,7 @@ def look_ahead(setting: Setting) -> Ascent:
     g = Gradients(params, groups, [], [], Lists(layouts(params)))
     going = setting.moving(params, groups)
     due = bool(going) and choices.when.ascends(memory.count, torch.zeros(()), memory.scalars)
-    return Ascent(Journey(choices.travel), g, going, None, due, False, False, StepRecord())
+    return Ascent(setting.journey(), g, going, None, due, False, False, StepRecord())
 
 
 def depart(asc: Ascent, setting: Setting) -> None:
@@ -159,6 +160,8 @@ def begin_state(setting: Setting, g: Gradients) -> None:
 def source_vector(setting: Setting, g: Gradients) -> Vector:
     """a, with the state that the source keeps or reads from the base."""
     source, kept = setting.choices.source, setting.memory.kept
+    if not source.keeps and not source.reads_base:
+        return source.vector(g.tensors, {}, setting.at(g.params, g.V))
     fresh = [not source.keeps or source.keeps[0] not in kept.get(p, {}) for p in g.params]
     begin_state(setting, g)
     state = {name: [kept[p][name] for p in g.params] for name in source.keeps}
@@ -190,6 +193,8 @@ def _make_tangent(g: Gradients, ball: Ball) -> None:
 def _owned(asc: Ascent, direction: Vector, setting: Setting) -> list[bool]:
     """Whether each direction's buffer may be overwritten: fresh ones, and g's where nobody needs it."""
     kept = setting.memory.kept
+    if direction is asc.g.tensors and not kept and not setting.choices.source.reads_base:
+        return [False] * len(direction) if asc.keeps else [held == FREE for held in asc.g.held]
     free = dict.fromkeys(map(id, asc.g.tensors), False)
     if not asc.keeps:
         free = {id(x): held == FREE for x, held in zip(asc.g.tensors, asc.g.held, strict=True)}
@@ -201,7 +206,7 @@ def _owned(asc: Ascent, direction: Vector, setting: Setting) -> list[bool]:
 
 def _steps(best: Steepest, rhos: list[float]) -> Scalar | list[Scalar]:
     """rho * scale: one scalar where all groups share rho."""
-    if all(rho == rhos[0] for rho in rhos):
+    if rhos.count(rhos[0]) == len(rhos):
         return best.scale * rhos[0]
     by_rho = {rho: best.scale * rho for rho in set(rhos)}
     return [by_rho[rho] for rho in rhos]
@@ -211,7 +216,7 @@ def _radius(ball: Ball, best: Steepest, part: Gradients, rhos: list[float]) -> S
     """||e|| in the ball's norm; Euclidean where e is a multiple of a, whose norms are known."""
     if not ball.along_a:
         return torch.full_like(best.scale, max(rhos)) if best.length is None else best.length * max(rhos)
-    if all(rho == rhos[0] for rho in rhos):
+    if rhos.count(rhos[0]) == len(rhos):
         return best.scale * rhos[0] * part.V.norm(part.tensors)
     scaled = [x * rho for x, rho in zip(part.V.per_tensor_norms(part.tensors), rhos, strict=True)]
     return best.scale * Lists(part.V.layouts).whole_norm(scaled)

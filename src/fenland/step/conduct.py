@@ -26,6 +26,7 @@ from fenland.step.record import StepRecord
 from fenland.step.samples import Passes
 from fenland.step.scaling import announce, is_active, poison, unscale_by_hand
 from fenland.step.search import search
+from fenland.step.storage import Roster
 from fenland.step.unguarded import Lookout
 
 Unscale: TypeAlias = "Callable[[Ascent, Any], None]"
@@ -56,6 +57,7 @@ class Conductor:
         self.watch = ForwardWatch(model, self._forward_begins) if model is not None else None
         self.lookout = Lookout(params) if model is None else None
         self.record = StepRecord()
+        self.roster = Roster()
         self.asc: Ascent | None = None
         self._warned_of_nothing = False
         self._before: Snapshot | None = None
@@ -70,7 +72,7 @@ class Conductor:
     def setting(self, scaler: Any = None) -> Setting:
         """This step's surroundings."""
         active = scaler if is_active(scaler) else None
-        return Setting(self.choices, self.base, self.memory, self.radii(), self.census, active)
+        return Setting(self.choices, self.base, self.memory, self.radii(), self.census, active, self.roster)
 
     # One call: the closure runs at w and again at w + e.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import contains
 from typing import Any
 
 import torch
@@ -11,9 +13,12 @@ from torch import Tensor
 
 from fenland.algebra import Lists, Vector
 from fenland.algebra.shards import layouts, local
-from fenland.step.travel import HELD, holdings
+from fenland.step.storage import HELD, holdings
 
-_DENSE = torch.strided
+_DENSE = {torch.strided}
+# Asked of all gradients in one C loop: for many small tensors the interpreter would cost more than the arithmetic.
+_grad, _set_grad = torch.Tensor.grad.__get__, torch.Tensor.grad.__set__
+_layout, _stride = torch.Tensor.layout.__get__, torch.Tensor.stride
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Gradients:
 
     def make_writable(self) -> None:
         """Replace gradients that somebody keeps, or whose elements overlap, by copies: theirs stay as they are."""
+        if HELD not in self.held and not any(map(contains, map(_stride, self.tensors), repeat(0))):
+            return
         for i, (x, held) in enumerate(zip(self.tensors, self.held, strict=True)):
             if held == HELD or 0 in x.stride():
                 own = self.wholes[i].clone(memory_format=torch.contiguous_format)
@@ -81,12 +88,11 @@ def collect(param_groups: Sequence[dict[str, Any]], to_write: bool = True) -> Gr
     params: list[Tensor] = []
     groups: list[int] = []
     for k, group in enumerate(param_groups):
-        for p in group["params"]:
-            if p.grad is not None:
-                params.append(p)
-                groups.append(k)
-    wholes: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
-    if any(t.layout is not _DENSE for t in wholes):
+        have = [p for p in group["params"] if p.grad is not None]
+        params += have
+        groups += [k] * len(have)
+    wholes: list[Tensor] = list(map(_grad, params))
+    if set(map(_layout, wholes)) - _DENSE:
         raise TypeError(
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
@@ -100,8 +106,7 @@ def collect(param_groups: Sequence[dict[str, Any]], to_write: bool = True) -> Gr
 def drop(param_groups: Sequence[dict[str, Any]]) -> None:
     """Set every `p.grad` to None: its buffer may hold w + e from here on."""
     for group in param_groups:
-        for p in group["params"]:
-            p.grad = None
+        list(map(_set_grad, group["params"], repeat(None)))
 
 
 def secured(grad: Tensor) -> Tensor:

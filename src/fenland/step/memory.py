@@ -13,6 +13,8 @@ from fenland.algebra import Lists
 from fenland.rules import AtAscentPoint, Ball, Combine, Gradient, Source, When
 from fenland.rules.context import At
 from fenland.step.census import Census
+from fenland.step.storage import Roster
+from fenland.step.travel import Journey
 
 LOW = (torch.bfloat16, torch.float16)
 
@@ -95,6 +97,7 @@ class Setting:
         radii: rho of each group at this step.
         census: names of parameters, where a rule asks.
         scaler: an active GradScaler, or None.
+        roster: what was found out about the parameters at earlier steps.
     """
 
     choices: Choices
@@ -103,6 +106,11 @@ class Setting:
     radii: list[float]
     census: Census | None = None
     scaler: Any = None
+    roster: Roster = field(default_factory=Roster)
+
+    def journey(self) -> Journey:
+        """A way to w + e and back."""
+        return Journey(self.choices.travel, self.roster)
 
     @property
     def groups(self) -> list[dict[str, Any]]:
