@@ -117,6 +117,26 @@ def test_it_says_when_it_stops_early():
     assert found.products < 150
 
 
+@pytest.mark.parametrize("gap", [1e-3, -1e-3])
+def test_what_lanczos_does_not_settle_is_restarted(gap):
+    """Both ends of a dense spectrum, whose extremes stand off by little; in double precision to 1e-6."""
+    eigenvalues = torch.linspace(-1, 1, 400).tolist() + [1 + gap, -1 - gap]
+    model = nets.Linear(nets.symmetric(eigenvalues))
+    found = curvature.extreme_eigenvalues(model, nets.value, [torch.ones(1)], tol=1e-4, k=2)
+    assert found.converged
+    assert found.products > 70
+    ordered = sorted(eigenvalues)
+    assert [pair.value for pair in found.largest] == pytest.approx(ordered[:-3:-1], abs=1e-6)
+    assert [pair.value for pair in found.smallest] == pytest.approx(ordered[:2], abs=1e-6)
+
+
+def test_a_small_negative_end_is_found_beside_a_large_positive_one():
+    eigenvalues = [100.0, *torch.linspace(0, 0.5, 200).tolist(), -0.3]
+    model = nets.Linear(nets.symmetric(eigenvalues))
+    found = curvature.extreme_eigenvalues(model, nets.value, [torch.ones(1)], tol=1e-3)
+    assert found.smallest[0].value == pytest.approx(-0.3, abs=1e-3)
+
+
 def test_an_eigenvalue_lies_within_the_residual():
     eigenvalues = torch.linspace(0, 1, 300)
     model = nets.Linear(nets.symmetric(eigenvalues.tolist()))

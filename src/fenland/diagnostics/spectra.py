@@ -1,9 +1,8 @@
-"""Numerics on a Hessian operator: extreme eigenpairs by ARPACK, traces, quadrature of the spectrum."""
+"""Numerics on a Hessian operator: the matrix itself, traces, quadrature of the spectrum."""
 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from fenland.diagnostics.hessian import Hessian
 
-SMALL = 40  # up to this many parameters the matrix itself is formed
 BLOCK = 8  # vectors that share a pass over the data
 
 
@@ -47,59 +45,6 @@ def matrix(hessian: Hessian) -> Tensor:
         columns += hessian.matvecs(list(unit[start : start + BLOCK]))
     full = torch.stack(columns).double().cpu()
     return (full + full.T) / 2
-
-
-def ends(hessian: Hessian, low: int, high: int, tol: float, limit: int, seed: int) -> tuple[list[Tensor], bool]:
-    """Unit eigenvectors of the `low` smallest and `high` largest eigenvalues, and whether they meet tol.
-
-    ARPACK measures convergence against each eigenvalue, which never ends for one near 0. So it works on H + 2*s, s
-    being a first estimate of the largest |eigenvalue|: the vectors are the same and all values lie in [s, 3*s].
-    """
-    if hessian.size <= max(SMALL, 4 * (low + high)):
-        vectors = torch.linalg.eigh(matrix(hessian))[1].to(hessian.device, hessian.dtype)
-        return [*vectors.T[:low], *(vectors.T[-high:] if high else [])], True
-    start = draws(hessian, seed)()
-    scale, guess = _scale(hessian, start)
-    if scale == 0:
-        return [start / start.norm()] * (low + high), True
-    kind = {(0, high): "LA", (low, 0): "SA"}.get((low, high), "BE")
-    count = low + high if kind != "BE" else 2 * max(low, high)
-    width = min(hessian.size, max(2 * count + 10, 20))
-    start = start / start.norm() + guess
-    restarts = max(1, math.ceil((limit - hessian.products - width) / (width - count)) + 1)
-    linalg = need("scipy.sparse.linalg")
-    try:
-        vectors, converged = _arpack(hessian, 2 * scale, count, kind, width, start, tol / 3, restarts), True
-    except linalg.ArpackNoConvergence as error:
-        done = [torch.as_tensor(v).to(start) for v in error.eigenvectors.T]
-        vectors, converged = _arpack(hessian, 2 * scale, count, kind, width, sum(done, start), 1e30, 1), False
-    return [*vectors[:low], *(vectors[-high:] if high else [])], converged
-
-
-def _scale(hessian: Hessian, start: Tensor) -> tuple[float, Tensor]:
-    """The largest |eigenvalue|, roughly and never above it, with its vector."""
-    if not bool(hessian.matvec(start).any()):
-        return 0.0, start
-    (vector,) = _arpack(hessian, 0.0, 1, "LM", 6, start, 1e30, 1)
-    return abs(float(vector @ hessian.matvec(vector))), vector
-
-
-def _arpack(
-    hessian: Hessian, shift: float, count: int, kind: str, width: int, start: Tensor, tol: float, restarts: int
-) -> list[Tensor]:
-    """Eigenvectors of H + shift, those of the smallest eigenvalue first."""
-    linalg, numpy = need("scipy.sparse.linalg"), need("numpy")
-    dtype = numpy.float64 if hessian.dtype == torch.float64 else numpy.float32
-
-    def product(x: Any) -> Any:
-        v = torch.as_tensor(x.reshape(-1)).to(start)
-        return (hessian.matvec(v) + shift * v).cpu().numpy()
-
-    wrapped = linalg.LinearOperator((hessian.size, hessian.size), matvec=product, dtype=dtype)
-    values, vectors = linalg.eigsh(
-        wrapped, k=count, which=kind, ncv=width, v0=start.cpu().numpy(), tol=tol, maxiter=restarts
-    )
-    return [torch.as_tensor(vectors[:, i].copy()).to(start) for i in values.argsort()]
 
 
 def hutchinson(hessian: Hessian, count: int, seed: int) -> tuple[float, float]:
