@@ -121,6 +121,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda file: write_split(file, 10, labels=[None, *LABELS[1:]]),
         "its train split has 1 rows without a label",
     ),
+    "labels as lists": (
+        lambda file: change_schema(file, image=pyarrow.array([CELL]), label=pyarrow.array([[1, 2]])),
+        "column label is list<element: int64>; it must hold integer classes",
+    ),
+    "labels as fractions": (
+        lambda file: change_schema(file, image=pyarrow.array([CELL]), label=pyarrow.array([0.5])),
+        "column label is double; it must hold integer classes",
+    ),
+    "images without bytes": (
+        lambda file: change_schema(file, image=pyarrow.array([{"path": "a.png"}]), label=pyarrow.array([1])),
+        "column image is struct<path: string>; it must be a struct with encoded image bytes",
+    ),
     "no rows": (lambda file: write_split(file, 0), "its train split is empty"),
     "missing split": (lambda file: file.unlink(), "no train split in it; name its file train.parquet"),
 }
@@ -168,6 +180,12 @@ def test_the_wrong_size_for_a_known_set_is_refused(tiny: Path) -> None:
         load(tiny, "cifar10")
 
 
+def test_a_test_split_of_another_size_is_refused(tiny: Path) -> None:
+    write_split(tiny / "test.parquet", 5, (9, 8))
+    with pytest.raises(BadInput, match="row 0 of its test split is 9x8, the images before are 8x8; resize all"):
+        load(tiny)
+
+
 def test_the_cache_is_used_and_rebuilt_when_broken(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(tiny)
     (file,) = (tiny.parent / "cache").iterdir()
@@ -192,39 +210,6 @@ def test_a_cache_that_cannot_be_written_is_done_without(tiny: Path, monkeypatch:
 def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FENLAND_CACHE")
     assert caching.directory() == Path.home() / ".cache" / "fenland"
-
-
-def test_hub_names_load_through_datasets(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import datasets
-
-    asked = []
-
-    def load_dataset(path: str, revision: str | None = None) -> datasets.DatasetDict:
-        asked.append((path, revision))
-        files = {split: str(tiny / f"{split}.parquet") for split in ("train", "test")}
-        return original("parquet", data_files=files, cache_dir=str(tmp_path / "hub"))
-
-    original = datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    for name in ("some/images", "some/images@abc"):
-        images = data.load(data.identify(RunConfig(name, "mlp", "sgd")))
-        assert images.train.shape == (40, 1, 8, 8)
-    assert asked == [("some/images", None), ("some/images", "abc")]
-
-
-@pytest.mark.parametrize("error", [ConnectionError("no network\nat all"), ValueError("Config name is missing")])
-def test_a_hub_set_that_does_not_load_is_one_clear_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    def load_dataset(path: str, revision: str | None = None) -> None:
-        raise error
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    wanted = data.identify(RunConfig("cifar100", "mlp", "sgd"))
-    with pytest.raises(
-        BadInput, match=r"^data=cifar100: not loaded from the hub \((no network|Config).*--data-dir DIR$"
-    ):
-        data.load(wanted)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fenland.lab.data.augment import Augmentation
 from fenland.lab.data.images import Images, stratified
 from fenland.lab.errors import BadInput
 
-# Zero padding of the random crop: 4 pixels for 32x32 images, as in He et al. 2016.
-PADDING = 4
+# Share of an accelerator's free memory that a data set may fill; the rest is the model's.
+ROOM = 0.5
 
 
 def generator(*key: int) -> torch.Generator:
@@ -22,18 +22,38 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
-class Batches:
-    """A data set on a device: normalised batches for training and for evaluation.
+def room(device: torch.device) -> int | None:
+    """Bytes of images that a device may hold: half of a CUDA device's free memory; None for no limit.
 
-    The images stay bytes on the device, a quarter of their size in float32; a batch is normalised when it is used.
+    The CPU and Apple's GPU share the memory that the images are in already.
+    """
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * ROOM)
+
+
+class Batches:
+    """Normalised batches for training and for evaluation, on a device.
+
+    The images stay bytes, a quarter of their size in float32; a batch is normalised when it is used. They live on the
+    device where they fit (``room``). Where not, they stay in the host's memory, and the bytes of each batch cross to
+    the device through pinned memory. The batches are the same either way.
 
     Args:
         images: the decoded set.
-        device: where it lives.
-        batch_size: examples per training step.
+        device: where the batches are wanted.
+        batch_size: examples per training step, all ranks together.
         seed: with the epoch's number it fixes the order and the augmentation.
         augment: random crop and flip of the training batches.
         dtype: of the batches.
+        cutout: side in pixels of the square that is blanked in each training image; 0 for none.
+        rank: number of this process among ``world``; it gets its own equal slice of each training batch.
+        world: processes that share each training batch. What a batch holds does not depend on it.
+        limit: bytes of images that the device may hold; None asks ``room``.
+
+    Raises:
+        BadInput: the batch is larger than the train set or cannot be shared equally, or the cutout is too large.
     """
 
     def __init__(
@@ -44,59 +64,70 @@ class Batches:
         seed: int,
         augment: bool = False,
         dtype: torch.dtype = torch.float32,
+        *,
+        cutout: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        limit: int | None = None,
     ) -> None:
         if batch_size > len(images.train):
             raise BadInput("batch_size", batch_size, f"give at most {len(images.train)}, the size of the train set")
+        if batch_size % world:
+            raise BadInput("batch_size", batch_size, f"give a multiple of {world}, the number of processes")
         mean, deviation = images.statistics()
         self.batch_size = batch_size
         self.steps = len(images.train) // batch_size
+        self._slice = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._seed = seed
-        self._augment = augment
+        self._augmentation = Augmentation(images.shape, augment, cutout)
         self._dtype = dtype
         self._device = device
         self._mean = torch.tensor(mean, device=device, dtype=dtype).view(-1, 1, 1)
         self._scale = torch.tensor(deviation, device=device, dtype=dtype).reciprocal().view(-1, 1, 1)
-        self._train = (torch.from_numpy(images.train).to(device), torch.from_numpy(images.train_labels).to(device))
-        self._test = (torch.from_numpy(images.test).to(device), torch.from_numpy(images.test_labels).to(device))
+        allowed = room(device) if limit is None else limit
+        size = images.train.nbytes + images.test.nbytes
+        #: Where the images live.
+        self.home = device if allowed is None or size <= allowed else torch.device("cpu")
+        self._splits = {
+            "train": (torch.from_numpy(images.train).to(self.home), torch.from_numpy(images.train_labels).to(device)),
+            "test": (torch.from_numpy(images.test).to(self.home), torch.from_numpy(images.test_labels).to(device)),
+        }
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of an epoch; the incomplete last one is dropped, another set of examples each time."""
-        images, labels = self._train
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of an epoch, from batch ``start`` on: this rank's slice of each.
+
+        The incomplete last batch is dropped, another set of examples each time. The first batches need not be run to
+        get a later one.
+        """
+        count = len(self._splits["train"][0])
         source = generator(self._seed, number)
-        order = torch.randperm(len(images), generator=source).to(self._device)
-        # Drawn on the CPU for the whole epoch: equal on every device, and no transfer in a step.
-        shifts = torch.randint(0, 2 * PADDING + 1, (len(images), 2), generator=source) if self._augment else None
-        flips = torch.rand(len(images), generator=source) < 0.5 if self._augment else None
-        for start, stop in pairwise(range(0, self.steps * self.batch_size + 1, self.batch_size)):
-            chosen = order[start:stop]
-            batch = self._normalised(images[chosen])
-            if shifts is not None and flips is not None:
-                batch = crop_and_flip(batch, shifts[start:stop].to(self._device), flips[start:stop].to(self._device))
-            yield batch, labels[chosen]
+        # Drawn on the CPU for the whole epoch: equal on every device, and one transfer of the order.
+        order = torch.randperm(count, generator=source)
+        draws = self._augmentation.draw(count, source)
+        home, away = order.to(self.home), order.to(self._device)
+        for step in range(start, self.steps):
+            first = step * self.batch_size
+            here = slice(first + self._slice.start, first + self._slice.stop)
+            images, labels = self._chosen("train", home[here], away[here])
+            yield self._augmentation(images, draws.part(here.start, here.stop)), labels
 
     def evaluation(self, split: str, limit: int | None = None, size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """All examples of ``train`` or ``test`` without augmentation, or a fixed stratified choice of ``limit``."""
-        images, labels = self._train if split == "train" else self._test
-        if limit is not None and limit < len(images):
-            chosen = torch.from_numpy(stratified(labels.cpu().numpy(), limit, seed=1)).to(self._device)
-            images, labels = images[chosen], labels[chosen]
-        for start in range(0, len(images), size):
-            yield self._normalised(images[start : start + size]), labels[start : start + size]
+        """All examples of ``train`` or ``test`` without augmentation, or a fixed stratified choice of ``limit``.
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images.to(self._dtype) - self._mean) * self._scale
+        Every rank gets all of them.
+        """
+        labels = self._splits[split][1]
+        order = torch.arange(len(labels))
+        if limit is not None and limit < len(labels):
+            order = torch.from_numpy(stratified(labels.cpu().numpy(), limit, seed=1))
+        home, away = order.to(self.home), order.to(self._device)
+        for start in range(0, len(order), size):
+            yield self._chosen(split, home[start : start + size], away[start : start + size])
 
-
-def crop_and_flip(images: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
-    """Shift every image by its own (row, column) offset inside a zero frame of ``PADDING``, and mirror where told.
-
-    One gather for the whole batch; ``shifts`` (examples, 2) in 0 .. 2*PADDING, ``flips`` (examples,) of bool.
-    """
-    count, _, height, width = images.shape
-    framed = torch.nn.functional.pad(images, (PADDING,) * 4)
-    rows = torch.arange(height, device=images.device) + shifts[:, :1]
-    columns = torch.arange(width, device=images.device).expand(count, -1)
-    columns = torch.where(flips[:, None], width - 1 - columns, columns) + shifts[:, 1:]
-    batch = torch.arange(count, device=images.device).view(-1, 1, 1)
-    # Advanced indices around a slice move the channels last: (examples, rows, columns, channels).
-    return framed[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    def _chosen(self, split: str, home: Tensor, away: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = self._splits[split]
+        batch = images[home]
+        if self.home != self._device:
+            batch = batch.pin_memory() if self._device.type == "cuda" else batch
+            batch = batch.to(self._device, non_blocking=True)
+        return (batch.to(self._dtype) - self._mean) * self._scale, labels[away]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow
 
 from fenland.lab.data.images import Bytes, Images, Labels
 from fenland.lab.errors import BadInput
@@ -20,16 +21,28 @@ _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
-def columns(names: Sequence[str], argument: str, value: object) -> tuple[str, str]:
-    """The image and the label column."""
+def columns(schema: pyarrow.Schema, argument: str, value: object) -> tuple[str, str]:
+    """The image and the label column, after a check of what they hold.
+
+    Raises:
+        BadInput: one is missing or has another type.
+    """
     chosen = []
     for wanted in (_IMAGE_COLUMNS, _LABEL_COLUMNS):
-        match = [name for name in wanted if name in names]
+        match = [name for name in wanted if name in schema.names]
         if not match:
-            cure = f"has the columns {', '.join(names) or '(none)'}; it needs one named {' or '.join(wanted[:2])}"
+            found = ", ".join(schema.names) or "(none)"
+            cure = f"has the columns {found}; it needs one named {' or '.join(wanted[:2])}"
             raise BadInput(argument, value, cure)
         chosen.append(match[0])
-    return chosen[0], chosen[1]
+    image, label = chosen
+    kind = schema.field(image).type
+    if not pyarrow.types.is_struct(kind) or "bytes" not in {field.name for field in kind}:
+        raise BadInput(argument, value, f"column {image} is {kind}; it must be a struct with encoded image bytes")
+    kind = schema.field(label).type
+    if not pyarrow.types.is_integer(kind):
+        raise BadInput(argument, value, f"column {label} is {kind}; it must hold integer classes")
+    return image, label
 
 
 def images(name: str, train: datasets.Dataset, test: datasets.Dataset, argument: str, value: object) -> Images:
@@ -53,7 +66,7 @@ class _Reader:
     def read(self, split: datasets.Dataset, which: str) -> tuple[Bytes, Labels]:
         if len(split) == 0:
             raise self._bad(f"its {which} split is empty")
-        image, label = columns(split.column_names, self._argument, self._value)
+        image, label = columns(split.data.schema, self._argument, self._value)
         labels = split.data.column(label)
         if labels.null_count:
             raise self._bad(f"its {which} split has {labels.null_count} rows without a {label}")
@@ -86,7 +99,7 @@ class _Reader:
 
     def classes(self, train: datasets.Dataset, *labels: Labels) -> tuple[str, ...]:
         low, high = int(min(split.min() for split in labels)), int(max(split.max() for split in labels))
-        _, label = columns(train.column_names, self._argument, self._value)
+        _, label = columns(train.data.schema, self._argument, self._value)
         names = getattr(train.features[label], "names", None) or [str(number) for number in range(high + 1)]
         if low < 0 or high >= len(names) or len(names) < 2:
             raise self._bad(f"its labels are {low} to {high}; they must be class numbers from 0 to {len(names) - 1}")

@@ -21,7 +21,8 @@ def decode(name: str, repository: str) -> Images:
             cure = f"not loaded from the hub ({detail}); check name and network, or give a copy with --data-dir DIR"
             raise BadInput("data", name, cure) from None
         train = loaded.get("train")
-        test = loaded.get("test") or loaded.get("validation") or loaded.get("valid")
+        # By name, not by truth: an empty split is there, and has its own error.
+        test = next((loaded[split] for split in ("test", "validation", "valid") if split in loaded), None)
         if train is None or test is None:
             raise BadInput("data", name, f"needs a train and a test split; it has {', '.join(loaded)}")
         return decoding.images(name, train, test, "data", name)

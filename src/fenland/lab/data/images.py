@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ class Images:
         test: as ``train``.
         test_labels: as ``train_labels``.
         classes: names of the classes, in the order of their numbers.
+        noisy_labels: how many train labels were replaced by another class.
+        normalisation: mean and deviation of each channel to normalise by; None for those of the train set.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Images:
     test: Bytes
     test_labels: Labels
     classes: tuple[str, ...]
+    noisy_labels: int = 0
+    normalisation: tuple[list[float], list[float]] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,8 +44,11 @@ class Images:
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over the train set, in byte units, exact.
 
-        They come from a histogram of the 256 values: no copy of the images in floating point.
+        They come from a histogram of the 256 values: no copy of the images in floating point. A set that carries its
+        ``normalisation`` gives that.
         """
+        if self.normalisation is not None:
+            return self.normalisation
         values = np.arange(256, dtype=np.float64)
         means, deviations = [], []
         for channel in range(self.shape[0]):
@@ -52,13 +59,6 @@ class Images:
             # A constant channel carries nothing: 1 keeps it at zero instead of dividing by zero.
             deviations.append(variance**0.5 or 1.0)
         return means, deviations
-
-    def limited(self, count: int | None) -> Images:
-        """Keep ``count`` train examples with the classes' shares; always the same ones, whatever the run's seed."""
-        if count is None or count >= len(self.train):
-            return self
-        kept = stratified(self.train_labels, count, seed=0)
-        return replace(self, train=self.train[kept], train_labels=self.train_labels[kept])
 
 
 def stratified(labels: Labels, count: int, seed: int) -> npt.NDArray[np.int64]:

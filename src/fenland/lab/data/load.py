@@ -9,6 +9,7 @@ from pathlib import Path
 from fenland.lab.config import RunConfig
 from fenland.lab.data import cache, digits
 from fenland.lab.data.images import Images
+from fenland.lab.data.selection import select
 from fenland.lab.errors import BadInput
 
 # Hub name and image shape (channels, height, width) of the sets that have a short name.
@@ -33,16 +34,25 @@ def identify(config: RunConfig) -> RunConfig:
 
 
 def load(config: RunConfig) -> Images:
-    """The decoded data set of a configuration, limited as it says, from the cache where possible.
+    """The decoded data set of a configuration, from the cache where possible, with the train set that it asks for.
 
     Raises:
         BadInput: the data set is unknown, missing, broken or of an unexpected size.
     """
+    return select(
+        _whole(config),
+        limit=config.limit,
+        label_noise=config.label_noise,
+        data_seed=config.data_seed,
+        replace=config.replace,
+    )
+
+
+def _whole(config: RunConfig) -> Images:
     if config.data == "digits":
-        return digits.load().limited(config.limit)
+        return digits.load()
     identity = config.data_id or _identity(config.data, config.data_dir)
-    images = cache.cached(_key(config.data, identity), config.data, lambda: _decode(config, identity))
-    return images.limited(config.limit)
+    return cache.cached(_key(config.data, identity), config.data, lambda: _decode(config, identity))
 
 
 def _identity(name: str, folder: str | None) -> str:

@@ -72,12 +72,7 @@ def _rows(file: Path) -> int:
     except (pyarrow.ArrowException, OSError) as error:
         detail = decoding.first_line(error)
         raise BadInput("data-dir", file, f"corrupt or truncated parquet ({detail}); download it again") from None
-    image, label = decoding.columns(schema.names, "data-dir", file)
-    kind = schema.field(image).type
-    if not pyarrow.types.is_struct(kind) or "bytes" not in {field.name for field in kind}:
-        raise BadInput("data-dir", file, f"column {image} is {kind}; it must be a struct with encoded image bytes")
-    if not pyarrow.types.is_integer(schema.field(label).type):
-        raise BadInput("data-dir", file, f"column {label} is {schema.field(label).type}; it must hold integer classes")
+    decoding.columns(schema, "data-dir", file)
     rows: int = metadata.num_rows
     return rows
 

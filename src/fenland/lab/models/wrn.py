@@ -76,7 +76,8 @@ class _Block(nn.Module):
         if self.rate:
             y = dropout(y, self.rate, self.training)
         skipped: Tensor = x if self.shortcut is None else self.shortcut(active)
-        return skipped + self.conv2(y)
+        summed: Tensor = skipped + self.conv2(y)
+        return summed
 
 
 def parse(name: str) -> tuple[int, int] | None:
