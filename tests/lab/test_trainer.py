@@ -4,12 +4,12 @@ import math
 import pytest
 import torch
 
-from fenland.lab import trainer
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.metrics import EpochRecord, StepMeans
 from fenland.lab.optimizers import OPTIMIZERS, build_optimizer, check_optimizer
 from fenland.lab.trainer import train
+from fenland.lab.training import loop
 
 QUICK = RunConfig("digits", "mlp", "sgd", lr=0.05, batch_size=64, epochs=3)
 TIMES = ("seconds", "images_per_second")
@@ -31,7 +31,8 @@ def test_same_configuration_same_numbers(optimizer: str, model: str) -> None:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_of_the_lab_trains_a_network_with_norm_layers(optimizer: str) -> None:
-    config = dataclasses.replace(QUICK, optimizer=optimizer, model="resnet20", epochs=1, limit=128)
+    base = "adamw" if optimizer == "adamw" else "sgd"
+    config = dataclasses.replace(QUICK, optimizer=optimizer, base=base, model="resnet20", epochs=1, limit=128)
     result = train(config)
     assert math.isfinite(result.records[-1].train_loss)
 
@@ -115,7 +116,7 @@ def test_schedule_and_augmentation_reach_the_training() -> None:
 
 
 def test_the_last_epoch_is_evaluated_on_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "PROBE", 100)
+    monkeypatch.setattr(loop, "PROBE", 100)
     assert [record.train_examples for record in train(QUICK).records] == [100, 100, 1437]
 
 
@@ -129,7 +130,7 @@ def test_optimizers_by_name() -> None:
     built = build_optimizer(dataclasses.replace(QUICK, optimizer="ssam"), model)
     assert built.param_groups[0]["rho"] == 0.05
     assert built.param_groups[0]["momentum"] == 0.9
-    with pytest.raises(BadInput, match=r"^optimizers=adam: choose one of sgd, sam, .*ssam, .*looksam"):
+    with pytest.raises(BadInput, match=r"^optimizers=adam: choose one of sgd, adamw, sam, .*ssam, .*looksam"):
         check_optimizer("adam")
 
 

@@ -67,11 +67,12 @@ class StepMeans:
 
     Args:
         device: where the steps' scalars live.
+        rows: what ``rows`` gave at the time of a checkpoint.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, rows: Tensor | None = None) -> None:
         self._undefined = torch.full((), math.nan, device=device)
-        self._rows: list[Tensor] = []
+        self._rows: list[Tensor] = [] if rows is None else list(rows.to(device).unbind())
 
     def add(self, loss: Tensor, record: object) -> None:
         """Take a step's loss and what its record defines; ``stack`` copies, so reused buffers are no danger."""
@@ -84,9 +85,25 @@ class StepMeans:
         # A rule may report a plain number (a constant gamma): that is no reason to wait either.
         return value.detach() if isinstance(value, Tensor) else torch.full_like(self._undefined, value)
 
+    def rows(self) -> Tensor:
+        """One row a step: the loss, then the names of the record. Shape (steps, columns), float64."""
+        width = 1 + len(FROM_RECORD)
+        return torch.stack(self._rows) if self._rows else self._undefined.new_empty(0, width, dtype=torch.float64)
+
     def means(self) -> dict[str, float]:
-        """``train_loss`` and the names of the record; the one place that reads the device."""
-        table = torch.stack(self._rows)
-        loss = table[:, 0].mean()
-        rest = table[:, 1:].nanmean(0)
-        return dict(zip(("train_loss", *FROM_RECORD), torch.cat([loss[None], rest]).tolist(), strict=True))
+        """``train_loss`` and the names of the record; it reads the device."""
+        return means_of(self.rows())
+
+
+def means_of(rows: Tensor) -> dict[str, float]:
+    """Means of the columns: a loss that is NaN shows, a record's NaN is what the step did not define."""
+    means = torch.cat([rows[:, 0].mean()[None], rows[:, 1:].nanmean(0)])
+    return dict(zip(("train_loss", *FROM_RECORD), means.tolist(), strict=True))
+
+
+def first_lost(rows: Tensor) -> int | None:
+    """The first step, from 1, with a loss that is no finite number; 1 where every step was skipped; else None."""
+    bad = (~rows[:, 0].isfinite()).tolist()
+    if True in bad:
+        return bad.index(True) + 1
+    return 1 if len(rows) and bool((rows[:, 1 + FROM_RECORD.index("skipped")] == 1).all()) else None

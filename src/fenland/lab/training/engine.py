@@ -1,0 +1,180 @@
+"""The live objects of one run: model, optimizer and batches on their device, one step, one evaluation."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
+
+from fenland.lab import data
+from fenland.lab.config import RunConfig
+from fenland.lab.models import build_model
+from fenland.lab.optimizers import build_optimizer, check_optimizer
+from fenland.lab.training.world import World
+from fenland.optimizer import SharpnessAware
+
+# An optimizer without a record gets its gradient norm measured at every eighth step, to keep its time its own.
+NORM_EVERY = 8
+
+
+class Engine:
+    """Model, optimizer and data of a run on their device.
+
+    Args:
+        config: the run.
+        fabric: precision and devices.
+        world: the processes that share it.
+    """
+
+    def __init__(self, config: RunConfig, fabric: Fabric, world: World) -> None:
+        self.config = config
+        self.fabric = fabric
+        self.world = world
+        self.device = fabric.device
+        images = data.load(config)
+        dtype = torch.float64 if config.precision == "64-true" else torch.float32
+        self.batches = data.Batches(
+            images,
+            self.device,
+            config.batch_size,
+            config.seed,
+            augment=config.augment,
+            dtype=dtype,
+            cutout=config.cutout,
+            rank=world.rank,
+            world=world.size,
+        )
+        model = build_model(config.model, images.shape, len(images.classes)).to(self.device, dtype)
+        self.parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        self._warm_up(model)
+        self.model = fabric.setup_module(model)
+        # What the strategy made of the model: itself, its replicated form or its sharded one.
+        self.inner: nn.Module = self.model._forward_module
+        self.row = check_optimizer(config.optimizer)
+        self.optimizer = build_optimizer(config, self.inner, config.epochs * self.batches.steps)
+        self.stepper = fabric.setup_optimizers(self.optimizer)
+        self.weights = list(self.inner.parameters())
+        self.scaler = getattr(fabric.strategy.precision, "scaler", None)
+        self.evaluations = 0
+        self.loss: Tensor | None = None
+
+    def _warm_up(self, model: nn.Module) -> None:
+        """Pay for lazy imports and kernel choices before the clock starts, on a copy that is thrown away."""
+        with torch.random.fork_rng():
+            spare = copy.deepcopy(model)
+            optimizer = torch.optim.SGD(spare.parameters(), lr=0.0)
+            images, labels = next(self.batches.epoch(0))
+            logits = self._logits(spare, images)
+            cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of every group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, object]:
+        """One step of the optimizer: the loss at the weights before it, and the step's record.
+
+        Args:
+            images: a batch.
+            labels: their class numbers.
+            number: position in the epoch, from 0.
+        """
+        closure = self._losses(images, labels) if self.row.per_sample else self._closure(images, labels)
+        if self.scaler is None:
+            loss: Tensor = self.stepper.step(closure)
+        else:
+            loss = self._scaled_step(closure)
+        record = getattr(self.optimizer, "last", None)
+        if record is None and number % NORM_EVERY == 0:
+            record = _GradNorm(self.weights)
+        return loss, record
+
+    def _scaled_step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """float16: gradients carry the scaler's factor until the optimizer has them."""
+        if isinstance(self.optimizer, SharpnessAware):
+            loss: Tensor = self.optimizer.step(closure, scaler=self.scaler)
+        else:
+            loss = closure()
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def _closure(self, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+        def closure() -> Tensor:
+            self.evaluations += 1
+            self.optimizer.zero_grad()
+            logits = self._logits(self.inner, images)
+            loss = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+            self.fabric.backward(loss)
+            self.loss = loss.detach()
+            return loss
+
+        return closure
+
+    def _losses(self, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+        """One loss an example, with its graph; backward is the optimizer's."""
+
+        def losses() -> Tensor:
+            self.evaluations += 1
+            self.optimizer.zero_grad()
+            logits = self._logits(self.inner, images)
+            each = cross_entropy(logits, labels, reduction="none", label_smoothing=self.config.label_smoothing)
+            self.loss = each.detach().mean()
+            return each
+
+        return losses
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Not Fabric's own forward: that refuses an optimizer's backward, and rounds float64 logits to float32."""
+        with self.fabric.autocast():
+            logits: Tensor = model(images)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def broken(self) -> bool:
+        """Whether the last loss or the weights hold a number that is not finite."""
+        sums = [weight.detach().sum() for weight in self.weights]
+        return not all(bool(torch.isfinite(x)) for x in (*sums, *[self.loss] * (self.loss is not None)))
+
+    @torch.no_grad()
+    def evaluate(self, split: str, limit: int | None) -> tuple[float, float, int]:
+        """Mean loss without label smoothing, share of right answers and number of examples, in evaluation mode."""
+        self.model.eval()
+        # The replicas' own running statistics differ: the first one's count.
+        self.world.broadcast(list(self.inner.buffers()))
+        count = 0
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for images, labels in self.batches.evaluation(split, limit):
+            count += len(labels)
+            share, counts = self.world.part(len(labels))
+            logits = self._logits(self.model.module, images[share])
+            loss = cross_entropy(logits, labels[share], reduction="sum")
+            right = (logits.argmax(1) == labels[share]).sum()
+            if counts:
+                sums += torch.stack([loss.double(), right.double()])
+        self.model.train()
+        loss_sum, right_sum = self.world.total(sums).tolist()
+        return loss_sum / count, right_sum / count, count
+
+    def clock(self) -> float:
+        """Seconds, after the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class _GradNorm:
+    """A step's record for an optimizer that keeps none: the gradient it has just used."""
+
+    def __init__(self, weights: list[nn.Parameter]) -> None:
+        norm: Any = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
