@@ -29,6 +29,10 @@ class Recorder:
     def __init__(self) -> None:
         self.epochs: list[tuple[str, int]] = []
         self.outcomes: dict[str, Outcome] = {}
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
         self.epochs.append((config.hash, record["epoch"]))
@@ -74,10 +78,10 @@ def test_a_failing_run_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
 
 
 def test_any_error_is_a_failure_of_its_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(config: RunConfig, on_epoch: Callable[[EpochRecord], None]) -> trainer.RunResult:
+    def train(config: RunConfig, on_epoch: Callable[[EpochRecord], None], **more: Any) -> trainer.RunResult:
         if config.seed == 0:
             raise RuntimeError("out of\nmemory")
-        return original(config, on_epoch)
+        return original(config, on_epoch, **more)
 
     original = trainer.train
     monkeypatch.setattr(trainer, "train", train)
@@ -119,28 +123,38 @@ def workers_of(parent: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
 def test_runs_of_a_killed_worker_are_tried_once_more(tmp_path: Path) -> None:
-    long = [dataclasses.replace(BASE, seed=seed, epochs=300, limit=None) for seed in range(2)]
+    long = [dataclasses.replace(BASE, seed=seed, epochs=100, limit=None) for seed in range(2)]
     result = sweep([*long, *RUNS], Store(tmp_path), Killer(1), workers=2)
     assert not result.failed
     assert len(Store(tmp_path).runs()) == 6
+    assert not list((tmp_path / "runs").glob(".*"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
-def test_a_worker_that_always_dies_fails_its_runs(tmp_path: Path) -> None:
-    long = [dataclasses.replace(BASE, seed=seed, epochs=1000, limit=None) for seed in range(2)]
-    result = sweep(long, Store(tmp_path), Killer(1000), workers=2)
-    assert {outcome.error for outcome in result.failed} == {"its worker process died twice (out of memory?)"}
-    assert len(result.failed) == 2
+def test_a_run_that_always_kills_its_worker_fails_alone(tmp_path: Path) -> None:
+    long = [dataclasses.replace(BASE, seed=seed, epochs=100, limit=None) for seed in range(2)]
+    result = sweep([*long, *RUNS[2:]], Store(tmp_path), Killer(1000), workers=2)
+    assert [(each.run, each.error) for each in result.failed] == [
+        (long[0].hash, "its worker process died twice (out of memory?)")
+    ]
+    assert len(Store(tmp_path).runs()) == 3
 
 
 def test_events_arrive_whole_and_in_order(tmp_path: Path) -> None:
     seen: list[events.Event] = []
     path = tmp_path / "events"
-    with events.Follower(path, seen.append):
+    with events.Follower(path, seen.append) as follower:
         for number in range(100):
             events.append(path, {"n": number})
-    assert [event["n"] for event in seen] == list(range(100))
+        follower.read()
+        assert [event["n"] for event in seen] == list(range(100))
+        path.write_bytes(path.read_bytes() + b'{"n": 1')
+        events.append(path, {"n": "runs into the line that was cut short"})
+        events.append(path, {"n": 100})
+    assert [event["n"] for event in seen] == list(range(101))
+    # A full disk costs the display its events and no run its life.
+    events.append(Path("/dev/full"), {"n": 101})
 
 
 RECORD = {"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.9, "images_per_second": 1234.5}
@@ -160,7 +174,9 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         for run, status in zip(RUNS, ("finished", "diverged", "failed", "finished"), strict=True):
             lines.done(run, outcome(run, status))
         lines.epoch(RUNS[0], RECORD)
+        lines.note("waiting")
     said = text.getvalue().splitlines()
+    assert said.pop() == "waiting"
     assert len(said) == 5
     assert said[0].startswith("        sgd seed 0: epoch 1/2, loss 0.5000, test 90.00%, 1,234 images/s, ")
     assert said[1].startswith("[1/4] sgd seed 0: test 90.00%, test loss 0.3000, 1.0 s of training, ")
@@ -175,6 +191,9 @@ def test_bars_on_a_terminal() -> None:
         assert isinstance(bars, Bars)
         bars.epoch(RUNS[0], RECORD)
         (task,) = [task for task in bars._bars.tasks if task.description == "sgd seed 0"]
+        bars.note("waiting")
+        # The same epoch again, from a run that started over, is no progress.
+        bars.epoch(RUNS[0], RECORD)
         assert task.completed == 1
         assert task.fields["detail"] == "epoch 1/2, loss 0.5000, test 90.00%, 1,234 images/s"
         for run, status in zip(RUNS, ("finished", "diverged", "failed", "finished"), strict=True):
@@ -182,6 +201,7 @@ def test_bars_on_a_terminal() -> None:
         bars.epoch(RUNS[0], RECORD)
         (task,) = bars._bars.tasks
         assert task.completed == pytest.approx(task.total)
+    assert "waiting" in text.getvalue()
     assert "sam seed 0: diverged in epoch 1/2" in text.getvalue()
     assert "sgd seed 1: FAILED, RuntimeError: no [bold]" in text.getvalue()
 

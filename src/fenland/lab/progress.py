@@ -63,12 +63,15 @@ class Bars:
             return
         if config.hash not in self._live:
             self._live[config.hash] = self._bars.add_task(config.label, total=config.epochs, detail="")
+        # A run that goes on from a checkpoint begins in the middle; one that starts over repeats itself.
+        bar = self._live[config.hash]
+        further = max(0, record["epoch"] - self._seen(bar))
         self._bars.update(
-            self._live[config.hash],
-            completed=record["epoch"],
+            bar,
+            advance=further,
             detail=f"epoch {record['epoch']}/{config.epochs}, {describe(record)}",
         )
-        self._bars.advance(self._all, work(config) / config.epochs)
+        self._bars.advance(self._all, work(config) / config.epochs * further)
 
     def done(self, config: RunConfig, outcome: Outcome) -> None:
         """Take the run's bar away; a failure stays as a line."""
@@ -77,13 +80,20 @@ class Bars:
         seen = 0.0
         bar = self._live.pop(config.hash, None)
         if bar is not None:
-            seen = self._bars.tasks[self._bars.task_ids.index(bar)].completed
+            seen = self._seen(bar)
             self._bars.remove_task(bar)
         # A run that stopped early, or whose events come too late, leaves no work behind.
         self._bars.advance(self._all, work(config) * (1 - seen / config.epochs))
         self._bars.update(self._all, detail=f"run {min(self._ended + 1, self._runs)}/{self._runs}")
         if outcome.status != "finished":
             self._bars.console.print(ending(config, outcome), markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Say it above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def _seen(self, bar: TaskID) -> float:
+        return self._bars.tasks[self._bars.task_ids.index(bar)].completed
 
 
 class Lines:
@@ -108,8 +118,10 @@ class Lines:
         """Count, and speak when it has been quiet for long."""
         if config.hash in self._over:
             return
-        self._seen[config.hash] = record["epoch"]
-        self._worked += work(config) / config.epochs
+        # A run that goes on from a checkpoint begins in the middle; one that starts over repeats itself.
+        further = max(0, record["epoch"] - self._seen.get(config.hash, 0))
+        self._seen[config.hash] = self._seen.get(config.hash, 0) + further
+        self._worked += work(config) / config.epochs * further
         if time.monotonic() - self._spoke > _LINE_EVERY_SECONDS:
             head = f"        {config.label}: epoch {record['epoch']}/{config.epochs}"
             self._say(f"{head}, {describe(record)}, {self._left()}")
@@ -120,6 +132,10 @@ class Lines:
         self._ended += 1
         self._worked += work(config) * (1 - self._seen.pop(config.hash, 0) / config.epochs)
         self._say(f"[{self._ended}/{self._runs}] {ending(config, outcome)}, {self._left()}")
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._say(text)
 
     def _left(self) -> str:
         passed = time.monotonic() - self._start
@@ -138,6 +154,8 @@ def describe(record: dict[str, Any]) -> str:
 
 def ending(config: RunConfig, outcome: Outcome) -> str:
     """A run's end in a few words."""
+    if outcome.elsewhere:
+        return f"{config.label}: stored by another sweep"
     if outcome.status == "failed":
         return f"{config.label}: FAILED, {outcome.error}"
     if outcome.status == "diverged":

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import signal
-import tempfile
-import traceback
+import contextlib
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from fenland.lab import environment, events
+from fenland.lab import runner, workers
 from fenland.lab.config import RunConfig
-from fenland.lab.errors import BadInput
-from fenland.lab.metrics import EpochRecord
+from fenland.lab.runner import Outcome
 from fenland.lab.store import Store
 
+if TYPE_CHECKING:
+    from fenland.lab.cluster import Cluster
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended.
+__all__ = ["Outcome", "SweepResult", "Watcher", "sweep"]
 
-    Args:
-        run: the hash of its configuration.
-        status: ``finished``, ``diverged`` or ``failed``.
-        summary: the content of ``result.json``; empty when it failed.
-        error: one line on why it failed.
-        trace: the whole traceback of a failure.
-    """
+_LOG = logging.getLogger(__name__)
+# How often to look whether another sweep has ended a run, when all that is left is in its hands.
+_WAIT_SECONDS = 1.0
 
-    run: str
-    status: str
-    summary: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-    trace: str = ""
+Execute = Callable[[Sequence[RunConfig]], Iterator[Outcome]]
 
 
 class Watcher(Protocol):
@@ -45,13 +35,16 @@ class Watcher(Protocol):
     def done(self, config: RunConfig, outcome: Outcome) -> None:
         """A run ended."""
 
+    def note(self, text: str) -> None:
+        """Something that people should know, about no run in particular."""
+
 
 @dataclass
 class SweepResult:
     """What a sweep did.
 
     Args:
-        skipped: runs that were stored already.
+        skipped: runs that were stored already, or that another sweep stored meanwhile.
         outcomes: the runs that ran now.
     """
 
@@ -61,96 +54,84 @@ class SweepResult:
     @property
     def failed(self) -> list[Outcome]:
         """The runs that left no result."""
-        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+        return [outcome for outcome in self.outcomes if outcome.status == runner.FAILED]
 
 
-def sweep(configs: Sequence[RunConfig], store: Store, watcher: Watcher, workers: int = 1) -> SweepResult:
+def sweep(
+    configs: Sequence[RunConfig],
+    store: Store,
+    watcher: Watcher,
+    workers: int = 1,
+    ray: Cluster | str | None = None,
+) -> SweepResult:
     """Run what is not stored yet; each run is stored as soon as it ends, so that an interrupt loses the live ones only.
+
+    Sweeps that share a store share the work: a run that another one is computing is left to it, and taken over if it
+    gives up. Live runs keep a checkpoint in the store, from which they go on after a kill.
 
     Args:
         configs: the runs; one that is listed twice runs once.
         store: where results go.
         watcher: told of every epoch and every end.
         workers: processes; 1 is a plain loop in this one.
+        ray: run on this Ray cluster instead; an address or ``local`` stands for one with its defaults.
     """
     store.clean()
     wanted = {config.hash: config for config in configs}
-    result = SweepResult(skipped=[config for name, config in wanted.items() if store.finished(name)])
-    pending = [config for name, config in wanted.items() if not store.finished(name)]
-    execute = _loop if min(workers, len(pending)) <= 1 else _processes
-    for outcome in execute(pending, store, watcher, min(workers, len(pending))):
-        result.outcomes.append(outcome)
-        watcher.done(wanted[outcome.run], outcome)
+    result = SweepResult(skipped=[config for config in wanted.values() if store.has(config)])
+    for config in result.skipped:
+        store.forget(config.hash)
+    left = {name: config for name, config in wanted.items() if not store.has(config)}
+    _LOG.info("%d runs in %s, %d stored before", len(wanted), store.root, len(result.skipped))
+    if left:
+        with _executor(store, watcher, min(workers, len(left)), ray) as execute:
+            for outcome in _all(left, store, watcher, execute):
+                _report(wanted[outcome.run], outcome)
+                if outcome.elsewhere:
+                    result.skipped.append(wanted[outcome.run])
+                else:
+                    result.outcomes.append(outcome)
+                watcher.done(wanted[outcome.run], outcome)
     return result
 
 
-def run_one(config: RunConfig, store: Store, on_epoch: Callable[[EpochRecord], None]) -> Outcome:
-    """Train, store, and turn any failure into an outcome."""
-    from fenland.lab.trainer import train
-
-    try:
-        result = train(config, on_epoch)
-        store.save(config, result, environment.describe(config.threads))
-    # The border of a sweep: whatever one run raises (a bug, memory, a full disk) must not end the others.
-    except Exception as error:
-        line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
-        return Outcome(config.hash, "failed", error=" ".join(line.split())[:300], trace=traceback.format_exc())
-    return Outcome(config.hash, result.status, result.summary())
-
-
-def _loop(configs: Sequence[RunConfig], store: Store, watcher: Watcher, workers: int) -> Iterator[Outcome]:
-    for config in configs:
-
-        def show(record: EpochRecord, config: RunConfig = config) -> None:
-            watcher.epoch(config, record.as_dict())
-
-        yield run_one(config, store, show)
-
-
-def _processes(configs: Sequence[RunConfig], store: Store, watcher: Watcher, workers: int) -> Iterator[Outcome]:
-    """Worker processes. When one dies (killed for memory, say) its pool is lost: what is left gets one new pool."""
-    left = {config.hash: config for config in configs}
-
-    def show(event: events.Event) -> None:
-        watcher.epoch(by_name[event["run"]], event["record"])
-
-    by_name = dict(left)
-    with tempfile.TemporaryDirectory(prefix="fenland-") as folder:
-        path = Path(folder) / "events"
-        with events.Follower(path, show):
-            for attempt in (1, 2):
-                for outcome in _pool(list(left.values()), store, path, workers, last=attempt == 2):
-                    del left[outcome.run]
-                    yield outcome
-
-
-def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int, last: bool) -> Iterator[Outcome]:
-    import joblib
-    from joblib.externals.loky import get_reusable_executor
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    if not configs:
-        return
-    done = set()
-    try:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=configs[0].threads):
-            jobs = (joblib.delayed(_work)(config, store, path) for config in configs)
-            for outcome in joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs):
-                done.add(outcome.run)
+def _all(left: dict[str, RunConfig], store: Store, watcher: Watcher, execute: Execute) -> Iterator[Outcome]:
+    """Every run's end, those that other sweeps are computing last."""
+    waiting = False
+    while left:
+        for config in [config for config in left.values() if store.has(config)]:
+            del left[config.hash]
+            yield runner.stored(config, store)
+        free = [config for name, config in left.items() if not store.claimed(name)]
+        for outcome in execute(free):
+            if outcome.status != runner.BUSY:
+                del left[outcome.run]
                 yield outcome
-    except TerminatedWorkerError:
-        for config in configs:
-            # A run may have been stored just before the pool was lost.
-            if config.hash not in done and store.finished(config.hash):
-                stored = store.load(config.hash).result
-                yield Outcome(config.hash, str(stored["status"]), stored)
-            elif config.hash not in done and last:
-                yield Outcome(config.hash, "failed", error="its worker process died twice (out of memory?)")
-    finally:
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        if left and not free:
+            if not waiting:
+                watcher.note(f"waiting for {len(left)} runs that another sweep is computing")
+                waiting = True
+            time.sleep(_WAIT_SECONDS)
 
 
-def _work(config: RunConfig, store: Store, path: Path) -> Outcome:
-    # Ctrl-C reaches the whole process group; the parent ends the workers, they need not complain as well.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return run_one(config, store, lambda record: events.append(path, {"run": config.hash, "record": record.as_dict()}))
+@contextlib.contextmanager
+def _executor(store: Store, watcher: Watcher, count: int, ray: Cluster | str | None) -> Iterator[Execute]:
+    if ray is not None:
+        from fenland.lab.cluster import Cluster
+
+        cluster = Cluster(ray, slots=count) if isinstance(ray, str) else ray
+        with cluster.connected() as connection:
+            yield lambda configs: connection.run(configs, store, watcher)
+    elif count <= 1:
+        yield lambda configs: workers.loop(configs, store, watcher)
+    else:
+        yield lambda configs: workers.processes(configs, store, watcher, count)
+
+
+def _report(config: RunConfig, outcome: Outcome) -> None:
+    what = "stored by another sweep" if outcome.elsewhere else outcome.status
+    if outcome.status == runner.FAILED:
+        # Only the log has the traceback; people get the one line of it from the watcher.
+        _LOG.info("%s (%s) failed: %s\n%s", config.label, outcome.run, outcome.error, outcome.trace)
+    else:
+        _LOG.info("%s (%s) %s", config.label, outcome.run, what)
