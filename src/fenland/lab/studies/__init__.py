@@ -16,6 +16,7 @@ STUDIES: dict[str, str] = {
     "quartic": "fenland.lab.studies.quartic:QuarticBasin",
     "quadratic": "fenland.lab.studies.quadratic:QuadraticModes",
     "matrix-sensing": "fenland.lab.studies.matrix_sensing:MatrixSensingTable",
+    "attractor": "fenland.lab.studies.attractor:Attractor",
     "diffusion": "fenland.lab.studies.diffusion:Diffusion",
 }
 

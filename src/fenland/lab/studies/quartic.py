@@ -1,0 +1,411 @@
+"""The quartic of the SSAM paper (Fig. 2): at which learning rates training succeeds, with both ascents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from fenland.lab.figures.catalog import Drawn
+from fenland.lab.figures.plots import Line, Mark, Panel, draw_contours, draw_panel, draw_panels
+from fenland.lab.figures.style import SMALL, blank, head
+from fenland.lab.studies.analytic import one_thread
+from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.theory.quadratic import cycle_amplitude, stable_lr
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from fenland.lab.figures.style import Canvas
+
+CURVATURE = 2 + math.sqrt(2)  # the largest Hessian eigenvalue at both minima
+UNNORMALISED, NORMALISED = ("USAM", "SSAM-U"), ("SAM", "SSAM")
+SOURCE = "Tan et al. 2025 (SSAM), Fig. 2"
+# A quadratic's cycle is compared where cycle and ascent point stay this near: further out the quartic is no quadratic.
+NEAR = 0.15
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Attributes:
+        radii: rho of the unnormalised ascent (w per gradient).
+        lengths: rho of the normalised ascent (w).
+        grid: step of the learning rates.
+        coarse: distance of the learning rates where success does not end; a multiple of ``grid``.
+        highest: learning rate.
+        starts: drawn uniformly from the box, for each learning rate and radius the same.
+        box: half its side, around the origin.
+        steps: of every trajectory.
+        tolerance: distance to a minimum that counts as success, after the last step.
+        seed: of the starts.
+    """
+
+    radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
+    lengths: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5)
+    grid: float = 0.01
+    coarse: float = 0.01
+    highest: float = 0.68
+    starts: int = 10_000
+    box: float = 2.0
+    steps: int = 2000
+    tolerance: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "coarse", "highest", "box", "tolerance"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be > 0")
+        ratio = self.coarse / self.grid
+        if abs(ratio - round(ratio)) > 1e-9:
+            raise ValueError(f"coarse = {self.coarse}: must be a whole multiple of grid = {self.grid}")
+        for name in ("starts", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+
+class QuarticBasin(Study[Config]):
+    """See the module."""
+
+    name = "quartic"
+    title = "Learning rates at which a quartic can be trained"
+    source = "Tan et al. 2025, Stabilizing Sharpness-aware Minimization Through A Simple Renormalization Strategy " \
+        "(arXiv 2401.07250), Fig. 2"  # fmt: skip
+    question = "Up to which learning rate do SGD, SAM and SSAM reach a minimum of x₁⁴/4 − x₁x₂ + x₂²/2?"
+    choices = (
+        "Starts are uniform in a box around the origin (field box); success is a distance below the tolerance after "
+        "the last step. The paper gives neither box nor tolerance nor steps.",
+        "The critical learning rate lies in the middle between the last one at which a start succeeds and the next of "
+        "the grid. Where the grid is coarse at first, the gap in which success ends is filled.",
+        "Unnormalised ascent (rho in w per gradient): USAM and SSAM-U, the paper's SSAM. Normalised ascent (rho in w): "
+        "SAM and SSAM. The caption does not say which one its curves have; both are run.",
+        "A start that is further out than 1000 is lost and counts as a failure.",
+    )
+    presets = MappingProxyType({"quick": Config(coarse=0.04, starts=1000, steps=400), "paper": Config()})
+
+    def run(self, config: Config, lab: Lab) -> Tables:
+        """One piece a method and radius."""
+        plans = [("SGD", 0.0)]
+        plans += [(method, rho) for method in UNNORMALISED for rho in config.radii]
+        plans += [(method, rho) for method in NORMALISED for rho in config.lengths]
+        names = ("grid", "coarse", "highest", "starts", "box", "steps", "tolerance", "seed")
+        key = {name: getattr(config, name) for name in names}
+        pieces = []
+        for method, rho in lab.track(plans, len(plans), "methods and radii"):
+            of = {**key, "method": method, "rho": rho}
+            pieces.append(lab.keep("rates", of, lambda m=method, r=rho: _rates(config, m, r)))  # type: ignore[misc]
+        return {"rates": pd.concat(pieces, ignore_index=True)}
+
+    def figures(self, config: Config, tables: Tables) -> list[Drawn]:
+        """The contour plot, success against learning rate for both ascents, and SAM's final distance."""
+        rates = tables["rates"]
+        return [
+            _contours(),
+            _success(config, rates, UNNORMALISED, config.radii, "unnormalised", "Success, unnormalised ascent"),
+            _success(config, rates, NORMALISED, config.lengths, "normalised", "Success, normalised ascent"),
+            _distance(config, rates, "distance", "Final distance of normalised SAM from the minimum"),
+            _distance(config, rates, "amplitude", "Amplitude of normalised SAM's cycle"),
+        ]
+
+    def verdicts(self, config: Config, tables: Tables) -> list[Verdict]:
+        """Critical learning rates against theory, and what the normalised ascent does instead."""
+        rates = tables["rates"]
+        return [
+            _critical(config, rates, "SGD", (0.0,)),
+            *(_critical(config, rates, method, config.radii) for method in UNNORMALISED if config.radii),
+            *_wider(config, rates),
+            *_cycle(config, rates),
+            *_settles(config, rates),
+        ]
+
+
+def _rates(config: Config, method: str, rho: float) -> pd.DataFrame:
+    """Success by learning rate: the coarse grid first, then the gap where success ends."""
+    per = round(config.coarse / config.grid)
+    last = round(config.highest / config.grid)
+    table = _measure(config, method, rho, [k * config.grid for k in range(per, last + 1, per)])
+    alive = table.loc[table["successes"] > 0, "lr"]
+    if per > 1 and len(alive):
+        begin = round(float(alive.max()) / config.grid)
+        inner = [k * config.grid for k in range(begin + 1, min(begin + per, last + 1))]
+        if inner:
+            table = pd.concat([table, _measure(config, method, rho, inner)]).sort_values("lr", ignore_index=True)
+    return table
+
+
+def _measure(config: Config, method: str, rho: float, lrs: list[float]) -> pd.DataFrame:
+    import torch
+
+    from fenland.lab.replicas import Grid, Quartic, grid, run
+
+    problem = Quartic()
+    generator = torch.Generator().manual_seed(config.seed)
+    points = (2 * torch.rand(config.starts, 2, generator=generator, dtype=torch.float64) - 1) * config.box
+    plan = grid(problem.pack(points), rho=rho, lr=lrs)
+    with one_thread():
+        done = run(problem, method, plan, config.steps, bound=1e3)
+        # These rules keep nothing between steps: a run from the last points is the next step.
+        after = run(problem, method, Grid(plan.rho, plan.lr, plan.momentum, done.w, plan.shape), 1, bound=1e3)
+    w = problem.unpack(done.w).reshape(len(lrs), config.starts, 2)
+    away = torch.stack([(w - torch.tensor(point, dtype=torch.float64)).norm(dim=-1) for point in problem.minima])
+    distance = away.min(0).values
+    lost = (done.lost >= 0).reshape(len(lrs), config.starts)
+    # The normalised ascent is drawn to the saddle where ||g|| < rho*m; what it has caught stays within |w| <= rho.
+    held = (w.norm(dim=-1) <= max(rho, config.tolerance)) & ~lost
+    free = ~(lost | held)
+    jump = (problem.unpack(after.w).reshape(w.shape) - w).norm(dim=-1) / 2
+    return pd.DataFrame(
+        {
+            "method": method, "rho": rho, "lr": lrs, "starts": config.starts,
+            "successes": ((distance <= config.tolerance) & ~lost).sum(1).tolist(), "lost": lost.sum(1).tolist(),
+            "held": held.sum(1).tolist(), "distance": _median(distance, free), "amplitude": _median(jump, free),
+        }
+    )  # fmt: skip
+
+
+def _median(values: Tensor, which: Tensor) -> list[float]:
+    import torch
+
+    numbers: list[float] = torch.where(which, values, torch.nan).nanmedian(1).values.tolist()
+    return numbers
+
+
+def _of(rates: pd.DataFrame, method: str, rho: float) -> pd.DataFrame:
+    return rates[(rates["method"] == method) & (rates["rho"] == rho)].sort_values("lr")
+
+
+def critical_lr(rows: pd.DataFrame) -> float:
+    """The middle between the last learning rate with a success and the next; NaN where success never ends or begins."""
+    lrs, some = rows["lr"].to_numpy(float), rows["successes"].to_numpy() > 0
+    if not some.any() or some[-1]:
+        return math.nan
+    last = int(np.flatnonzero(some)[-1])
+    return float(lrs[last] + lrs[last + 1]) / 2
+
+
+def _critical(config: Config, rates: pd.DataFrame, method: str, radii: tuple[float, ...]) -> Verdict:
+    pairs = [(rho, stable_lr(CURVATURE, rho, method), critical_lr(_of(rates, method, rho))) for rho in radii]
+    holds = all(abs(theory - measured) <= config.grid for _, theory, measured in pairs)
+    laws = {
+        "SGD": ("SGD succeeds up to 2/l", "theory, as in Fig. 2"),
+        "USAM": ("Unnormalised SAM succeeds up to 2/(l(1 + rho·l)) only", "theory, for Fig. 2"),
+        "SSAM-U": ("SSAM keeps SGD's limit 2/l at every radius", SOURCE + ", and theory"),
+    }
+    claim, source = laws[method]
+    return Verdict(
+        f"{claim} (l = 3.414)",
+        source,
+        _listed([(rho, theory) for rho, theory, _ in pairs]) + f", each ± {config.grid:g}",
+        _listed([(rho, measured) for rho, _, measured in pairs]),
+        holds,
+        f"Critical learning rate, half way between two of the grid: ± {config.grid / 2:g}. {_terms(config)}",
+        figure="unnormalised",
+    )
+
+
+def _listed(pairs: list[tuple[float, float]]) -> str:
+    return ", ".join(f"{value:.3f}" + (f" at rho {rho:g}" if rho else "") for rho, value in pairs)
+
+
+def _terms(config: Config) -> str:
+    return (
+        f"{config.starts} starts a point in the box ± {config.box:g}, {config.steps} steps, success within "
+        f"{config.tolerance:g} of a minimum."
+    )
+
+
+def _wider(config: Config, rates: pd.DataFrame) -> list[Verdict]:
+    """The paper's message: SSAM can be trained at learning rates where SAM cannot."""
+    found = []
+    for (sam, ssam), radii, ascent in (
+        (UNNORMALISED, config.radii, "unnormalised"), (NORMALISED, config.lengths, "normalised"),
+    ):  # fmt: skip
+        if not radii:
+            continue
+        pairs = [(rho, critical_lr(_of(rates, sam, rho)), critical_lr(_of(rates, ssam, rho))) for rho in radii]
+        words = ", ".join(f"{_lr(ours)} against {_lr(theirs)} at rho {rho:g}" for rho, theirs, ours in pairs)
+        # SAM that never succeeds has no limit at all: every one of SSAM's is above it.
+        holds = all((ours > theirs + config.grid / 2) or (math.isnan(theirs) and ours > 0) for _, theirs, ours in pairs)
+        found.append(
+            Verdict(
+                f"SSAM succeeds at larger learning rates than SAM ({ascent} ascent)", SOURCE,
+                "a larger critical learning rate at every radius", words, holds, _terms(config), figure=ascent,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _lr(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.3f}"
+
+
+def _cycle(config: Config, rates: pd.DataFrame) -> list[Verdict]:
+    """SAM's final distance, and half of its last step, against the cycle of the quadratic where that is small."""
+    rows = cycles(config, rates)
+    near = rows[rows["theory"] + rows["rho"] <= NEAR]
+    if near.empty:
+        return []
+    found = []
+    for column, claim, note in (
+        (
+            "distance", "Normalised SAM ends at the distance eta·l·rho/(2 − eta·l) from the minimum",
+            "Median over starts. The quartic's third derivative moves the middle of the cycle away from the minimum by "
+            "about rho², which a quadratic does not do: it shows where the cycle is smaller than that.",
+        ),
+        (
+            "amplitude", "Normalised SAM ends on a cycle of amplitude eta·l·rho/(2 − eta·l), wherever its middle lies",
+            "Half of the distance between two successive points, median over starts.",
+        ),
+    ):  # fmt: skip
+        ratio = near[column] / near["theory"]
+        by_rho = ratio.groupby(near["rho"]).agg(["min", "max"])
+        words = ", ".join(f"{low:.2f} to {high:.2f} at rho {rho:g}" for rho, (low, high) in zip(
+            by_rho.index, by_rho.to_numpy(), strict=True))  # fmt: skip
+        found.append(
+            Verdict(
+                claim, "theory for quadratics, ours", "measured over predicted within 0.9 to 1.1",
+                f"median {ratio.median():.3f}; {words}", bool((abs(ratio - 1) <= 0.1).all()),
+                f"{len(near)} pairs of learning rate and radius with rho + prediction at most {NEAR:g}. {note}",
+                figure=column,
+            )
+        )  # fmt: skip
+    return found
+
+
+def cycles(config: Config, rates: pd.DataFrame) -> pd.DataFrame:
+    """``rho, lr, distance, theory`` of normalised SAM below SGD's limit."""
+    below = rates[(rates["method"] == "SAM") & (rates["lr"] < 0.99 * stable_lr(CURVATURE, method="SGD"))]
+    # Where the slow mode (l = 0.586) has not settled yet, the distance is not the cycle's.
+    slow = 4 - CURVATURE
+    settled = below[(1 - below["lr"] * slow).abs() ** config.steps < 0.01 * below["rho"]]
+    theory = [cycle_amplitude(CURVATURE, float(lr), float(rho)) for lr, rho in settled[["lr", "rho"]].to_numpy()]
+    return settled[["rho", "lr", "distance", "amplitude"]].assign(theory=theory)
+
+
+def _settles(config: Config, rates: pd.DataFrame) -> list[Verdict]:
+    """Normalised SAM never comes within a small tolerance, normalised SSAM does."""
+    if not config.lengths:
+        return []
+    span = (0.1, 0.5)
+    best = {}
+    for method in NORMALISED:
+        rows = rates[(rates["method"] == method) & rates["lr"].between(*span)]
+        share = rows["successes"] / rows["starts"]
+        best[method] = share.groupby(rows["rho"]).agg(["min", "max"])
+    sam, ssam = (best[method] for method in NORMALISED)
+    smallest = min(cycle_amplitude(CURVATURE, span[0], rho) for rho in config.lengths)
+    words = ", ".join(
+        f"rho {rho:g}: SAM at most {100 * sam.loc[rho, 'max']:.1f} %, "
+        f"SSAM at least {100 * ssam.loc[rho, 'min']:.1f} %"
+        for rho in config.lengths
+    )  # fmt: skip
+    decided = smallest > config.tolerance
+    holds = bool((sam["max"] < 0.01).all() and (ssam["min"] > 0.5).all())
+    return [
+        Verdict(
+            "With the normalised ascent SAM never settles within the tolerance, and SSAM mostly does",
+            "theory (DESIGN section 8), ours",
+            f"success of SAM below 1 %, of SSAM above 50 %, for learning rates from {span[0]:g} to {span[1]:g}",
+            words,
+            holds if decided else None,
+            f"{_terms(config)} Of the starts that SSAM loses there, {_held(rates, span):.0f} % are held at the saddle, "
+            "to which ||g|| < rho·m draws both methods; the others are at learning rates too large for their radius."
+            + ("" if decided else f" SAM's smallest cycle, {smallest:.2g}, is within the tolerance."),
+            figure="normalised",
+        )
+    ]
+
+
+def _held(rates: pd.DataFrame, span: tuple[float, float]) -> float:
+    """Per cent of SSAM's failures that are caught by the saddle."""
+    rows = rates[(rates["method"] == "SSAM") & rates["lr"].between(*span)]
+    failures = int((rows["starts"] - rows["successes"]).sum())
+    return 100 * float(rows["held"].sum()) / max(failures, 1)
+
+
+def _contours() -> Drawn:
+    def draw(canvas: Canvas) -> Figure:
+        figure, axes = blank(canvas, 250)
+        side = np.linspace(-2, 2, 161)
+        x, y = np.meshgrid(side, side)
+        levels = [-0.24, -0.2, -0.12, 0.0, 0.25, 0.75, 1.5, 3.0, 5.0]
+        draw_panel(axes, canvas, Panel([], "x₁"))
+        axes.grid(visible=False)
+        draw_contours(axes, canvas, side, side, x**4 / 4 - x * y + y**2 / 2, levels)
+        axes.plot([1, -1], [1, -1], "+", markersize=11, markeredgewidth=1.8, color=canvas.look("minimum")["color"])
+        axes.plot([0], [0], "x", markersize=7, markeredgewidth=1.6, color=canvas.look("saddle")["color"])
+        for words, point in (("minimum (1, 1)", (1, 1)), ("minimum (−1, −1)", (-1, -1)), ("saddle", (0, 0))):
+            axes.annotate(
+                words, point, xytext=(0, 8), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL,
+                color=canvas.ink.text, bbox={"facecolor": canvas.ink.page, "edgecolor": "none", "pad": 0.6},
+            )  # fmt: skip
+        axes.set_ylabel("x₂", fontsize=SMALL, color=canvas.ink.soft, rotation=0)
+        head(axes, canvas, "x₁⁴/4 − x₁x₂ + x₂²/2", ())
+        return figure
+
+    return Drawn(
+        "contours",
+        "x₁⁴/4 − x₁x₂ + x₂²/2",
+        "Lines of equal value from −0.24 to 5. Both minima have the value −1/4 and the largest curvature 3.414.",
+        "Contour plot with minima at (1, 1) and (−1, −1) and a saddle at the origin.",
+        draw,
+        ("minimum", "saddle"),
+    )
+
+
+def _success(
+    config: Config, rates: pd.DataFrame, methods: tuple[str, ...], radii: tuple[float, ...], name: str, what: str
+) -> Drawn:
+    """Success against learning rate, one panel a radius, with the limits of theory for the unnormalised ascent."""
+    labels = ("SGD", *methods)
+    panels = []
+    for rho in radii:
+        lines = [_rate_line(_of(rates, "SGD", 0.0), "SGD")] + [_rate_line(_of(rates, m, rho), m) for m in methods]
+        marks = [Mark(stable_lr(CURVATURE, rho, m), label=m) for m in labels] if methods == UNNORMALISED else []
+        panels.append(Panel(lines, "learning rate", f"rho = {rho:g}", marks=marks[:2], y_limits=(-4, 122)))
+    title = f"{what}, % of starts"
+    ends = [f"{m} at rho {rho:g} until {_lr(critical_lr(_of(rates, m, rho)))}" for m in methods for rho in radii]
+    theory = " Dotted: the limits of theory for SGD (and SSAM-U) and for USAM." if methods == UNNORMALISED else ""
+    return Drawn(
+        name,
+        title,
+        f"{_terms(config)} Bands: 95 % (Wilson).{theory}",
+        f"{title}, by learning rate. SGD succeeds until {_lr(critical_lr(_of(rates, 'SGD', 0.0)))}; {'; '.join(ends)}.",
+        lambda canvas: draw_panels(canvas, title, panels, height=128),
+        labels,
+    )
+
+
+def _rate_line(rows: pd.DataFrame, label: str) -> Line:
+    n, share = rows["starts"].to_numpy(float), (rows["successes"] / rows["starts"]).to_numpy(float)
+    z = 1.96
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Line(label, rows["lr"], 100 * share, 100 * (middle - half), 100 * (middle + half))
+
+
+def _distance(config: Config, rates: pd.DataFrame, column: str, title: str) -> Drawn:
+    rows = cycles(config, rates)
+    labels = tuple(f"rho {rho:g}" for rho in config.lengths)
+    lines = []
+    for rho, label in zip(config.lengths, labels, strict=True):
+        own = rows[rows["rho"] == rho]
+        lines += [Line(label, own["lr"], own["theory"], kind="theory")]
+        lines += [Line(label, own["lr"], own[column], kind="dots")]
+    ratio = (rows[column] / rows["theory"]).astype(float)
+    said = f"Measured over predicted from {ratio.min():.2f} to {ratio.max():.2f}." if len(ratio) else ""
+    half = "half of the last step, " if column == "amplitude" else ""
+    return Drawn(
+        column,
+        title,
+        f"Points: {half}median over starts. Thin lines: eta·l·rho/(2 − eta·l), the cycle of a quadratic.",
+        f"{title} by learning rate, one colour a radius. {said}",
+        lambda canvas: draw_panels(canvas, title, [Panel(lines, "learning rate", log_y=True)]),
+        labels,
+    )
