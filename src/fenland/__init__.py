@@ -4,6 +4,11 @@
 >>> loss = opt.step(closure)
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fenland import presets, rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets import *  # noqa: F403  (the methods)
@@ -14,3 +19,24 @@ __version__ = "0.1.0"
 __all__ = ["SharpnessAware"]
 __all__ += presets.__all__
 __all__ += rules.__all__
+
+# Loaded when asked for: they need more than a training step does.
+_LAZY = {
+    "sharpness": "fenland.diagnostics.sharpness",
+}
+__all__ += ["sharpness"]
+
+if TYPE_CHECKING:
+    from fenland.diagnostics.sharpness import sharpness as sharpness
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        found = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'fenland' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

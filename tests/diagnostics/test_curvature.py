@@ -120,7 +120,7 @@ def test_it_says_when_it_stops_early():
 @pytest.mark.parametrize("gap", [1e-3, -1e-3])
 def test_what_lanczos_does_not_settle_is_restarted(gap):
     """Both ends of a dense spectrum, whose extremes stand off by little; in double precision to 1e-6."""
-    eigenvalues = torch.linspace(-1, 1, 400).tolist() + [1 + gap, -1 - gap]
+    eigenvalues = [*torch.linspace(-1, 1, 400).tolist(), 1 + gap, -1 - gap]
     model = nets.Linear(nets.symmetric(eigenvalues))
     found = curvature.extreme_eigenvalues(model, nets.value, [torch.ones(1)], tol=1e-4, k=2)
     assert found.converged

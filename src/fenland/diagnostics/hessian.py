@@ -73,7 +73,7 @@ class Hessian:
 
     def split(self, v: Tensor) -> list[Tensor]:
         """A flat vector as one tensor a parameter, in the parameter's dtype and on its device."""
-        parts = v.split([p.numel() for p in self.objective.params])
+        parts = v.split([p.numel() for p in self.objective.params])  # type: ignore[no-untyped-call]
         return [x.view(p.shape).to(p) for x, p in zip(parts, self.objective.params, strict=True)]
 
     def named(self, v: Tensor) -> dict[str, Tensor]:
