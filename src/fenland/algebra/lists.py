@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype
+from fenland.algebra.base import TINY, TINY_LOW, Algebra, Scalar, Vector, accumulator_dtype
 from fenland.algebra.shards import Layout, complete
 
 
@@ -19,6 +22,8 @@ class Lists(Algebra):
     object, so that the engine, the ball and the record ask for ||g|| and pay once; a list whose norm was taken must not
     be written to afterwards.
     """
+
+    looks: ClassVar[bool] = True  # at numbers on a CPU: they are at hand there, and on no other device
 
     def __init__(self, layouts: list[Layout] | None = None) -> None:
         self.layouts = layouts
@@ -38,7 +43,7 @@ class Lists(Algebra):
         whole = _joined_norm(xs) if self.layouts is None and xs and xs[0].is_cpu else None
         if whole is None:
             whole = self.whole_norm(self.per_tensor_norms(xs))
-        if whole.device.type == "cpu" and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
+        if self.looks and whole.is_cpu and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
             # Squares left float32's range (or it is a true 0, inf or NaN): once more in float64.
             wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
             whole = self.whole_norm(wide).to(whole.dtype)
@@ -83,6 +88,11 @@ class Lists(Algebra):
             return complete(parts, self.layouts, "sum")
         return _stack(parts).sum() if parts else torch.zeros(())
 
+    def inverse(self, s: Scalar) -> Scalar:
+        if not (self.looks and s.is_cpu):
+            return super().inverse(s)
+        return torch.zeros_like(s) if s.item() < TINY.get(s.dtype, TINY_LOW) else s.reciprocal()
+
     def scale(self, s: Scalar | float, xs: Vector) -> Vector:
         return list(torch._foreach_mul(xs, s)) if xs else []
 
@@ -92,22 +102,30 @@ def _joined_norm(xs: Vector) -> Scalar | None:
 
     None where that gains nothing (few small tensors) or does not apply (other dtypes or devices among them).
     """
-    if not all(map(_is_cpu, xs)) or set(map(_dtype, xs)) not in _FULL:
+    small, large = _apart(tuple(map(torch.Tensor.numel, xs)))
+    if small is None or False in [x.is_cpu for x in xs] or {x.dtype for x in xs} not in _FULL:
         return None
-    sizes = list(map(torch.Tensor.numel, xs))
-    if max(sizes) <= JOINED:
-        return _length(_flatten(xs)) if len(xs) >= FEW else None
-    small = [x for x, n in zip(xs, sizes, strict=True) if n <= JOINED]
+    if large is None:
+        return _length(_flatten(xs))
+    return _length(torch.stack([_length(_flatten(small(xs))), *torch._foreach_norm(large(xs))]))
+
+
+@lru_cache(maxsize=16)
+def _apart(sizes: tuple[int, ...]) -> tuple[Callable[[Vector], Any] | None, Callable[[Vector], Any] | None]:
+    """What picks the small tensors (None where they are too few to join) and the large ones (None: there is none)."""
+    small = [i for i, n in enumerate(sizes) if n <= JOINED]
+    large = [i for i, n in enumerate(sizes) if n > JOINED]
     if len(small) < FEW:
-        return None
-    large = [x for x, n in zip(xs, sizes, strict=True) if n > JOINED]
-    return _length(torch.stack([_length(_flatten(small)), *torch._foreach_norm(large)]))
+        return None, None
+    if not large:
+        return itemgetter(*small), None
+    only = slice(large[0], large[0] + 1)  # of one index, `itemgetter` would return the tensor, not a list
+    return itemgetter(*small), itemgetter(*large) if len(large) > 1 else itemgetter(only)
 
 
 JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer than a call
 FEW = 8
 _FULL = ({torch.float32}, {torch.float64})
-_is_cpu, _dtype, _device = torch.Tensor.is_cpu.__get__, torch.Tensor.dtype.__get__, torch.Tensor.device.__get__
 _flatten = torch._C._nn.flatten_dense_tensors
 _length = torch.linalg.vector_norm
 
@@ -124,7 +142,7 @@ def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
 
 def _per_device(s: Scalar, xs: Vector, f: Callable[[Scalar, Vector], None]) -> None:
     """Call f with s moved to each device that xs live on (a 0-d CPU scalar serves every device as it is)."""
-    if s.device.type == "cpu" or (devices := set(map(_device, xs))) == {s.device}:
+    if s.device.type == "cpu" or (devices := {x.device for x in xs}) == {s.device}:
         f(s, xs)
         return
     for device in devices:
@@ -164,13 +182,13 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack([p if p.device == device else p.to(device) for p in parts])
 
 
-def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector) -> None:
-    """out <- w + s * u; `out` may be the list ws or the list us.
+def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector, *, plain: bool | None = None) -> None:
+    """out <- w + s * u; `out` may be the list ws or the list us; `plain`: what `small_and_plain` says, where known.
 
     The rounding depends on sizes and dtypes only, never on where the result goes. 16-bit tensors are added in float32:
     their own arithmetic would round s and the product first.
     """
-    if _small_and_plain(ws, us):
+    if small_and_plain(ws, us) if plain is None else plain:
         es = us
         if out is us:
             scale_(s, us)
@@ -203,10 +221,10 @@ _HALF = (torch.bfloat16, torch.float16)
 _SMALL = 1 << 18  # elements; up to there two foreach passes stay in cache and beat one call a tensor
 
 
-def _small_and_plain(ws: Vector, us: Vector) -> bool:
+def small_and_plain(ws: Vector, us: Vector) -> bool:
     """Whether foreach passes serve: one dtype of at least 32 bits, and nothing large on a CPU."""
     dtype = ws[0].dtype
-    if dtype in _HALF or {*map(_dtype, ws), *map(_dtype, us)} != {dtype}:
+    if dtype in _HALF or {w.dtype for w in ws} | {u.dtype for u in us} != {dtype}:
         return False
     return ws[0].device.type != "cpu" or max(map(torch.Tensor.numel, ws)) <= _SMALL
 

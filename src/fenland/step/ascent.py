@@ -94,15 +94,15 @@ def depart(asc: Ascent, setting: Setting) -> None:
         asc.dual.append(ball.dual_norm(_part(g, g.tensors, asc.going).tensors, w, at))
     best = ball.steepest(part.tensors, w, at)
     rhos = [setting.radii[k] * setting.choices.source.share for k in part.groups]
-    asc.record.radius = _radius(ball, best, part, rhos)
     steps = _steps(best, rhos)
+    asc.record.radius = _radius(ball, best, part, rhos, steps)
     if ball.curved:
         each = steps if isinstance(steps, list) else [steps] * len(w)
         points = zip(w, best.direction, each, part.params, strict=True)
         asc.journey.arrive([ball.arrive(x, u * s, p) for x, u, s, p in points])
     else:
         owned = [False] * len(rhos) if setting.sampled else _owned(asc, best.direction, setting)
-        asc.journey.depart(best.direction, steps, owned)
+        asc.journey.depart(best.direction, steps, owned, whole=best.direction is g.tensors)
     if setting.sampled:
         wanted = None if ball.curved else (best.direction, steps)
         measure(asc.record, part.weights(), asc.journey.origins(), wanted, part.V.layouts)
@@ -212,12 +212,12 @@ def _steps(best: Steepest, rhos: list[float]) -> Scalar | list[Scalar]:
     return [by_rho[rho] for rho in rhos]
 
 
-def _radius(ball: Ball, best: Steepest, part: Gradients, rhos: list[float]) -> Scalar:
+def _radius(ball: Ball, best: Steepest, part: Gradients, rhos: list[float], steps: Scalar | list[Scalar]) -> Scalar:
     """||e|| in the ball's norm; Euclidean where e is a multiple of a, whose norms are known."""
     if not ball.along_a:
         return torch.full_like(best.scale, max(rhos)) if best.length is None else best.length * max(rhos)
-    if rhos.count(rhos[0]) == len(rhos):
-        return best.scale * rhos[0] * part.V.norm(part.tensors)
+    if isinstance(steps, Tensor):
+        return steps * part.V.norm(part.tensors)
     scaled = [x * rho for x, rho in zip(part.V.per_tensor_norms(part.tensors), rhos, strict=True)]
     return best.scale * Lists(part.V.layouts).whole_norm(scaled)
 

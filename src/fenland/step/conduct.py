@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -228,7 +229,7 @@ class Conductor:
             )
         # On an accelerator `_decide` alone looks, once a step; here it is free, and spares pass 2.
         looks = asc.moved and asc.g_norm is not None and self.on_host and not self.parallel.ranks_differ
-        if looks and not bool(torch.isfinite(asc.g_norm)):  # type: ignore[arg-type]
+        if looks and not math.isfinite(asc.g_norm.item()):  # type: ignore[union-attr]
             asc.moved = False  # nothing to climb along: `_decide` sees the same and skips
         self.asc = asc
         return asc

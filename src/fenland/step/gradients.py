@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
-from operator import contains
+from itertools import compress, repeat
+from operator import contains, is_
 from typing import Any
 
 import torch
@@ -16,9 +16,6 @@ from fenland.algebra.shards import layouts, local
 from fenland.step.storage import HELD, holdings
 
 _DENSE = {torch.strided}
-# Asked of all gradients in one C loop: for many small tensors the interpreter would cost more than the arithmetic.
-_grad, _set_grad = torch.Tensor.grad.__get__, torch.Tensor.grad.__set__
-_layout, _stride = torch.Tensor.layout.__get__, torch.Tensor.stride
 
 
 @dataclass
@@ -52,7 +49,7 @@ class Gradients:
 
     def make_writable(self) -> None:
         """Replace gradients that somebody keeps, or whose elements overlap, by copies: theirs stay as they are."""
-        if HELD not in self.held and not any(map(contains, map(_stride, self.tensors), repeat(0))):
+        if HELD not in self.held and not any(map(contains, map(Tensor.stride, self.tensors), repeat(0))):
             return
         for i, (x, held) in enumerate(zip(self.tensors, self.held, strict=True)):
             if held == HELD or 0 in x.stride():
@@ -87,12 +84,15 @@ def collect(param_groups: Sequence[dict[str, Any]], to_write: bool = True) -> Gr
     """
     params: list[Tensor] = []
     groups: list[int] = []
+    wholes: list[Any] = []
     for k, group in enumerate(param_groups):
-        have = [p for p in group["params"] if p.grad is not None]
-        params += have
-        groups += [k] * len(have)
-    wholes: list[Tensor] = list(map(_grad, params))
-    if set(map(_layout, wholes)) - _DENSE:
+        params += group["params"]
+        groups += [k] * len(group["params"])
+        wholes += [p.grad for p in group["params"]]
+    if any(map(is_, wholes, repeat(None))):
+        have = [x is not None for x in wholes]
+        params, groups, wholes = (list(compress(xs, have)) for xs in (params, groups, wholes))
+    if {x.layout for x in wholes} - _DENSE:
         raise TypeError(
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
@@ -106,7 +106,8 @@ def collect(param_groups: Sequence[dict[str, Any]], to_write: bool = True) -> Gr
 def drop(param_groups: Sequence[dict[str, Any]]) -> None:
     """Set every `p.grad` to None: its buffer may hold w + e from here on."""
     for group in param_groups:
-        list(map(_set_grad, group["params"], repeat(None)))
+        for p in group["params"]:
+            p.grad = None
 
 
 def secured(grad: Tensor) -> Tensor:

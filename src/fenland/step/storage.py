@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from operator import attrgetter
 
 import torch
 from torch import Tensor
 
+from fenland.algebra.lists import small_and_plain
 from fenland.algebra.shards import any_dtensor, is_dtensor, local
 
 FREE, LENT, HELD = 0, 1, 2  # nobody else's; part of a larger buffer (DDP's buckets); kept by somebody
 
 _storage_users = torch._C._storage_Use_Count
 _storage_of = torch.Tensor.untyped_storage
-_handle_of = attrgetter("_cdata")
 _storage_bytes = torch.UntypedStorage.nbytes
-_bytes = torch.Tensor.nbytes.__get__
-_address = torch.Tensor.data_ptr
-_dtype, _requires_grad = torch.Tensor.dtype.__get__, torch.Tensor.requires_grad.__get__
 
 
 class Roster:
     """What holds of a list of parameters as long as none of their addresses changes; asked anew where one does.
 
     It holds no tensor. Who else uses a storage may change at any time and is asked at every step.
+
+    Attributes:
+        plain: what `small_and_plain` says of them.
     """
 
     def __init__(self) -> None:
@@ -33,28 +32,36 @@ class Roster:
         self._bytes: list[int] = []
         self._strides: list[tuple[int, ...]] = []
         self._dtypes: set[torch.dtype] = set()
-        self._plain = False
+        self._alone = self.plain = False
 
     def all_movable(self, params: Sequence[Tensor]) -> bool:
         """Whether nobody else sees the memory of any of these parameters: one answer for the usual case."""
-        known = list(map(id, params)), list(map(_address, params))
+        if any_dtensor(params):
+            return False
+        known = list(map(id, params)), list(map(torch.Tensor.data_ptr, params))
         if known != self._known:
             self._learn(params, known)
-        return self._plain and _alone(params, self._bytes)
+        return self._alone and _alone(params, self._bytes)
 
     def _learn(self, params: Sequence[Tensor], known: tuple[list[int], list[int]]) -> None:
         self._known = known
-        self._bytes, self._strides = list(map(_bytes, params)), list(map(torch.Tensor.stride, params))
+        self._bytes, self._strides = [p.nbytes for p in params], list(map(torch.Tensor.stride, params))
         self._dtypes = {p.dtype for p in params}
-        self._plain = not any_dtensor(params) and all(why_not_movable(p) is None for p in params)
+        self._alone = all(why_not_movable(p) is None for p in params)
+        self.plain = self._alone and small_and_plain(params, params)
 
-    def all_fit(self, us: Sequence[Tensor]) -> bool:
-        """Whether each of the parameters last asked about can live in the buffer of its u."""
+    def all_fit(self, us: Sequence[Tensor], whole: bool) -> bool:
+        """Whether each of the parameters last asked about can live in the buffer of its u.
+
+        Args:
+            us: one tensor a parameter, to be overwritten.
+            whole: each is known to have a storage to itself.
+        """
         return (
             list(map(torch.Tensor.stride, us)) == self._strides
-            and {*map(_dtype, us)} | self._dtypes == {us[0].dtype}
-            and _alone(us, self._bytes)
-            and True not in map(_requires_grad, us)
+            and len({u.dtype for u in us} | self._dtypes) == 1
+            and (whole or _alone(us, self._bytes))
+            and True not in [u.requires_grad for u in us]
         )
 
 
@@ -62,7 +69,7 @@ def _alone(tensors: Sequence[Tensor], sizes: list[int]) -> bool:
     """Whether every one of these plain tensors has a storage of that size to itself."""
     storages = list(map(_storage_of, tensors))
     return list(map(_storage_bytes, storages)) == sizes and _ALONE.issuperset(
-        map(_storage_users, map(_handle_of, storages))
+        map(_storage_users, [s._cdata for s in storages])
     )
 
 
@@ -84,7 +91,7 @@ def holdings(grads: Sequence[Tensor]) -> list[int]:
     Call it with the freshly made list as the only other holder.
     """
     unseen = _MAPPED.issuperset(map(sys.getrefcount, grads))
-    if unseen and not any_dtensor(grads) and _alone(grads, list(map(_bytes, grads))):
+    if unseen and not any_dtensor(grads) and _alone(grads, [x.nbytes for x in grads]):
         return [FREE] * len(grads)
     found = []
     references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE

@@ -11,7 +11,6 @@ Two strategies, chosen parameter by parameter:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import starmap
 
 import torch
 from torch import Tensor
@@ -50,18 +49,21 @@ class Journey:
         else:
             self._moves = [self._may_move(p) for p in params]
 
-    def depart(self, direction: Vector, steps: Scalar | list[Scalar], owned: Sequence[bool]) -> None:
+    def depart(
+        self, direction: Vector, steps: Scalar | list[Scalar], owned: Sequence[bool], whole: bool = False
+    ) -> None:
         """Bring every planned parameter from w to w + step * direction.
 
         Args:
             direction: local tensors of the parameters' shapes.
             steps: rho * scale, one scalar for all or one a parameter.
             owned: whether `direction`'s buffer may be overwritten, one flag a parameter.
+            whole: those that may be are known to have a storage to themselves.
         """
         params = self._params
         torch.clear_autocast_cache()
-        if False not in self._moves and all(owned) and self._roster.all_fit(direction):  # as nearly always
-            self._go((True, True), params, direction, steps)
+        if False not in self._moves and all(owned) and self._roster.all_fit(direction, whole):  # as nearly always
+            self._go((True, True), params, direction, steps, plain=self._roster.plain)
             return
         flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(self._moves, owned, direction, params, strict=True)]
         for kind in sorted(set(flags)):
@@ -96,8 +98,8 @@ class Journey:
 
     def back(self) -> None:
         """Bring every parameter back to exactly w; nothing happens where none is away."""
-        if self._moved:
-            list(starmap(_set_data, self._moved))
+        for p, w in self._moved:
+            p.data = w
         if self._copied:
             torch._foreach_copy_([x for _, x, _ in self._copied], [w for _, _, w in self._copied])
         if self._params:
@@ -105,7 +107,14 @@ class Journey:
             torch.clear_autocast_cache()  # casts of w + e must not serve at w, nor those of w at w + e
         self._moved, self._copied, self._params, self._moves = [], [], [], []
 
-    def _go(self, kind: tuple[bool, bool], params: list[Tensor], us: Vector, s: Scalar | list[Scalar]) -> None:
+    def _go(
+        self,
+        kind: tuple[bool, bool],
+        params: list[Tensor],
+        us: Vector,
+        s: Scalar | list[Scalar],
+        plain: bool | None = None,
+    ) -> None:
         moves, overwrites = kind
         if not moves:
             ws = [local(p) for p in params]
@@ -114,15 +123,13 @@ class Journey:
             addcmul_into(ws, us, s, out=ws)
             increment_version(params)
             return
-        ws = list(map(_data, params))
+        ws = [p.data for p in params]
         there = us if overwrites else [torch.empty_like(w) for w in ws]
-        addcmul_into(ws, us, s, out=there)
+        addcmul_into(ws, us, s, out=there, plain=plain)
         self._moved += list(zip(params, ws, strict=True))
-        list(map(_set_data, params, there))
+        for p, x in zip(params, there, strict=True):
+            p.data = x
         increment_version(params)  # a graph of pass 1 that is kept must not be used silently
-
-
-_data, _set_data = torch.Tensor.data.__get__, torch.Tensor.data.__set__
 
 
 def _fits(u: Tensor, p: Tensor) -> bool:
