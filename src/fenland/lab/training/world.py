@@ -82,7 +82,7 @@ def make_fabric(config: RunConfig, world: World) -> Fabric:
         return Fabric(accelerator=config.device, devices=1, precision=precision)
     plan: DDPStrategy | ModelParallelStrategy
     if config.strategy == "fsdp":
-        # Fabric knows no float64 for it, but the engine's model and batches are in float64 then: nothing else is needed.
+        # Fabric knows no float64 for it; that the engine has its model and batches in float64 then is enough.
         precision = "32-true" if precision == "64-true" else precision
         plan = ModelParallelStrategy(_shard, data_parallel_size=world.size, tensor_parallel_size=1)
     else:
