@@ -6,12 +6,13 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from fenland.lab import logs
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.planning import Request, plan
@@ -21,6 +22,9 @@ from fenland.lab.sweep import SweepResult, sweep
 
 if TYPE_CHECKING:
     import pandas
+    from torch import nn
+
+    from fenland.lab.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Comparison:
         swept: which runs ran, were skipped, or failed.
         table: one row per optimizer (``fenland.lab.statistics.summary``); None when no run is stored.
         headline: who wins, by how much, and how sure that is.
-        report: the report's page; None when no run is stored.
+        report: the report's page; None when no run is stored, or when it could not be written.
+        trouble: why the report could not be written.
     """
 
     out: Path
@@ -40,10 +45,16 @@ class Comparison:
     table: pandas.DataFrame | None = None
     headline: str = ""
     report: Path | None = None
+    trouble: str = ""
 
 
 def compare(
-    request: Request, out: Path, console: Console, workers: int = 1, arguments: Sequence[str] = ()
+    request: Request,
+    out: Path,
+    console: Console,
+    workers: int = 1,
+    arguments: Sequence[str] = (),
+    ray: Cluster | None = None,
 ) -> Comparison:
     """Run what is not stored yet, then write the report.
 
@@ -53,31 +64,61 @@ def compare(
         console: where progress goes.
         workers: processes.
         arguments: the command line, for the report's "how to run it again".
+        ray: a Ray cluster to run on instead; with GPUs for each run, these are what it runs on.
 
     Raises:
         BadInput: an argument is wrong.
     """
-    runs = plan(request)
+    runs = plan(request if ray is None or not ray.gpus else replace(request, device="cpu"))
+    if ray is not None and ray.gpus:
+        runs = [replace(run, device="cuda") for run in runs]
+    return carry_out(runs, out, console, workers, arguments, ray)
+
+
+def carry_out(
+    runs: Sequence[RunConfig],
+    out: Path,
+    console: Console,
+    workers: int = 1,
+    arguments: Sequence[str] = (),
+    ray: Cluster | None = None,
+    fields: Sequence[str] | None = None,
+) -> Comparison:
+    """What ``compare`` does with its runs; ``fields`` names those that tell settings apart, None for any that do.
+
+    Raises:
+        BadInput: the output directory, the data, a model or an optimizer does not fit.
+    """
     check_out(out)
     _check_fit(runs)
     store = Store(out)
     _prepare(out, store)
-    _write_request(out, runs, arguments)
-    pending = [run for run in runs if not store.finished(run.hash)]
+    _write_request(out, runs, arguments, fields)
+    pending = [run for run in runs if not store.has(run)]
     if len(pending) < len(runs):
         console.print(f"{len(runs) - len(pending)} of {len(runs)} runs are stored in {out} already", soft_wrap=True)
-    with watch(pending, console) as watcher:
-        swept = sweep(runs, store, watcher, workers)
+    with logs.kept(out / "log.txt"), watch(pending, console) as watcher:
+        swept = sweep(runs, store, watcher, workers, ray)
     if not any(store.finished(run.hash) for run in runs):
         return Comparison(out, swept)
     console.print("writing the report", style="dim")
+    # Another sweep on this store may have written its own request meanwhile.
+    _write_request(out, runs, arguments, fields)
+    return _conclude(out, swept, runs)
+
+
+def _conclude(out: Path, swept: SweepResult, runs: Sequence[RunConfig]) -> Comparison:
     from fenland.lab.records import read_records
     from fenland.lab.report import write_report
     from fenland.lab.report.outcome import decide
     from fenland.lab.statistics import summary
 
-    records = read_records(out)
-    return Comparison(out, swept, summary(records), decide(records).headline, write_report(out))
+    records = read_records(out, runs=[run.hash for run in runs])
+    done = Comparison(out, swept, summary(records), decide(records).headline)
+    try:
+        return replace(done, report=write_report(out))
+    except OSError as error:
+        return replace(done, trouble=str(error))
 
 
 def check_out(out: Path) -> None:
@@ -97,20 +138,36 @@ def check_out(out: Path) -> None:
 
 def _check_fit(runs: Sequence[RunConfig]) -> None:
     """Decode the data (the runs find it in the cache) and see that model, batch size and every optimizer take it."""
-    from fenland.lab import data
-    from fenland.lab.models import build_model
+    for share in _by(runs, "data", "data_dir", "limit", "label_noise", "replace").values():
+        from fenland.lab import data
+        from fenland.lab.models import build_model
+
+        images = data.load(share[0])
+        for run in share:
+            if run.batch_size > len(images.train):
+                cure = f"give at most {len(images.train)}, the size of the train set"
+                raise BadInput("batch-size", run.batch_size, cure)
+        for name, group in _by(share, "model").items():
+            model = build_model(name[0], images.shape, len(images.classes))
+            for run, *_ in _by(group, "optimizer", "base", "options").values():
+                _check_optimizer(run, model)
+
+
+def _check_optimizer(run: RunConfig, model: nn.Module) -> None:
     from fenland.lab.optimizers import build_optimizer
 
-    config = runs[0]
-    images = data.load(config)
-    if config.batch_size > len(images.train):
-        raise BadInput("batch-size", config.batch_size, f"give at most {len(images.train)}, the size of the train set")
-    model = build_model(config.model, images.shape, len(images.classes))
-    for run in {run.optimizer: run for run in runs}.values():
-        try:
-            build_optimizer(run, model)
-        except (ValueError, TypeError) as error:
-            raise BadInput("optimizers", run.optimizer, f"does not fit the model {config.model}: {error}") from error
+    try:
+        build_optimizer(run, model)
+    except (ValueError, TypeError) as error:
+        raise BadInput("optimizers", run.optimizer, f"does not fit the model {run.model}: {error}") from error
+
+
+def _by(runs: Sequence[RunConfig], *names: str) -> dict[tuple[Any, ...], list[RunConfig]]:
+    """Runs that agree in these fields together."""
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for run in runs:
+        groups.setdefault(tuple(getattr(run, name) for name in names), []).append(run)
+    return groups
 
 
 def _prepare(out: Path, store: Store) -> None:
@@ -120,7 +177,9 @@ def _prepare(out: Path, store: Store) -> None:
         raise BadInput("out", out, f"cannot be created ({error.strerror}); choose another directory") from None
 
 
-def _write_request(out: Path, runs: Sequence[RunConfig], arguments: Sequence[str]) -> None:
+def _write_request(
+    out: Path, runs: Sequence[RunConfig], arguments: Sequence[str], fields: Sequence[str] | None
+) -> None:
     """``compare.json``: which of the stored runs belong to this comparison, and the command that made it."""
     optimizers = list(dict.fromkeys(run.optimizer for run in runs))
     content = {
@@ -129,6 +188,8 @@ def _write_request(out: Path, runs: Sequence[RunConfig], arguments: Sequence[str
         "baseline": "sgd" if "sgd" in optimizers else optimizers[0],
         "runs": [run.hash for run in runs],
     }
+    if fields is not None:
+        content["fields"] = list(fields)
     temporary = out / f".compare-{os.getpid()}.json"
     try:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

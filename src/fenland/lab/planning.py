@@ -89,14 +89,15 @@ def plan(request: Request) -> list[RunConfig]:
 
     radii = _radii(request)
     options = _options(request)
-    base = data.identify(_base(request))
+    base = data.identify(base_run(request))
     runs = []
     for seed in range(whole_number("seeds", request.seeds, least=1)):
         runs += [replace(base, optimizer=name, rho=radii[name], seed=seed, options=options[name]) for name in radii]
     return runs
 
 
-def _base(request: Request) -> RunConfig:
+def base_run(request: Request) -> RunConfig:
+    """What all runs of a comparison share, the base itself being the optimizer."""
     defaults = _DEFAULTS.get(request.data, _OTHER)
     model = defaults.model if request.model == AUTO else request.model
     check_model(model)

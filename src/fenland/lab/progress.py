@@ -23,6 +23,19 @@ def work(config: RunConfig) -> float:
     return config.epochs * OPTIMIZERS[config.optimizer].passes
 
 
+def names(configs: Sequence[RunConfig]) -> dict[str, str]:
+    """What to call each run, by its hash: its label, and the values by which runs of its optimizer differ."""
+    found = {}
+    for optimizer in {config.optimizer for config in configs}:
+        runs = [config for config in configs if config.optimizer == optimizer]
+        fields = [name for name in runs[0].identity() if name not in ("seed", "options", "data_id")]
+        differing = [name for name in fields if len({getattr(run, name) for run in runs}) > 1]
+        for run in runs:
+            values = [f"{name}={getattr(run, name)}" for name in differing]
+            found[run.hash] = " ".join((run.optimizer, *run.options, *values, f"seed {run.seed}"))
+    return found
+
+
 @contextmanager
 def watch(configs: Sequence[RunConfig], console: Console) -> Iterator[Watcher]:
     """The watcher that suits the console, for these runs."""
@@ -53,6 +66,7 @@ class Bars:
         self._bars = bars
         self._runs = len(configs)
         self._ended = 0
+        self._names = names(configs)
         self._live: dict[str, TaskID] = {}
         self._over: set[str] = set()
         self._all = bars.add_task("all runs", total=sum(map(work, configs)), detail=f"run 1/{self._runs}")
@@ -62,7 +76,7 @@ class Bars:
         if config.hash in self._over:
             return
         if config.hash not in self._live:
-            self._live[config.hash] = self._bars.add_task(config.label, total=config.epochs, detail="")
+            self._live[config.hash] = self._bars.add_task(self._names[config.hash], total=config.epochs, detail="")
         # A run that goes on from a checkpoint begins in the middle; one that starts over repeats itself.
         bar = self._live[config.hash]
         further = max(0, record["epoch"] - self._seen(bar))
@@ -86,7 +100,7 @@ class Bars:
         self._bars.advance(self._all, work(config) * (1 - seen / config.epochs))
         self._bars.update(self._all, detail=f"run {min(self._ended + 1, self._runs)}/{self._runs}")
         if outcome.status != "finished":
-            self._bars.console.print(ending(config, outcome), markup=False, highlight=False)
+            self._bars.console.print(ending(config, outcome, self._names[config.hash]), markup=False, highlight=False)
 
     def note(self, text: str) -> None:
         """Say it above the bars."""
@@ -108,6 +122,7 @@ class Lines:
         self._console = console
         self._runs = len(configs)
         self._ended = 0
+        self._names = names(configs)
         self._work = sum(map(work, configs))
         self._worked = 0.0
         self._seen: dict[str, int] = {}
@@ -123,7 +138,7 @@ class Lines:
         self._seen[config.hash] = self._seen.get(config.hash, 0) + further
         self._worked += work(config) / config.epochs * further
         if time.monotonic() - self._spoke > _LINE_EVERY_SECONDS:
-            head = f"        {config.label}: epoch {record['epoch']}/{config.epochs}"
+            head = f"        {self._names[config.hash]}: epoch {record['epoch']}/{config.epochs}"
             self._say(f"{head}, {describe(record)}, {self._left()}")
 
     def done(self, config: RunConfig, outcome: Outcome) -> None:
@@ -131,7 +146,7 @@ class Lines:
         self._over.add(config.hash)
         self._ended += 1
         self._worked += work(config) * (1 - self._seen.pop(config.hash, 0) / config.epochs)
-        self._say(f"[{self._ended}/{self._runs}] {ending(config, outcome)}, {self._left()}")
+        self._say(f"[{self._ended}/{self._runs}] {ending(config, outcome, self._names[config.hash])}, {self._left()}")
 
     def note(self, text: str) -> None:
         """Say it."""
@@ -152,17 +167,17 @@ def describe(record: dict[str, Any]) -> str:
     return f"loss {record['train_loss']:.4f}, {accuracy}, {record['images_per_second']:,.0f} images/s"
 
 
-def ending(config: RunConfig, outcome: Outcome) -> str:
+def ending(config: RunConfig, outcome: Outcome, name: str) -> str:
     """A run's end in a few words."""
     if outcome.elsewhere:
-        return f"{config.label}: stored by another sweep"
+        return f"{name}: stored by another sweep"
     if outcome.status == "failed":
-        return f"{config.label}: FAILED, {outcome.error}"
+        return f"{name}: FAILED, {outcome.error}"
     if outcome.status == "diverged":
-        return f"{config.label}: diverged in epoch {outcome.summary['epochs']}/{config.epochs}"
+        return f"{name}: diverged in epoch {outcome.summary['epochs']}/{config.epochs}"
     summary = outcome.summary
     accuracy = f"test {summary['test_accuracy']:.2%}, test loss {summary['test_loss']:.4f}"
-    return f"{config.label}: {accuracy}, {duration(summary['seconds'])} of training"
+    return f"{name}: {accuracy}, {duration(summary['seconds'])} of training"
 
 
 def duration(seconds: float) -> str:

@@ -66,7 +66,8 @@ def read_records(out_dir: Path | str, runs: Collection[str] | None = None) -> Re
     if not folders:
         raise FileNotFoundError(f"no finished run under {out / 'runs'}: run `fenland compare --out {out}` first")
     configs = {folder: _read_json(folder / "config.json") for folder in folders}
-    labels = _labels(list(configs.values()))
+    fields = comparison.get("fields") if set(wanted or ()) == set(comparison.get("runs", ())) else None
+    labels = _labels(list(configs.values()), fields)
     order = _order(configs, labels, comparison.get("optimizers", ()))
     return Records(
         out=out,
@@ -97,8 +98,11 @@ def _key(config: Mapping[str, Any]) -> str:
     return json.dumps({k: v for k, v in config.items() if k not in REPEATED}, sort_keys=True)
 
 
-def _labels(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """From each configuration's key to its label: the optimizer, and what tells its variants apart."""
+def _labels(configs: Sequence[Mapping[str, Any]], fields: Collection[str] | None = None) -> dict[str, str]:
+    """From each configuration's key to its label: the optimizer, and what tells its variants apart.
+
+    ``fields``: those of a sweep. Others that follow from them (a data set's own learning rate) would say it twice.
+    """
     labels = {}
     for optimizer in {str(config["optimizer"]) for config in configs}:
         variants = {_key(config): config for config in configs if str(config["optimizer"]) == optimizer}
@@ -106,6 +110,8 @@ def _labels(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             {name for config in variants.values() for name in config if name not in ("optimizer", *REPEATED)}
         )
         differing = [n for n in names if len({json.dumps(c.get(n)) for c in variants.values()}) > 1]
+        if fields is not None:
+            differing = [name for name in differing if name in fields]
         for key, config in variants.items():
             apart = ", ".join(f"{name}={config.get(name)}" for name in differing)
             labels[key] = f"{optimizer} ({apart})" if apart else optimizer

@@ -41,6 +41,31 @@ def comparison(summary: pandas.DataFrame) -> Table:
     return table
 
 
+def settings(summary: pandas.DataFrame, fields: Sequence[str]) -> Table:
+    """A sweep's table: one row a setting, means over the finished seeds with half of their 95 % intervals."""
+    from fenland.lab.settings import SHOWN
+
+    rows = summary.to_dict("records")
+    names = list(fields) or ["optimizer"]
+    title = "Mean over n seeds ± half of the 95 % interval; gap: test - train loss"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title, title_style="dim", title_justify="left")
+    for name in names:
+        table.add_column(name, style="bold", no_wrap=True)
+    for name in ("n", *(shown for _, shown, *_ in SHOWN), "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        words = ["-" if row[name] is None or row[name] != row[name] else _word(row[name]) for name in names]
+        numbers = [_interval(row, name, digits, factor) for name, _, digits, factor in SHOWN]
+        left = [f"{row[what]} {what}" for what in ("diverged", "missing") if row[what]]
+        time = "-" if math.isnan(row["seconds"]) else duration(row["seconds"])
+        table.add_row(*words, "\n".join([str(row["n"]), *left]), *numbers, time)
+    return table
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
+
+
 def runs(stored: Sequence[StoredRun]) -> Table:
     """One row per stored run."""
     table = Table(box=box.SIMPLE_HEAD)

@@ -20,6 +20,7 @@ class Command(Protocol):
 # Name on the command line -> "file:Class". It is imported when it is asked for.
 COMMANDS: dict[str, str] = {
     "compare": "compare:Compare",
+    "sweep": "sweep:Sweep",
     "runs": "runs:Runs",
     "report": "report:Report",
     "study": "study:Study",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -91,6 +90,12 @@ class Compare:
     """Keep the final weights of every run."""
     workers: _Number = "1"
     """Processes that share the runs: the best use of several cores."""
+    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Run on a Ray cluster: HOST:PORT, auto, or local (see fenland sweep --help)."""
+    cpus_per_run: _Number = "1"
+    """Cores that each run gets on the cluster; fractions too."""
+    gpus_per_run: _Number = "0"
+    """GPUs that each run gets on the cluster; fractions too. Then it trains on cuda."""
     threads: _Number = "1"
     """Threads of one run on the CPU; more help large models only."""
     out: _Folder = ""
@@ -104,18 +109,15 @@ class Compare:
         from fenland.lab.planning import whole_number
 
         workers = whole_number("workers", self.workers)
+        ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         out = Path(self.out or f"out/compare-{self.data.replace('/', '-')}")
         console = output.console(stderr=self.json)
         try:
-            done = compare(self._request(), out, console, workers, arguments)
+            done = compare(self._request(), out, console, workers, arguments, ray)
         except KeyboardInterrupt:
-            print(
-                f"fenland: interrupted; finished runs are in {out}, the same command goes on from there",
-                file=sys.stderr,
-            )
-            return output.INTERRUPTED
+            return shared.interrupted(out)
         self._show(done)
-        return self._failures(done)
+        return shared.ending(done)
 
     def _request(self) -> Request:
         from fenland.lab.planning import Request
@@ -157,20 +159,7 @@ class Compare:
 
         if self.json:
             rows = [] if done.table is None else done.table.to_dict("records")
-            failed = [{"run": each.run, "error": each.error} for each in done.swept.failed]
-            counts = {"ran": len(done.swept.outcomes), "stored_before": len(done.swept.skipped)}
-            words = {"out": done.out, "report": done.report, "headline": done.headline}
-            output.print_json({**words, **counts, "failed": failed, "optimizers": rows})
+            output.print_json({**shared.counts(done), "optimizers": rows})
         elif done.table is not None:
             output.console().print(tables.comparison(done.table))
-            print(done.headline, done.report, sep="\n")
-
-    def _failures(self, done: Comparison) -> int:
-        failed = done.swept.failed
-        if not failed:
-            return output.OK
-        total = len(done.swept.outcomes) + len(done.swept.skipped)
-        first = failed[0]
-        reason = f"{len(failed)} of {total} runs failed, the first ({first.run}) with: {first.error}"
-        print(f"fenland: {reason}; the same command tries them again", file=sys.stderr)
-        return output.FAILED
+            print(*[line for line in (done.headline, done.report) if line], sep="\n")

@@ -1,0 +1,76 @@
+"""What commands that run a sweep share: the cluster's options, and how they end."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fenland.lab.commands import output
+from fenland.lab.errors import BadInput
+
+if TYPE_CHECKING:
+    from fenland.lab.cluster import Cluster
+    from fenland.lab.compare import Comparison
+
+
+def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
+    """The Ray cluster of the options ``--ray``, ``--cpus-per-run`` and ``--gpus-per-run``; None without the first.
+
+    Raises:
+        BadInput: a number is none, or is given without ``--ray``.
+    """
+    for name, text, default in (("cpus-per-run", cpus, "1"), ("gpus-per-run", gpus, "0")):
+        if not address and text != default:
+            raise BadInput(name, text, "is for a cluster; add --ray local or --ray ADDRESS")
+    if not address:
+        return None
+    from fenland.lab.cluster import Cluster
+
+    return Cluster(address, cpus=_resource("cpus-per-run", cpus), gpus=_resource("gpus-per-run", gpus), slots=workers)
+
+
+def _resource(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
+        raise BadInput(name, text, "give a whole number, or a fraction below 1")
+    if name == "cpus-per-run" and value == 0:
+        raise BadInput(name, text, "give a number > 0")
+    return value
+
+
+def interrupted(out: Path) -> int:
+    """Say what Ctrl-C leaves; the exit code."""
+    said = f"fenland: interrupted; finished runs are in {out}, the same command goes on from there"
+    print(said, file=sys.stderr)
+    return output.INTERRUPTED
+
+
+def ending(done: Comparison) -> int:
+    """Say what went wrong; the exit code."""
+    failed = done.swept.failed
+    if failed:
+        total = len(done.swept.outcomes) + len(done.swept.skipped)
+        first = failed[0]
+        reason = f"{len(failed)} of {total} runs failed, the first ({first.run}) with: {first.error}"
+        print(f"fenland: {reason}; the same command tries them again", file=sys.stderr)
+        print(f"fenland: their tracebacks are in {done.out / 'log.txt'}", file=sys.stderr)
+    if done.trouble:
+        print(f"fenland: the report could not be written: {done.trouble}; the runs are stored", file=sys.stderr)
+    return output.FAILED if failed or done.trouble else output.OK
+
+
+def counts(done: Comparison) -> dict[str, object]:
+    """What a program wants to know of a sweep."""
+    return {
+        "out": done.out,
+        "report": done.report,
+        "headline": done.headline,
+        "ran": len(done.swept.outcomes),
+        "stored_before": len(done.swept.skipped),
+        "failed": [{"run": each.run, "error": each.error} for each in done.swept.failed],
+    }

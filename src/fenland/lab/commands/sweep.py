@@ -1,0 +1,101 @@
+"""``fenland sweep``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from fenland.lab.commands import output, shared
+from fenland.lab.errors import BadInput, one_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_Number = Annotated[str, arg(metavar="NUMBER")]
+_Folder = Annotated[str, arg(metavar="DIR")]
+COMPARE = "compare"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run every combination of the values that you set fields to.
+
+    TARGET is compare, whose fields are those of a training run, or a study (see fenland study --list), which is run
+    once for each combination. Values stand between commas and 0..9 are the numbers from 0 to 9; a field that is a list
+    itself has its values between semicolons.
+
+    Runs that are stored under OUT are not repeated, and one that was cut off goes on from its checkpoint: kill it and
+    start it again as you like. Several sweeps may work on one OUT at the same time and share the work. What failed is
+    told in OUT/log.txt.
+
+    Example: fenland sweep compare --set optimizer=sgd,sam,ssam --set rho=0.01,0.05,0.1 --set seed=0..9 --workers 2
+    --out out/radii
+
+    Exit codes: 0 all runs are stored, 1 some failed, 2 wrong arguments, 130 interrupted.
+    """
+
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    """compare, or the name of a study."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUES")] = ()
+    """A field and its values; may be given several times. rho is left out where the optimizer has no radius."""
+    preset: Annotated[str, arg(metavar="NAME")] = "quick"
+    """Of a study, for the fields that are not set: quick or paper."""
+    workers: _Number = "1"
+    """Processes that share the runs; with --ray local: runs at once."""
+    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Run on a Ray cluster: HOST:PORT, auto (the one this machine belongs to), or local (one of this machine's own).
+    Every node needs fenland and the data at the same absolute path; results are stored here, by this command."""
+    cpus_per_run: _Number = "1"
+    """Cores that each run gets on the cluster; fractions too."""
+    gpus_per_run: _Number = "0"
+    """GPUs that each run gets on the cluster; fractions too. Then it trains on cuda."""
+    data_root: _Folder = ""
+    """Of a study: folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
+    out: _Folder = ""
+    """Output directory. Default: out/sweep-TARGET."""
+    json: bool = False
+    """Print one JSON document instead of the table; progress goes to stderr."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Run them, print the table, and say what went wrong."""
+        from fenland.lab.studies import STUDIES
+
+        if self.target not in (COMPARE, *STUDIES):
+            raise BadInput("TARGET", self.target, one_of((COMPARE, *STUDIES)))
+        out = Path(self.out or f"out/sweep-{self.target}")
+        console = output.console(stderr=self.json)
+        try:
+            if self.target == COMPARE:
+                return self._compare(out, console, arguments)
+            return self._study(out, console, arguments)
+        except KeyboardInterrupt:
+            return shared.interrupted(out)
+
+    def _workers(self) -> int:
+        from fenland.lab.planning import whole_number
+
+        return whole_number("workers", self.workers)
+
+    def _compare(self, out: Path, console: Console, arguments: list[str]) -> int:
+        from fenland.lab import settings, tables
+        from fenland.lab.compare import carry_out
+        from fenland.lab.store import Store
+
+        if self.data_root:
+            raise BadInput("data-root", self.data_root, "is for studies; here write --set data_dir=DIR")
+        ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, self._workers())
+        plan = settings.plan(self.set, device="cuda" if ray is not None and ray.gpus else None)
+        done = carry_out(plan.runs, out, console, self._workers(), arguments, ray, plan.fields)
+        table = settings.table(plan, Store(out))
+        if self.json:
+            output.print_json({**shared.counts(done), "settings": table.to_dict("records")})
+        else:
+            output.console().print(tables.settings(table, plan.fields))
+            print(*[line for line in (done.headline, done.report) if line], sep="\n")
+        return shared.ending(done)
+
+    def _study(self, out: Path, console: Console, arguments: list[str]) -> int:
+        raise BadInput("TARGET", self.target, "studies come")
