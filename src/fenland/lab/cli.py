@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         with logs.shown(sum(_VERBOSE.get(word, 0) for word in given)):
-            return _run(arguments)
+            return _together(arguments) if "TORCHELASTIC_RUN_ID" in os.environ else _run(arguments)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "fenland":
             raise
@@ -48,6 +48,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fenland: interrupted", file=sys.stderr)
         return 130
+
+
+def _together(arguments: list[str]) -> int:
+    """Under torchrun the first process does the command's work; the others take part in its runs."""
+    from fenland.lab.training.processes import started_by_torchrun, together
+
+    return together(lambda: _run(arguments)) if started_by_torchrun() > 1 else _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:

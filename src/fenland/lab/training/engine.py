@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 
 from fenland.lab import data
 from fenland.lab.config import RunConfig
+from fenland.lab.errors import BadInput
 from fenland.lab.models import build_model
 from fenland.lab.optimizers import build_optimizer, check_optimizer
 from fenland.lab.training.world import World
@@ -58,12 +59,21 @@ class Engine:
         # What the strategy made of the model: itself, its replicated form or its sharded one.
         self.inner: nn.Module = self.model._forward_module
         self.row = check_optimizer(config.optimizer)
-        self.optimizer = build_optimizer(config, self.inner, config.epochs * self.batches.steps)
+        self.optimizer = self._optimizer()
         self.stepper = fabric.setup_optimizers(self.optimizer)
         self.weights = list(self.inner.parameters())
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.evaluations = 0
         self.loss: Tensor | None = None
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        try:
+            return build_optimizer(self.config, self.inner, self.config.epochs * self.batches.steps)
+        except BadInput:
+            raise
+        except (TypeError, ValueError) as error:
+            cure = f"does not fit the model {self.config.model} here: {error}"
+            raise BadInput("optimizers", self.config.optimizer, cure) from error
 
     def _warm_up(self, model: nn.Module) -> None:
         """Pay for lazy imports and kernel choices before the clock starts, on a copy that is thrown away."""

@@ -1,17 +1,19 @@
 """Several processes for one run: those that torchrun started, or new ones of our own.
 
 Under torchrun every process runs the same command. The first one does all of it: it parses, plans, stores and prints;
-the others wait in ``follow`` for the runs that it trains, and take their part in each.
+the others wait in ``together`` for the runs that it trains, and take their part in each.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -28,16 +30,13 @@ Train = Callable[[RunConfig, OnEpoch | None, Path | None], RunResult]
 
 # The others wait while the first one plans, evaluates or writes a report: that is no deadlock.
 _PATIENCE = datetime.timedelta(days=1)
+# Set to the number of the process that leads the others.
+_LEADER = "FENLAND_LEADER"
 
 
 def started_by_torchrun() -> int:
     """How many processes torchrun started; 0 where it did not."""
     return int(os.environ.get("WORLD_SIZE", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
-
-
-def is_follower() -> bool:
-    """Whether another process of torchrun does the work and this one is to wait for its runs."""
-    return started_by_torchrun() > 1 and os.environ.get("RANK", "0") != "0"
 
 
 def are_needed(config: RunConfig) -> bool:
@@ -70,10 +69,46 @@ def spread(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint
 # Under torchrun.
 
 
+def together(work: Callable[[], int]) -> int:
+    """Do a command's work in the first process of torchrun, with the help of the others; the exit code."""
+    import torch.distributed as dist
+
+    _join()
+    if dist.get_rank():
+        _follow()
+        return 0
+    os.environ[_LEADER] = str(os.getpid())
+    code = work()
+    # An exception does not come here: it ends this process, and torchrun ends the others.
+    dist.broadcast_object_list([None], 0)
+    dist.destroy_process_group()
+    return code
+
+
+def _follow() -> None:
+    import torch.distributed as dist
+
+    from fenland.lab.trainer import train_here
+
+    while True:
+        said: list[Any] = [None]
+        dist.broadcast_object_list(said, 0)
+        if said[0] is None:
+            dist.destroy_process_group()
+            return
+        with contextlib.suppress(BadInput):  # the first process found it too, and reports it
+            train_here(said[0][0], None, said[0][1])
+
+
 def _lead(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint: Path | None) -> RunResult:
     import torch.distributed as dist
 
-    _join(config.device)
+    leader = os.environ.get(_LEADER)
+    if leader is None:  # a script of the user's: all of its processes call the same
+        _join()
+        return train(config, on_epoch, checkpoint)
+    if leader != str(os.getpid()):
+        raise BadInput("workers", "more than 1", "the processes of torchrun share each run; leave it out")
     dist.broadcast_object_list([(config, checkpoint)], 0)
     try:
         return train(config, on_epoch, checkpoint)
@@ -81,51 +116,22 @@ def _lead(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint:
         raise
     except Exception as error:
         # The others may wait in the middle of a step: nothing can be trained with them any more.
-        reason = f"fenland: {config.label} failed in the first process ({type(error).__name__}: {error})"
-        raise SystemExit(f"{reason}; the processes are out of step, start the same command again") from error
+        reason = f"fenland: {config.label} failed ({type(error).__name__}: {' '.join(str(error).split())})"
+        print(f"{reason}; the processes are out of step: start the same command again", file=sys.stderr)
+        raise SystemExit(1) from error
 
 
-def follow(train: Train) -> None:
-    """Take part in every run of the first process until it dismisses the others."""
-    import torch.distributed as dist
-
-    while True:
-        _join(None)
-        said: list[Any] = [None]
-        dist.broadcast_object_list(said, 0)
-        if said[0] is None:
-            dist.destroy_process_group()
-            return
-        config, checkpoint = said[0]
-        try:
-            train(config, None, checkpoint)
-        except BadInput:
-            continue
-
-
-def dismiss() -> None:
-    """The first process is done: let the others go. Without torchrun it does nothing."""
-    if started_by_torchrun() < 2:
-        return
-    import torch.distributed as dist
-
-    _join(None)
-    dist.broadcast_object_list([None], 0)
-    dist.destroy_process_group()
-
-
-def _join(device: str | None) -> None:
+def _join() -> None:
     """The group of all processes: gloo for what is said on the CPU, nccl for tensors on GPUs."""
     import torch
     import torch.distributed as dist
 
     if dist.is_initialized():
         return
-    if torch.cuda.is_available() and device != "cpu":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
-    else:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+    gpus = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=_PATIENCE)
 
 
 # Processes of our own.
@@ -185,7 +191,7 @@ def _work(train: Train, config: RunConfig, checkpoint: Path | None, rank: int, p
     meeting = {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(place | meeting | {"TORCHELASTIC_RUN_ID": "fenland"})
     try:
-        _join(config.device)
+        _join()
         result = train(config, lambda record: pipe.send_bytes(pickle.dumps(("epoch", record))), checkpoint)
         message: tuple[str, Any] = ("done", result if rank == 0 else None)
     except Exception as error:  # the border of the process: the parent raises it
