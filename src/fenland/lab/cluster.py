@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -261,6 +262,11 @@ def _anywhere(config: RunConfig) -> RunConfig:
     return config if config.data_dir is None else dataclasses.replace(config, data_dir=os.path.abspath(config.data_dir))
 
 
+def _node() -> str:
+    """Name and Ray id of the node that this task runs on."""
+    return f"{socket.gethostname()} {_ray().get_runtime_context().get_node_id()}"
+
+
 def _train(config: RunConfig, mail: Any, place: _Place, version: str = __version__) -> Any:
     """The task: result and environment, or the outcome of a failure."""
     from fenland.lab.trainer import train
@@ -271,7 +277,8 @@ def _train(config: RunConfig, mail: Any, place: _Place, version: str = __version
     try:
         if version != __version__:
             raise RuntimeError(f"this node has fenland {__version__}, the driver {version}; install the same")
-        return train(config, tell, checkpoint=place.checkpoint()), environment.describe(config.threads)
+        result = train(config, tell, checkpoint=place.checkpoint())
+        return result, {**environment.describe(config.threads), "node": _node()}
     # As in `runner.run_one`: what one run raises is its own outcome.
     except Exception as error:
         return runner.failure(config, error)

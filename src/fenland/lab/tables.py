@@ -75,7 +75,8 @@ def runs(stored: Sequence[StoredRun]) -> Table:
         table.add_column(name, justify="right")
     for run in stored:
         config, result = run.config, run.result
-        words = (config.data, config.model, config.optimizer, config.rho, config.lr, config.seed, config.epochs)
+        name = " ".join((config.optimizer, *config.options))
+        words = (config.data, config.model, name, config.rho, config.lr, config.seed, config.epochs)
         table.add_row(
             run.folder.name,
             *("-" if word is None else str(word) for word in words),
@@ -85,6 +86,45 @@ def runs(stored: Sequence[StoredRun]) -> Table:
             duration(result["seconds"]),
         )
     return table
+
+
+def one_run(run: StoredRun) -> list[Table]:
+    """All that is known of a run: configuration, result, environment, and its epochs."""
+    parts = {"configuration": run.config.identity(), "result": run.result, "environment": run.environment}
+    found = []
+    for name, values in parts.items():
+        table = Table(box=None, show_header=False, title=name, title_style="bold", title_justify="left", padding=(0, 2))
+        for key, value in values.items():
+            table.add_row(key, "-" if value is None or value == "" else _word(value))
+        found.append(table)
+    metrics = run.metrics()
+    columns = [name for name in _EPOCH if name in metrics]
+    table = Table(box=box.SIMPLE_HEAD, title=f"epochs of {run.folder.name}", title_style="bold", title_justify="left")
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in metrics.to_dict("records"):
+        table.add_row(*(_digits(row[name]) for name in columns))
+    return [*found, table]
+
+
+# Of an epoch's many numbers those that fit beside each other; --json and --export have all.
+_EPOCH = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "grad_norm",
+    "gamma",
+    "sharpness",
+)
+
+
+def _digits(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
 
 
 def _title(label: str) -> str:

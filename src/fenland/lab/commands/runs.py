@@ -3,35 +3,83 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from fenland.lab.commands import output
 
+if TYPE_CHECKING:
+    from fenland.lab.store import StoredRun
+
 
 @dataclass(frozen=True)
 class Runs:
-    """List the stored runs of an output directory.
+    """List, filter, export and show the stored runs of an output directory.
 
-    Example: fenland runs out/demo
+    Fields are those of the configuration and the result, as in the header of an export.
+
+    Example: fenland runs out/demo --where optimizer=sam,ssam 'test_accuracy>0.97' --sort test_loss
+    --export best.csv
     """
 
     out: Annotated[Positional[str], arg(metavar="DIR")]
-    """The --out of the comparison."""
+    """The --out of the comparison, sweep or study."""
+    where: Annotated[tuple[str, ...], arg(metavar="CONDITION ...")] = ()
+    """Only runs with field=value; also a,b and 0..9 for several values, !=, and < <= > >= for numbers. All must
+    hold."""
+    sort: Annotated[str, arg(metavar="FIELD")] = ""
+    """Sort by this field."""
+    descending: bool = False
+    """The largest first."""
+    show: Annotated[str, arg(metavar="HASH")] = ""
+    """Show all of one run: the first letters of its hash are enough."""
+    epochs: bool = False
+    """One row an epoch instead of one a run, with --export or --json."""
+    export: Annotated[str, arg(metavar="FILE")] = ""
+    """Write the rows to FILE.parquet or FILE.csv."""
     json: bool = False
     """Print one JSON document instead of the table."""
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
-        folder = output.existing_store(self.out)
-        from fenland.lab import tables
+        from fenland.lab import listing, tables
         from fenland.lab.store import Store
 
-        stored = Store(folder).runs()
+        store = Store(output.existing_store(self.out))
+        if self.show:
+            return self._show(listing.find(store, self.show))
+        stored = {run.folder.name: run for run in store.runs()}
+        rows = listing.choose(listing.rows(list(stored.values())), self.where)
+        if self.sort:
+            rows = listing.order(rows, self.sort, self.descending)
+        chosen = [stored[row["run"]] for row in rows]
+        if self.export:
+            table = listing.epochs(chosen) if self.epochs else listing.frame(rows)
+            listing.export(table, Path(self.export))
         if self.json:
-            rows = [{"run": run.folder.name, "config": run.config.as_dict(), "result": run.result} for run in stored]
-            output.print_json(rows)
+            output.print_json(listing.epochs(chosen).to_dict("records") if self.epochs else _documents(chosen))
+        elif self.export:
+            print(f"{len(rows)} of {len(stored)} runs in {self.export}")
         else:
-            output.console().print(tables.runs(stored))
+            output.console().print(tables.runs(chosen))
+            if len(chosen) < len(stored):
+                print(f"{len(chosen)} of {len(stored)} runs")
         return output.OK
+
+    def _show(self, run: StoredRun) -> int:
+        from fenland.lab import tables
+
+        if self.json:
+            (document,) = _documents([run])
+            metrics = run.metrics().to_dict("records")
+            output.print_json({**document, "environment": run.environment, "epochs": metrics})
+        else:
+            for table in tables.one_run(run):
+                output.console().print(table)
+        return output.OK
+
+
+def _documents(runs: list[StoredRun]) -> list[dict[str, object]]:
+    return [{"run": run.folder.name, "config": run.config.as_dict(), "result": run.result} for run in runs]
