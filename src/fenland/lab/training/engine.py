@@ -60,9 +60,9 @@ class Engine:
         self.inner: nn.Module = self.model._forward_module
         self.row = check_optimizer(config.optimizer)
         self.optimizer = self._optimizer()
-        self.stepper = fabric.setup_optimizers(self.optimizer)
+        self.stepper: Any = fabric.setup_optimizers(self.optimizer)
         self.weights = list(self.inner.parameters())
-        self.scaler = getattr(fabric.strategy.precision, "scaler", None)
+        self.scaler: Any = getattr(fabric.strategy.precision, "scaler", None)
         self.evaluations = 0
         self.loss: Tensor | None = None
 
@@ -152,8 +152,8 @@ class Engine:
 
     def broken(self) -> bool:
         """Whether the last loss or the weights hold a number that is not finite."""
-        sums = [weight.detach().sum() for weight in self.weights]
-        return not all(bool(torch.isfinite(x)) for x in (*sums, *[self.loss] * (self.loss is not None)))
+        found = [weight.detach().sum() for weight in self.weights] + ([] if self.loss is None else [self.loss])
+        return not all(bool(torch.isfinite(x)) for x in found)
 
     @torch.no_grad()
     def evaluate(self, split: str, limit: int | None) -> tuple[float, float, int]:

@@ -126,7 +126,7 @@ class Loop:
         """Whether the step could not be taken because numbers were not finite; a bug in the step stays an error."""
         try:
             self.means.add(*self.engine.step(images, labels, self.at.step))
-        except (FloatingPointError, torch.linalg.LinAlgError):
+        except (FloatingPointError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             if not self.engine.broken():
                 raise
             self.means.add(torch.full((), torch.nan, device=self.engine.device), None)
@@ -151,7 +151,7 @@ class Loop:
     def _save(self) -> None:
         assert self.path is not None
         at = {**vars(self.at), "records": [record.as_dict() for record in self.at.records]}
-        content = {**state.snapshot(self.engine), "at": at, "rows": self.means.rows()}
+        content = {**state.snapshot(self.engine), "at": at, "rows": self.world.gather(self.means.rows())}
         if self.world.rank == 0:
             try:
                 checkpoint.write(self.path, self.config, content)
@@ -169,7 +169,7 @@ class Loop:
         state.restore(self.engine, content)
         records = [EpochRecord(**record) for record in content["at"]["records"]]
         self.at = Progress(**{**content["at"], "records": records})
-        self.means = StepMeans(self.engine.device, content["rows"])
+        self.means = StepMeans(self.engine.device, content["rows"][self.world.rank])
         _LOG.info("%s goes on at epoch %d, step %d", self.config.label, self.at.epoch, self.at.step + 1)
 
     def _weights(self) -> dict[str, Tensor] | None:

@@ -162,7 +162,7 @@ def _start(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint
 def _listen(pipes: list[Connection], config: RunConfig, on_epoch: OnEpoch | None) -> RunResult:
     """Pass the first process's records on until it has a result; the first failure of any of them ends it."""
     left = dict(enumerate(pipes))
-    result = None
+    result: RunResult | None = None
     while left:
         for pipe in multiprocessing.connection.wait(list(left.values())):
             rank = next(number for number, each in left.items() if each is pipe)
