@@ -188,6 +188,14 @@ def test_noise_has_the_variance_that_it_says(where):
     assert out.w[0].std().item() == pytest.approx(lr * std * math.sqrt(power), rel=0.02)
 
 
+@pytest.mark.parametrize("where", ["shared", "independent", "descent"])
+def test_a_radius_of_zero_among_others_is_as_noisy_as_sgd(where):
+    problem = Quadratic((1.0,))
+    start = problem.pack(torch.zeros(4000, 1).double())
+    out = run(problem, "USAM", grid(start, rho=[0.0, 0.5], lr=0.1), 1, noise=Noise(2.0, where))
+    assert out.w[0][:4000].std().item() == pytest.approx(0.2, rel=0.05)
+
+
 def test_noise_does_not_depend_on_the_number_of_replicas():
     problem = Quartic()
     start = problem.pack(draw(problem, 300))

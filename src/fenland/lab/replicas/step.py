@@ -165,8 +165,10 @@ class Program:
             state["combine.v"] = mixed(V, first, g, second, h)
         seen = [g, h] if g else [h]
         of = rule.combine.correction(gram)
+        # With rho = 0 in a grid of several radii h is the gradient at w, and the one that the "descent" noise is in.
+        plain = h if self.noise == "descent" else g
         if of is None:
-            return self._where_moved(d, g, given), None, seen
+            return self._where_moved(d, plain, given), None, seen
         none = [torch.zeros_like(x) for x in w]
         return g, self._where_moved(mixed(V, of[0], g, of[1], h), none, given), seen
 
