@@ -22,11 +22,13 @@ __all__ += rules.__all__
 
 # Loaded when asked for: they need more than a training step does.
 _LAZY = {
+    "diagnose": "fenland.diagnostics.doctor",
     "sharpness": "fenland.diagnostics.sharpness",
 }
-__all__ += ["sharpness"]
+__all__ += ["diagnose", "sharpness"]
 
 if TYPE_CHECKING:
+    from fenland.diagnostics.doctor import diagnose as diagnose
     from fenland.diagnostics.sharpness import sharpness as sharpness
 
 

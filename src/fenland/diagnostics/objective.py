@@ -77,6 +77,11 @@ class Objective:
     def __exit__(self, *error: object) -> None:
         self._untouched.__exit__(*error)
 
+    @property
+    def seen(self) -> tuple[int, float]:
+        """Batches and examples of a pass; (0, 0) before the first."""
+        return self._seen or (0, 0.0)
+
     def passes(self) -> Iterator[tuple[Any, float]]:
         """Each batch with its weight; buffers and generators start as on entry."""
         self._untouched.again()
