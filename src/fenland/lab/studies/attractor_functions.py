@@ -1,0 +1,140 @@
+"""Test functions with saddles: where their critical points lie, how strong they are, and where starts are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fenland.algebra import Vector
+from fenland.lab.replicas import Beale, Problem, Saddle
+
+
+@dataclass(frozen=True)
+class Himmelblau(Problem):
+    """f = (x^2 + y - 11)^2 + (x + y^2 - 7)^2: four minima with f = 0, four saddles, one maximum; it grows outwards.
+
+    Source: Himmelblau 1972, Applied Nonlinear Programming.
+    """
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Two weights of one number."""
+        return (), ()
+
+    def value(self, w: Vector) -> Tensor:
+        """f(w)."""
+        x, y = w
+        return (x * x + y - 11).square() + (x + y * y - 7).square()
+
+    def gradient(self, w: Vector) -> Vector:
+        """grad f(w)."""
+        x, y = w
+        a, b = x * x + y - 11, x + y * y - 7
+        return [4 * x * a + 2 * b, 2 * a + 4 * y * b]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A function with the setting it is studied in.
+
+    Attributes:
+        name: for figures.
+        problem: the function.
+        box: (x low, x high, y low, y high) of the starts.
+        lr: of the discrete steps.
+        time: eta * steps until the end is judged.
+        near: distance within which an end belongs to a (saddle or maximum, minimum).
+        guesses: where Newton's method starts for the critical points.
+    """
+
+    name: str
+    problem: Problem
+    box: tuple[float, float, float, float]
+    lr: float
+    time: float
+    near: tuple[float, float]
+    guesses: tuple[tuple[float, float], ...]
+
+    @property
+    def critical(self) -> tuple[Critical, ...]:
+        """Its critical points."""
+        return _critical(self)
+
+    @property
+    def saddles(self) -> list[Critical]:
+        """Points with eigenvalues of both signs."""
+        return [p for p in self.critical if p.least < 0 < p.greatest]
+
+    @property
+    def minima(self) -> list[Critical]:
+        """Points with positive eigenvalues."""
+        return [p for p in self.critical if p.least > 0]
+
+
+@dataclass(frozen=True)
+class Critical:
+    """A point without gradient.
+
+    Attributes:
+        x: coordinate.
+        y: coordinate.
+        least: smallest eigenvalue of the Hessian there (loss / w^2).
+        greatest: largest.
+        down: unit vector of the smallest.
+    """
+
+    x: float
+    y: float
+    least: float
+    greatest: float
+    down: tuple[float, float]
+
+
+def stages(m: float, k: float) -> dict[str, Stage]:
+    """The three functions: the plain saddle of strength m, confined by k; Beale's; Himmelblau's."""
+    y = (m / (2 * k)) ** 0.5
+    plain = Stage(
+        "x² − m·y² + k·y⁴", Saddle(m, k), (-1.2 * y, 1.2 * y, -1.2 * y, 1.2 * y), 0.04 / m, 8.0 / m,
+        (0.1 * y, 0.5 * y), ((0, 0), (0, y), (0, -y)),
+    )  # fmt: skip
+    beale = Stage("Beale", Beale(), (-1.0, 4.0, -1.0, 1.5), 1e-3, 4.0, (0.1, 0.6), ((3, 0.5), (0, 1)))
+    himmelblau = Stage(
+        "Himmelblau", Himmelblau(), (-5.0, 5.0, -5.0, 5.0), 1e-3, 1.0, (0.1, 0.5),
+        ((3, 2), (-2.8, 3.1), (-3.8, -3.3), (3.6, -1.8), (-0.3, -0.9), (0.1, 2.9), (-3.1, -0.1), (-0.1, -1.95),
+         (3.4, 0.1)),
+    )  # fmt: skip
+    return {"saddle": plain, "beale": beale, "himmelblau": himmelblau}
+
+
+@lru_cache(maxsize=16)
+def _critical(stage: Stage) -> tuple[Critical, ...]:
+    """Newton's method from each guess, the Hessian by central differences of the exact gradient."""
+    found = []
+    for guess in stage.guesses:
+        w = torch.tensor([guess], dtype=torch.float64)
+        for _ in range(50):
+            w = w - torch.linalg.solve(hessian(stage.problem, w), gradient(stage.problem, w))
+        values, vectors = torch.linalg.eigh(hessian(stage.problem, w)[0])
+        x, y = w[0].tolist()
+        down = vectors[:, 0].tolist()
+        found.append(Critical(x, y, float(values[0]), float(values[1]), (down[0], down[1])))
+    return tuple(found)
+
+
+def gradient(problem: Problem, points: Tensor) -> Tensor:
+    """grad f at points (R, 2)."""
+    return problem.unpack(problem.gradient(problem.pack(points)))
+
+
+def hessian(problem: Problem, points: Tensor, step: float = 1e-5) -> Tensor:
+    """Hessians (R, 2, 2) at points (R, 2), by central differences."""
+    rows = []
+    for i in range(2):
+        e = torch.zeros_like(points)
+        e[:, i] = step
+        rows.append((gradient(problem, points + e) - gradient(problem, points - e)) / (2 * step))
+    whole = torch.stack(rows, 1)
+    return (whole + whole.mT) / 2

@@ -1,0 +1,165 @@
+"""The study `attractor`: its functions, the capture thresholds, and verdicts that can fail."""
+
+import pandas as pd
+import pytest
+import torch
+
+from fenland.lab.errors import BadInput
+from fenland.lab.studies import find
+from fenland.lab.studies.attractor import AttractorConfig, radii, strongest
+from fenland.lab.studies.attractor_functions import Himmelblau, gradient, hessian, stages
+from fenland.lab.studies.attractor_runs import ENDS, basins, classify, field, flow, regions, thresholds
+from fenland.lab.studies.attractor_verdicts import judge
+from fenland.lab.studies.shares import share
+
+SCENES = stages(1.0, 0.25)
+SADDLE, MINIMUM = ENDS.index("saddle"), ENDS.index("minimum")
+
+
+def _points(seed=0, count=50):
+    return 4 * torch.rand(count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 2
+
+
+def test_himmelblau_has_its_gradient_and_its_nine_critical_points():
+    problem, points = Himmelblau(), _points().requires_grad_()
+    (exact,) = torch.autograd.grad(problem.value(list(points.unbind(1))).sum(), points)
+    torch.testing.assert_close(gradient(problem, points.detach()), exact)
+    stage = SCENES["himmelblau"]
+    assert len(stage.minima) == 4
+    assert len(stage.saddles) == 4
+    assert (stage.minima[0].x, stage.minima[0].y) == pytest.approx((3.0, 2.0), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_critical_points_have_no_gradient_and_the_eigenvalues_they_say(name):
+    for p in SCENES[name].critical:
+        at = torch.tensor([[p.x, p.y]], dtype=torch.float64)
+        assert gradient(SCENES[name].problem, at).norm() < 1e-8
+        down = torch.tensor(p.down, dtype=torch.float64)
+        assert (hessian(SCENES[name].problem, at)[0] @ down - p.least * down).norm() < 1e-4
+    if name == "beale":
+        assert SCENES[name].saddles[0].least == pytest.approx(-27.75, abs=1e-6)
+
+
+def test_the_field_is_minus_the_optimizers_direction():
+    problem, points = SCENES["beale"].problem, _points()
+    torch.testing.assert_close(field(problem, "SGD", points, 0.0), -gradient(problem, points))
+    g = gradient(problem, points)
+    torch.testing.assert_close(field(problem, "USAM", points, 0.01), -gradient(problem, points + 0.01 * g))
+    unit = g / g.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(field(problem, "SAM", points, 0.1), -gradient(problem, points + 0.1 * unit))
+    length = field(problem, "SSAM", points, 0.1).norm(dim=1)
+    torch.testing.assert_close(length, g.norm(dim=1))
+
+
+def test_the_flow_of_a_quadratic_saddle_is_exponential():
+    stage = stages(1.0, 1e-12)["saddle"]
+    path = flow(stage.problem, "USAM", torch.tensor([[0.3, 1e-3]], dtype=torch.float64), 0.2, 0.05, 20)
+    x, y = path[-1][0].tolist()
+    assert x == pytest.approx(0.3 * torch.tensor(-2 * 1.4).exp().item(), rel=1e-4)  # l*(1 + rho*l), l = 2
+    assert y == pytest.approx(1e-3 * torch.tensor(2 * 0.6).exp().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["flow", "steps"])
+def test_capture_turns_at_the_threshold(how):
+    for method in ("USAM", "SSAM-U"):
+        found = thresholds(SCENES["beale"], method, (0.9, 1.1), 5, how, 0)
+        assert found["captured"].tolist() == [0, 5]
+    rows = regions(SCENES["beale"], "SAM", (0.9, 1.1), 5, how, 0)
+    assert rows[rows["where"] == "descending"]["captured"].tolist() == [2, 0]
+    assert rows[(rows["where"] == "around") & (rows["ratio"] < 1)]["captured"].tolist() == [5]
+
+
+def test_ends_are_told_apart():
+    stage = SCENES["himmelblau"]
+    saddle, minimum = stage.saddles[0], stage.minima[0]
+    points = torch.tensor([[saddle.x, saddle.y], [minimum.x, minimum.y], [0.0, 0.0]], dtype=torch.float64)
+    assert [ENDS[i] for i in classify(stage, points)] == ["saddle", "minimum", "elsewhere"]
+    found = basins(SCENES["saddle"], "USAM", [0.25, 0.8], 6)
+    assert (found[found["rho"] == 0.25]["end"] == MINIMUM).all()
+    assert (found[found["rho"] == 0.8]["end"] == SADDLE).any()
+
+
+def _near(inside=100, outside=0):
+    rows = []
+    for method in ("USAM", "SSAM-U", "SAM", "SSAM"):
+        for how in ("flow", "steps"):
+            for where in ("around", "descending"):
+                for ratio, captured in ((0.9, outside), (1.1, inside)):
+                    held = captured if method in ("USAM", "SSAM-U") else 100 - captured
+                    rows.append([method, how, where, ratio, held])
+    table = pd.DataFrame(rows, columns=["method", "how", "where", "ratio", "captured"])
+    return table.assign(saddle=0, starts=100, function="beale", strength=27.75, rho=0.1)
+
+
+def _ends(saddle_below=False, lost=False):
+    rows = []
+    config = AttractorConfig()
+    for name, stage in SCENES.items():
+        for method in ("SGD", "USAM", "SSAM-U", "SAM", "SSAM"):
+            for rho in radii(config, stage, method):
+                past = rho * strongest(stage) > 1 if method.endswith("U") or method == "USAM" else rho > 0.02 * 10
+                for i in range(40):
+                    held = method != "SGD" and (past or saddle_below) and i < 20 and not lost
+                    rows.append([name, method, rho, float(i), 0.0, SADDLE if held else MINIMUM])
+    return pd.DataFrame(rows, columns=["function", "method", "rho", "x", "y", "end"])
+
+
+def _judged(near, ends):
+    split = near["method"].isin(["USAM", "SSAM-U"])
+    tables = {"thresholds": near[split], "regions": near[~split], "basins": ends}
+    return {v.claim: v.holds for v in judge(SCENES, tables)}
+
+
+def test_doctored_tables_flip_the_verdicts():
+    good = _judged(_near(), _ends())
+    held = {claim for claim, holds in good.items() if holds}
+    assert len(held) == 10  # the whole region too: nothing is held beyond it in these tables
+    assert not any(_judged(_near(outside=5), _ends())[c] for c in held if "only if" in c or "With" in c)
+    assert not any(_judged(_near(inside=50), _ends())[c] for c in held if "only if" in c or "g||" in c)
+    below = _judged(_near(), _ends(saddle_below=True))
+    assert not any(below[c] for c in held if "whole box" in c)
+    lost = _judged(_near(), _ends(lost=True))
+    assert not any(lost[c] for c in held if "Beale" in c or "whole box" in c or "no threshold" in c)
+
+
+def test_shares_have_wilsons_interval():
+    found = share(0, 100)
+    assert found.low == 0
+    assert found.high == pytest.approx(0.0370, abs=1e-4)
+    half = share(50, 100)
+    assert (half.low, half.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    with pytest.raises(ValueError, match="hits"):
+        share(3, 2)
+
+
+class Lab:
+    workers = 1
+
+    def keep(self, name, key, compute):
+        return compute()
+
+    def track(self, items, total, what):
+        return items
+
+
+def test_the_study_runs_and_draws(tmp_path):
+    from fenland.lab.figures import inline_svg, save_files
+
+    study = find("attractor")
+    config = AttractorConfig(functions=("saddle",), count=8, ratios=(0.9, 2.0), radii=(0.1,), near=(0.9, 1.1), circle=4)
+    tables = study.run(config, Lab())
+    holds = {v.claim: v.holds for v in study.verdicts(config, tables)}
+    assert all(v for c, v in holds.items() if "only if" in c or "whole box" in c)
+    for drawn in study.figures(config, tables):
+        assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
+        assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(BadInput, match="ratios"):
+        AttractorConfig(ratios=(0.5, 0.9))
+    with pytest.raises(BadInput, match="m, k"):
+        AttractorConfig(k=0.0)
+    with pytest.raises(BadInput, match="functions"):
+        AttractorConfig(functions=("ackley",))
