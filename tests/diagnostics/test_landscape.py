@@ -9,6 +9,7 @@ from torch import nn
 
 import fenland
 from fenland.diagnostics.landscape import between, random_direction, random_slice, slice_along, trajectory
+from fenland.diagnostics.landscape_points import Evaluator
 
 BOWL = [torch.full((2,), 0.5, dtype=torch.float64), torch.full((6,), -0.1, dtype=torch.float64)]
 MEAN = (2 * 0.5 - 6 * 0.1) / 8
@@ -47,6 +48,19 @@ def test_unit_directions_measure_curvature():
         assert (low - 2 * middle + high) / 0.1**2 == pytest.approx(eigenvalue, rel=1e-9)
 
 
+def test_along_the_hessians_own_eigenvectors():
+    """What `curvature` finds is taken as it is: the second difference along it is its eigenvalue."""
+    pytest.importorskip("scipy")
+    from fenland.diagnostics.curvature import extreme_eigenvalues
+
+    model, data = net().double(), [(x.double(), y) for x, y in batches()]
+    pair = extreme_eigenvalues(model, loss_fn, data, which="largest", vectors=True, tol=1e-4).largest[0]
+    seen = slice_along(model, loss_fn, data, [pair.vector], extent=1e-3, points=3, labels=["steepest"])
+    low, middle, high = seen.losses.tolist()
+    assert (low - 2 * middle + high) / 1e-6 == pytest.approx(pair.value, rel=1e-3)
+    assert seen.labels == ("steepest",)
+
+
 def test_filter_normalisation_gives_each_filter_its_norm():
     model = net(conv=True)
     drawn = random_direction(model, seed=3)
@@ -73,6 +87,8 @@ def test_between_checkpoints_ends_at_their_losses(bn):
         assert measured.item() == pytest.approx(by_hand(model, data, bn), rel=1e-5)
     assert seen.center == pytest.approx(seen.losses[0].item())
     assert seen.bn == bn
+    beyond = between(net(bn=True), loss_fn, data, one.state_dict(), two.state_dict(), extent=(-3.0, 4.0), bn=bn)
+    assert bool(torch.isfinite(beyond.losses).all())  # running variances are not taken below 0
 
 
 def by_hand(model, data, bn):
@@ -178,6 +194,33 @@ def test_a_model_that_vmap_cannot_run_falls_back():
     assert random_slice(net(), loss_fn, batches(), dims=1, points=3).engine == "vmap"
     with pytest.raises(ValueError, match=r"torch\.func\.vmap"):
         random_slice(net(), reads, batches(), dims=1, points=3, engine="vmap")
+
+
+def test_points_that_do_not_fit_into_memory_go_in_halves(monkeypatch):
+    plain, sizes, run = random_slice(net(), loss_fn, batches(), dims=1, points=9), [], Evaluator._at_once
+
+    def small(self, places, batch):
+        if len(places) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        sizes.append(len(places))
+        return run(self, places, batch)
+
+    monkeypatch.setattr(Evaluator, "_at_once", small)
+    seen = random_slice(net(), loss_fn, batches(), dims=1, points=9)
+    torch.testing.assert_close(seen.losses, plain.losses, rtol=1e-6, atol=0)
+    assert seen.engine == "vmap"
+    assert max(sizes) <= 3
+
+
+def test_tied_weights_move_together():
+    model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+    model[2].weight = model[0].weight
+    other = {k: v + 0.1 for k, v in model.state_dict().items()}
+    seen = between(model, loss_fn, batches(), model.state_dict(), other, points=3)
+    moved = copy.deepcopy(model)
+    moved.load_state_dict(other)
+    assert moved[2].weight is moved[0].weight
+    assert seen.losses[-1].item() == pytest.approx(by_hand_plain(moved, batches()), rel=1e-6)
 
 
 def test_wrong_arguments_are_named():

@@ -70,7 +70,8 @@ def random_slice(
         raise ValueError(f"dims = {dims!r}: must be 1 or 2")
     check_whole("seed", seed, 0)
     drawn = [random_direction(model, 2 * seed + k, normalize) for k in range(dims)]
-    labels = tuple(f"random direction {k + 1} ({normalize})" for k in range(dims))
+    how = {"filter": ", filter-normalised", "unit": ", unit length", "none": ""}[normalize]
+    labels = tuple(f"random direction {k + 1}{how}" for k in range(dims))
     return measure(model, loss_fn, batches, Plan("random", drawn, labels, [axis(extent, points)] * dims), options)
 
 
@@ -106,9 +107,7 @@ def slice_along(
     if isinstance(directions, (Tensor, Mapping)) or not 1 <= len(directions) <= 2:
         raise ValueError("directions: pass a list of one or two, each a list of tensors or a mapping by name")
     given = [normalized(model, named(model, d, f"directions[{k}]"), normalize) for k, d in enumerate(directions)]
-    names = (
-        tuple(labels) if labels is not None else tuple(f"direction {k + 1} ({normalize})" for k in range(len(given)))
-    )
+    names = tuple(labels) if labels is not None else tuple(f"direction {k + 1}" for k in range(len(given)))
     if len(names) != len(given):
         raise ValueError(f"labels: {len(names)} for {len(given)} directions")
     plan = Plan("along", given, names, [axis(extent, points)] * len(given))
@@ -128,8 +127,8 @@ def between(
 ) -> Landscape:
     """The loss on the line from one checkpoint (0) to another (1). Source: Goodfellow et al. 2015, arXiv 1412.6544.
 
-    Buffers in floating point (running statistics) go along on the line, others are the first checkpoint's up to 1/2,
-    then the second's: at 0 and 1 the losses are those of the checkpoints.
+    Buffers in floating point (running statistics) go along on the line from 0 to 1 and stay as they are beyond; others
+    are the first checkpoint's up to 1/2, then the second's: at 0 and 1 the losses are those of the checkpoints.
 
     Args:
         model: the module; its own weights do not matter.

@@ -81,7 +81,7 @@ class Plan:
         buffers = {name: b.detach() for name, b in model.named_buffers()}
         if self.buffers is not None:
             one, two = self.buffers
-            t = at[0] if self.kind == "between" else 0.0
+            t = min(max(at[0], 0.0), 1.0) if self.kind == "between" else 0.0  # a variance beyond may be negative
             buffers |= {name: _mixed(one[name], two[name], t) for name in one if name in buffers}
         return params, buffers
 

@@ -21,7 +21,7 @@ BN_NAMES = {
 }
 # The tones of the lab's figures (Okabe and Ito): text, soft text, grid, line, trajectory.
 TEXT, SOFT, GRID, BLUE, ORANGE = "#1d2329", "#56606b", "#d5dae0", "#0072b2", "#d55e00"
-STEEP = 50.0  # ratio of largest to smallest loss beyond which a figure's scale is logarithmic
+STEEP = 20.0  # ratio of largest to smallest loss beyond which a figure's scale is logarithmic
 
 
 @dataclass(frozen=True, eq=False)

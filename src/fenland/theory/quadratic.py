@@ -66,8 +66,9 @@ def stable_lr(
     x is 2 for plain SGD, 2*(1+mu)/(1-tau) for the heavy ball, 2*(1+mu)/(1+2*mu) for Nesterov. The drive is
 
     - SGD: l. USAM: l*(1 + rho*l), so that 2/(l*(1 + rho*l)) is its limit; l < -1/rho is attraction, with a limit too.
-    - SSAM-U and SSAM: |l|, the renormalised step of a single mode being SGD's. With several modes it is an observation
-      that SGD's limit holds: near it the steepest mode alone is left. Without momentum `convergence` says more.
+    - SSAM-U: l*sign(1 + rho*l), SSAM: l, as the renormalised step of a single mode l > 0 is SGD's. With several modes
+      it is an observation that SGD's limit holds: near it the steepest mode alone is left. Without momentum
+      `convergence` says more.
     - SAM (normalised ascent): l. Its rho sets no limit, since d = l*(w + rho*sign(w)) is the linear step and a bounded
       push: below SGD's limit SAM stays bounded, whatever rho is, and settles on a cycle (`cycle_amplitude`) instead of
       converging. A single step shrinks w only while ||g|| is large enough: at gradient norm ||g|| the mode sees the
@@ -128,7 +129,8 @@ def spectrum_limit(
 
     For SGD and SAM that is the largest eigenvalue. For USAM a = l*(1 + rho*l) grows without end in both directions, so
     with rho*m > 1 a negative eigenvalue -m is held, and it decides where -m < -(l_max + 1/rho). Modes with a + lam < 0
-    grow whatever the learning rate is; those with a + lam = 0 stay where they are. Arguments as `stable_lr`'s.
+    grow whatever the learning rate is (under a normalised ascent once ||g|| > rho*m, see `theory.capturing_gradient`);
+    those with a + lam = 0 stay where they are. Arguments as `stable_lr`'s.
     """
     if not len(eigenvalues):
         raise ValueError("eigenvalues: must not be empty")
