@@ -149,7 +149,7 @@ def test_a_saddle_that_holds_the_ascent():
         assert report.saddle.near
         assert report.saddle.captured == captured
         assert ("A saddle holds it." in report.because) == captured
-        steps(model, optimizer, 500)
+        steps(model, optimizer, 1000)
         assert (float(model.w.detach().norm()) < 0.5) == captured
     far = Quartic(1.0, 1.0)
     assert diagnose(far, nets.value, ONE, torch.optim.SGD(far.parameters(), lr=0.1)).saddle is None

@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "runs": "runs:Runs",
     "report": "report:Report",
     "study": "study:Study",
+    "doctor": "doctor:Doctor",
+    "bench": "bench:Bench",
     "variants": "variants:Variants",
     "completion": "completion:Completion",
 }
