@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import os
 import socket
+import sys
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -68,15 +69,17 @@ class Cluster:
             ray = _ray()
         except ModuleNotFoundError:
             raise BadInput("ray", self.address, "needs the package ray: pip install 'fenland[cluster]'") from None
-        mine = not ray.is_initialized()
-        if mine:
-            self._connect(ray)
-        try:
-            self._check(ray)
-            yield Connection(self)
-        finally:
+        # Ray prints what it has to say of lost nodes, some of it when it shuts down; it is no part of a result.
+        with contextlib.redirect_stdout(sys.stderr):
+            mine = not ray.is_initialized()
             if mine:
-                ray.shutdown()
+                self._connect(ray)
+            try:
+                self._check(ray)
+                yield Connection(self)
+            finally:
+                if mine:
+                    ray.shutdown()
 
     def _connect(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
