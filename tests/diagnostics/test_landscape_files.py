@@ -107,6 +107,8 @@ def test_losses_that_are_not_finite_are_kept_and_drawn_as_gaps(tmp_path):
     drawn = torch.tensor(axes.lines[0].get_ydata())
     assert torch.equal(torch.isnan(drawn), bad)
     torch.testing.assert_close(drawn[~bad], line.losses[~bad])
+    assert f"{int(bad.sum())} of 9 losses not finite" in axes.get_title(loc="left")
+    assert axes.get_xlim()[0] <= -1.0 < 1.0 <= axes.get_xlim()[1]
     random_slice(net(), hole, batches(), points=5).plot(tmp_path / "plane.pdf")
     assert (tmp_path / "line.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(os.listdir(tmp_path)) == ["line.png", "plane.pdf"]

@@ -110,7 +110,9 @@ class Landscape:
             "between": "Loss between two checkpoints",
             "trajectory": "Loss in the plane of the trajectory",
         }[self.kind]
-        return "\n".join(filter(None, (what, BN_NAMES[self.bn])))
+        gaps = int((~torch.isfinite(self.losses)).sum())
+        blank = f"{gaps} of {self.losses.numel()} losses not finite: left blank" if gaps else ""
+        return "\n".join(filter(None, (what, BN_NAMES[self.bn], blank)))
 
 
 def _calm(axes: Any) -> None:
@@ -128,6 +130,7 @@ def _line(seen: Landscape, axes: Any) -> None:
     y = [v if math.isfinite(v) else math.nan for v in seen.losses.tolist()]
     few = {"marker": "o", "markersize": 3.0} if len(x) <= 41 else {}
     axes.plot(x, y, color=BLUE, linewidth=1.8, **few)
+    axes.set_xlim(x[0] - 0.02 * (x[-1] - x[0]), x[-1] + 0.02 * (x[-1] - x[0]))  # gaps at the ends show too
     finite = [v for v in y if math.isfinite(v)]
     if finite and min(finite) > 0 and max(finite) / min(finite) > STEEP:
         axes.set_yscale("log")
