@@ -49,7 +49,8 @@ class SharpnessAware(torch.optim.Optimizer):
         nonfinite: what an infinite or NaN gradient does: "skip" the step, "base_step" (step with g where g is finite),
             or "raise" a FloatingPointError. Weights, buffers and generators are as before a skipped step.
         sync: "global" or "local" ascent under data parallelism.
-        travel: how weights move: "auto", "move" (exchange storage) or "copy" (in place).
+        travel: how weights move: "auto", "move" (exchange storage), "copy" (in place, w saved beside) or "offload" (in
+            place, w saved in the host's memory: the least that a step can need of an accelerator's).
         record_every: sample `cosine` and `realised_radius` on every such step, at one more pass over the weights.
 
     Raises:
@@ -84,7 +85,7 @@ class SharpnessAware(torch.optim.Optimizer):
         max_norm: float | None = None,
         nonfinite: Literal["skip", "base_step", "raise"] = "skip",
         sync: Literal["global", "local"] = "global",
-        travel: Literal["auto", "move", "copy"] = "auto",
+        travel: Literal["auto", "move", "copy", "offload"] = "auto",
         record_every: int | None = None,
     ) -> None:
         _check_base(base)

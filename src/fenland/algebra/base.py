@@ -71,6 +71,15 @@ class Algebra(ABC):
         """f applied to each tensor."""
         return [f(x) for x in xs]
 
+    def metric_step(self, root: Callable[..., Tensor], a: Vector, *others: Vector) -> tuple[Vector, Scalar]:
+        """(R^2 a, ||R a||) for a diagonal R = root(a, *others), which is formed element by element.
+
+        R^2 a is new tensors. The length is sought among norms, not squares, so that 1e-20 does not vanish.
+        """
+        roots = [root(*xs) for xs in zip(a, *others, strict=True)]
+        scaled = self.mul(roots, a)
+        return self.mul(roots, scaled), self.norm(scaled)
+
     def inverse(self, s: Scalar) -> Scalar:
         """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
         least = TINY.get(s.dtype, TINY_LOW)

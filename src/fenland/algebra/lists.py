@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -96,6 +96,12 @@ class Lists(Algebra):
     def scale(self, s: Scalar | float, xs: Vector) -> Vector:
         return list(torch._foreach_mul(xs, s)) if xs else []
 
+    def metric_step(self, root: Callable[..., Tensor], a: Vector, *others: Vector) -> tuple[Vector, Scalar]:
+        if not a or not a[0].is_cpu or max(map(Tensor.numel, a)) <= PIECE:
+            return super().metric_step(root, a, *others)
+        parts = [_in_pieces(root, *xs) for xs in zip(a, *others, strict=True)]
+        return [out for out, _ in parts], self.whole_norm([norm for _, norm in parts])
+
 
 def _joined_norm(xs: Vector) -> Scalar | None:
     """||x||_2 on a CPU, where a call a tensor costs more than the tensor: small ones are joined and measured at once.
@@ -123,11 +129,26 @@ def _apart(sizes: tuple[int, ...]) -> tuple[Callable[[Vector], Any] | None, Call
     return itemgetter(*small), itemgetter(*large) if len(large) > 1 else itemgetter(only)
 
 
+def _in_pieces(root: Callable[..., Tensor], a: Tensor, *others: Tensor) -> tuple[Tensor, Scalar]:
+    """(R^2 a, ||R a||) of one tensor; what is between them never leaves the processor's cache."""
+    flat = [x.contiguous().view(-1) for x in (a, *others)]
+    out = torch.empty_like(a, memory_format=torch.contiguous_format)
+    dtype, into, norms = accumulator_dtype([a]), out.view(-1), []
+    for begin in range(0, max(1, a.numel()), PIECE):
+        x, *rest = (y[begin : begin + PIECE] for y in flat)
+        r = root(x, *rest)
+        scaled = r * x
+        norms.append(torch.linalg.vector_norm(scaled, dtype=dtype))
+        torch.mul(r, scaled, out=into[begin : begin + PIECE])
+    return out, torch.linalg.vector_norm(torch.stack(norms))
+
+
+PIECE = 1 << 16  # elements: with what a rule makes of them, a quarter of a megabyte each, they fit into a core's cache
 JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer than a call
 FEW = 8
 _FULL = ({torch.float32}, {torch.float64})
-_flatten = torch._C._nn.flatten_dense_tensors
-_length = torch.linalg.vector_norm
+_flatten: Callable[[Vector], Tensor] = torch._C._nn.flatten_dense_tensors
+_length: Callable[[Tensor], Scalar] = torch.linalg.vector_norm
 
 
 def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
@@ -182,24 +203,23 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return torch.stack([p if p.device == device else p.to(device) for p in parts])
 
 
-def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector, *, plain: bool | None = None) -> None:
-    """out <- w + s * u; `out` may be the list ws or the list us; `plain`: what `small_and_plain` says, where known.
+def addcmul_into(
+    ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector, *, plain: bool | None = None, spend: bool = False
+) -> None:
+    """out <- w + s * u; `out` may be the list ws or the list us.
 
-    The rounding depends on sizes and dtypes only, never on where the result goes. 16-bit tensors are added in float32:
-    their own arithmetic would round s and the product first.
+    `plain` is what `small_and_plain` says, where known; `spend` allows to use up us as scratch. The rounding depends on
+    sizes and dtypes only, never on where the result goes. 16-bit tensors are added in float32: their own arithmetic
+    would round s and the product first.
     """
     if small_and_plain(ws, us) if plain is None else plain:
-        es = us
-        if out is us:
-            scale_(s, us)
-        else:
-            es = [u * t for u, t in zip(us, s, strict=True)] if isinstance(s, list) else _scaled(s, us)
-        if out is ws:
-            torch._foreach_add_(ws, es)
-        elif out is us:
-            torch._foreach_add_(us, ws)
-        else:
-            torch._foreach_copy_(out, torch._foreach_add(es, ws))
+        es = us if out is us or spend else list(torch._foreach_clone(us)) if out is ws else out
+        if es is out and out is not us:
+            torch._foreach_copy_(out, us)
+        scale_(s, es)
+        torch._foreach_add_(*((ws, es) if out is ws else (es, ws)))
+        if out is not ws and es is not out:
+            torch._foreach_copy_(out, es)
         return
     each = s if isinstance(s, list) else [s] * len(ws)
     for w, u, t, x in zip(ws, us, each, out, strict=True):
@@ -210,18 +230,12 @@ def addcmul_into(ws: Vector, us: Vector, s: Scalar | list[Scalar], out: Vector, 
             x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
 
 
-def _scaled(s: Scalar, us: Vector) -> Vector:
-    es = list(torch._foreach_clone(us))
-    scale_(s, es)
-    return es
-
-
 _CPU = torch.device("cpu")
 _HALF = (torch.bfloat16, torch.float16)
 _SMALL = 1 << 18  # elements; up to there two foreach passes stay in cache and beat one call a tensor
 
 
-def small_and_plain(ws: Vector, us: Vector) -> bool:
+def small_and_plain(ws: Sequence[Tensor], us: Sequence[Tensor]) -> bool:
     """Whether foreach passes serve: one dtype of at least 32 bits, and nothing large on a CPU."""
     dtype = ws[0].dtype
     if dtype in _HALF or {w.dtype for w in ws} | {u.dtype for u in us} != {dtype}:

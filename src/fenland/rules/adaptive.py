@@ -53,6 +53,9 @@ class Adaptive(Ball):
         return self.granularity != "element"
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+        if self.granularity == "element" and self.include_bias:
+            direction, length = at.V.metric_step(lambda _, x: x.abs() + self.eta, a, w)
+            return Steepest(direction, at.V.inverse(length))
         metric = self.metric(w, at)
         scaled = at.V.mul(metric, a)
         return Steepest(at.V.mul(metric, scaled), at.V.inverse(at.V.norm(scaled)))
@@ -110,9 +113,8 @@ class Fisher(Ball):
         return False
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        root = at.V.map(lambda x: (1 + self.eta * x.square()).rsqrt(), a)  # F^-1/2
-        scaled = at.V.mul(root, a)
-        return Steepest(at.V.mul(root, scaled), at.V.inverse(at.V.norm(scaled)))
+        direction, length = at.V.metric_step(lambda x: (1 + self.eta * x.square()).rsqrt(), a)  # F^-1/2
+        return Steepest(direction, at.V.inverse(length))
 
     def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
         return at.V.norm(at.V.mul(at.V.map(lambda x: (1 + self.eta * x.square()).sqrt(), a), e))

@@ -5,7 +5,8 @@ Two strategies, chosen parameter by parameter:
 - *move*: w + e is written into another buffer (the gradient's own, where nobody else needs it) and the parameter points
   at it; the way back is pointing again at the untouched w. No copy, no restore pass.
 - *copy*: w is saved, the parameter is changed in place, and the way back copies w. For parameters whose storage others
-  see: DTensors, tied or viewed or shared memory, a module's flat weights.
+  see: DTensors, tied or viewed or shared memory, a module's flat weights. With travel="offload" the saved w waits in
+  the host's memory, for models that leave no room for it on the device.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from fenland.algebra.lists import addcmul_into
 from fenland.algebra.shards import local
 from fenland.step.storage import Roster, why_not_movable
 
-TRAVELS = ("auto", "move", "copy")  # "auto" moves wherever it may: measured faster at every size (benchmarks/)
+TRAVELS = (
+    "auto",
+    "move",
+    "copy",
+    "offload",
+)  # "auto" moves wherever it may: measured faster at every size (benchmarks/)
 
 
 class Journey:
@@ -42,7 +48,7 @@ class Journey:
             ValueError: travel="move" and a parameter's storage must not be exchanged.
         """
         self._params = list(params)
-        if self.travel == "copy":
+        if self.travel in ("copy", "offload"):
             self._moves = [False] * len(params)
         elif self._roster.all_movable(params):
             self._moves = [True] * len(params)
@@ -65,7 +71,8 @@ class Journey:
         if False not in self._moves and all(owned) and self._roster.all_fit(direction, whole):  # as nearly always
             self._go((True, True), params, direction, steps, plain=self._roster.plain)
             return
-        flags = [(m, m and o and _fits(u, p)) for m, o, u, p in zip(self._moves, owned, direction, params, strict=True)]
+        each = zip(self._moves, owned, direction, params, strict=True)
+        flags = [(m, o and (not m or _fits(u, p))) for m, o, u, p in each]
         for kind in sorted(set(flags)):
             chosen = [i for i, flag in enumerate(flags) if flag == kind]
             part = steps if isinstance(steps, Tensor) else [steps[i] for i in chosen]
@@ -101,7 +108,11 @@ class Journey:
         for p, w in self._moved:
             p.data = w
         if self._copied:
-            torch._foreach_copy_([x for _, x, _ in self._copied], [w for _, _, w in self._copied])
+            if self.travel == "offload":
+                for _, x, w in self._copied:
+                    x.copy_(w, non_blocking=True)  # in the order of the stream: what comes next sees w
+            else:
+                torch._foreach_copy_([x for _, x, _ in self._copied], [w for _, _, w in self._copied])
         if self._params:
             increment_version(self._params)  # a graph of pass 2 that is kept must not be used silently
             torch.clear_autocast_cache()  # casts of w + e must not serve at w, nor those of w at w + e
@@ -118,9 +129,9 @@ class Journey:
         moves, overwrites = kind
         if not moves:
             ws = [local(p) for p in params]
-            saved = torch._foreach_clone(ws)
+            saved = list(map(_on_host, ws)) if self.travel == "offload" else torch._foreach_clone(ws)
             self._copied += list(zip(params, ws, saved, strict=True))
-            addcmul_into(ws, us, s, out=ws)
+            addcmul_into(ws, us, s, out=ws, spend=overwrites)
             increment_version(params)
             return
         ws = [p.data for p in params]
@@ -130,6 +141,13 @@ class Journey:
         for p, x in zip(params, there, strict=True):
             p.data = x
         increment_version(params)  # a graph of pass 1 that is kept must not be used silently
+
+
+def _on_host(w: Tensor) -> Tensor:
+    """A copy of w in the host's memory, pinned where w is on a CUDA device, so that nothing waits for it."""
+    if w.device.type != "cuda":
+        return w.detach().clone() if w.is_cpu else w.detach().cpu()
+    return torch.empty_like(w, device="cpu", pin_memory=True).copy_(w, non_blocking=True)
 
 
 def _fits(u: Tensor, p: Tensor) -> bool:

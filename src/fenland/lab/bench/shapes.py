@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
+from typing import TypeAlias
 
-Shape = tuple[int, ...]
+Shape: TypeAlias = tuple[int, ...]
 
 
 def resnet20() -> list[Shape]:
@@ -51,22 +53,9 @@ def vit_s() -> list[Shape]:
     return transformer(12, 384, start, [(1000, 384), (1000,)])
 
 
-SETS = {"resnet20": resnet20, "vit_s": vit_s, "wrn28_10": wrn28_10, "gpt2": gpt2}
+SETS: dict[str, Callable[[], list[Shape]]] = {"resnet20": resnet20, "vit_s": vit_s, "wrn28_10": wrn28_10, "gpt2": gpt2}
 
 
 def count(shapes: list[Shape]) -> int:
     """Number of parameters."""
-    return sum(_product(s) for s in shapes)
-
-
-def _product(shape: Shape) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
-
-
-def sizes() -> Iterator[tuple[str, int, int]]:
-    """(name, tensors, parameters) of every set."""
-    for name, make in SETS.items():
-        yield name, len(make()), count(make())
+    return sum(math.prod(s) for s in shapes)

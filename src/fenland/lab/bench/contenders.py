@@ -1,0 +1,190 @@
+"""Who takes part: the floor's passes, plain bases, every preset, and the peers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fenland.lab.bench.peers import PIP, BareMove, TextbookSAM, from_pip
+from fenland.optimizer import SharpnessAware
+from fenland.presets import PRESETS, SAM
+
+MakeBase: TypeAlias = Callable[[list[Tensor]], torch.optim.Optimizer]
+_SGD: dict[str, Any] = {"lr": 1e-6, "momentum": 0.9}
+_ADAMW: dict[str, Any] = {"lr": 1e-8}
+_KINDS: dict[str, dict[str, Any]] = {"": {"foreach": False}, "-foreach": {"foreach": True}, "-fused": {"fused": True}}
+BASES: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    name + kind: (cls, {**options, **how})
+    for name, cls, options in (("sgd", torch.optim.SGD, _SGD), ("adamw", torch.optim.AdamW, _ADAMW))
+    for kind, how in _KINDS.items()
+}
+STATE = {"sgd": 1, "adamw": 2}  # parameter-sized buffers of the base
+
+# Methods that evaluate something else than gradients of one batch cannot be fed ready-made gradients.
+UNFIT = {
+    "ESAM": "chooses samples",
+    "KSAM": "chooses samples",
+    "DNSAM": "asks for another gradient norm",
+    "SAMON": "needs a model's norm layers",
+}
+_OPTIONS: dict[str, dict[str, Any]] = {"AESAM": {"total_steps": 1000}}
+# Singular values of every matrix and geodesics take seconds on large sets.
+_ONLY_SMALL = ("SpectralSAM", "XSAM", "RiemannianSAM")
+SMALL = 1_000_000
+PERIOD = 10  # steps that one figure is the mean of, where not every step ascends
+
+
+@dataclass
+class Contender:
+    """One way to step.
+
+    Attributes:
+        name: as shown.
+        step: one step; it calls its argument whenever it needs fresh gradients.
+        period: steps that one measurement is the mean of.
+        passes: what its own floor is made of, by the name of the pass; empty: that of SAM.
+        seconds: one measurement a round.
+    """
+
+    name: str
+    step: Callable[[Callable[[], Any]], Any]
+    period: int = 1
+    passes: dict[str, int] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+    def round(self, gradients: Gradients) -> None:
+        """Take one measurement: the time of its steps without that of making gradients."""
+        gradients.spent = 0.0
+        start = time.perf_counter()
+        for _ in range(self.period):
+            self.step(gradients)
+        self.seconds.append((time.perf_counter() - start - gradients.spent) / self.period)
+
+
+class Gradients:
+    """Puts fresh gradients into the parameters, tensors that nobody else holds, and keeps the time that it takes.
+
+    Args:
+        params: the parameters that all contenders share.
+        seed: of the gradients; g and h differ.
+    """
+
+    def __init__(self, params: list[Tensor], seed: int = 0) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.params = params
+        self.sources = [torch.randn(p.shape, generator=draw) * 1e-3 for p in params]
+        self.spent = 0.0
+        self.turn = 0
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        """New gradients, g and h in turn; the loss of a flat place."""
+        start = time.perf_counter()
+        self.turn = 1 - self.turn
+        for p in self.params:
+            p.grad = None
+        for p, g in zip(self.params, self.sources, strict=True):
+            p.grad = g * 1.25 if self.turn else g.clone()
+        loss = torch.ones(())
+        self.spent += time.perf_counter() - start
+        return loss
+
+
+def passes_of(opt: SharpnessAware, fused: bool) -> dict[str, int]:
+    """The passes that a step of these choices cannot do without, over the parameters' bytes.
+
+    Two norms (of g and h) and one a + s * b; <a, M a> instead of ||g|| on other balls; <g, h> and one more pass where d
+    is combined of both; one pass for each vector that is kept; a scaling of h where the base does not take a factor.
+    """
+    choices = opt.choices
+    own = {"norm": 2, "axpy": 1}
+    if not choices.ball.along_a:
+        own |= {"norm": 1, "dot": 1}
+    if choices.combine.keeps_g:
+        own["axpy"] += 1
+        own["dot"] = own.get("dot", 0) + ("gh" in choices.combine.scalars)
+    elif choices.combine.scalars and not fused:
+        own["scale"] = 1
+    own["axpy"] += len(choices.source.keeps)
+    return own
+
+
+def primitives(params: list[Tensor]) -> list[Contender]:
+    """The passes that floors are made of, each the fastest known here: one foreach call where tensors are small."""
+    ws = [p.detach() for p in params]
+    gs = [torch.randn_like(w) for w in ws]
+    out = [torch.empty_like(w) for w in ws]
+    small = sum(w.numel() for w in ws) < SMALL
+
+    def axpy() -> None:
+        if small:
+            torch._foreach_copy_(out, torch._foreach_add(ws, gs, alpha=0.05))
+        else:
+            for w, g, x in zip(ws, gs, out, strict=True):
+                torch.add(w, g, alpha=0.05, out=x)
+
+    def dot() -> None:
+        for w, g in zip(ws, gs, strict=True):
+            torch.dot(w.view(-1), g.view(-1))
+
+    def norm() -> None:
+        torch._foreach_norm(gs)
+
+    def floor(_: Any) -> None:
+        norm()
+        axpy()
+        norm()
+
+    one = torch.ones(())
+    return [
+        Contender("floor", floor),
+        Contender("norm", lambda _: norm()),
+        Contender("axpy", lambda _: axpy()),
+        Contender("dot", lambda _: dot()),
+        Contender("scale", lambda _: torch._foreach_mul_(out, one)),
+    ]
+
+
+def plain(params: list[Tensor], base: str) -> Contender:
+    """The base's own step."""
+    kind, options = BASES[base]
+    made = kind(params, **options)
+
+    def step(give: Callable[[], Any]) -> None:
+        give()
+        made.step()
+
+    return Contender("base", step)
+
+
+def variants(size: int) -> list[str]:
+    """Names of all that can be timed on a set of that many parameters, presets first."""
+    fit = [n for n in PRESETS if n not in UNFIT and (size < SMALL or n not in _ONLY_SMALL)]
+    own = [*fit, "SAM (copy)", "SAM (no RNG replay)", "bare move"]
+    return [*own, "textbook SAM", *(f"pip {name}" for name in PIP)]
+
+
+def build(name: str, params: list[Tensor], base: str) -> Contender | None:
+    """The contender of that name; None for a peer that is not installed."""
+    kind, options = BASES[base]
+    if name.startswith("pip "):
+        peer = from_pip(name.removeprefix("pip "), params, kind, options)
+        period = PERIOD if name.endswith("LookSAM") else 1
+        return None if peer is None else Contender(name, peer.step, period)
+    made = kind(params, **options)
+    if name == "textbook SAM":
+        return Contender(name, TextbookSAM(made).step)
+    if name == "bare move":
+        return Contender(name, BareMove(made).step)
+    if name in PRESETS:
+        row = PRESETS[name]
+        opt = row.build(made, **_OPTIONS.get(name, {}))
+        period = 1 if row.always else PERIOD
+        return Contender(name, opt.step, period, passes_of(opt, base.endswith("-fused")))
+    opt = SAM(made, travel="copy") if name == "SAM (copy)" else SAM(made, replay_rng=False)
+    return Contender(name, opt.step)

@@ -1,0 +1,165 @@
+"""Memory of a step, from the allocator's own account: what each method holds beyond weights, state and a gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from fenland.lab.bench.contenders import PERIOD
+from fenland.optimizer import SharpnessAware
+from fenland.presets import PRESETS
+
+WIDTH, LAYERS, BATCH = 512, 4, 2
+_NEEDS: dict[str, Any] = {"full_norm": lambda: 1.0, "total_steps": 1000, "model": None}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes in multiples of the parameters' own.
+
+    Attributes:
+        ascent: the most that `ascend` holds beyond what it found (weights, state, g); None where there is no such call.
+        peak: the most in a step, beyond weights, the state between steps and one gradient.
+        kept: between steps, beyond the base's state.
+    """
+
+    ascent: float | None
+    peak: float
+    kept: float
+
+
+class Problem:
+    """A small stack of linear layers on a tiny batch: activations are nothing beside the weights."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        layers = [nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)]
+        self.model = nn.Sequential(*layers)
+        self.x = torch.randn(BATCH, WIDTH)
+        self.params: list[Tensor] = list(self.model.parameters())
+        self.bytes = sum(p.nbytes for p in self.params)
+        self.per_sample = False
+
+    def closure(self) -> Tensor:
+        """Gradients from None, a mean loss or one a sample."""
+        self.clear()
+        with torch.enable_grad():
+            losses: Tensor = self.model(self.x).square().mean(1)
+            if self.per_sample:
+                return losses
+            loss = losses.mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def clear(self) -> None:
+        """No gradients."""
+        for p in self.params:
+            p.grad = None
+
+
+class Account:
+    """The allocator's account of all that happens inside; `record_function(name)` marks calls to be asked about."""
+
+    def __enter__(self) -> Account:
+        self._watched = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self._watched.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._watched.stop()
+
+    def peak(self, name: str) -> int:
+        """The most bytes held at one moment of any call under that name, beyond those held when it began."""
+        events: Any = self._watched.profiler.kineto_results.events()  # type: ignore[union-attr]
+        spans = [(e.start_ns(), e.end_ns()) for e in events if e.name() == name]
+        changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+        return max((_most(changes, *span) for span in spans), default=0)
+
+
+def _most(changes: list[tuple[int, int]], start: int, end: int) -> int:
+    held = most = 0
+    for at, change in changes:
+        if start <= at <= end:
+            held += change
+            most = max(most, held)
+    return most
+
+
+def of_preset(name: str, **options: Any) -> Memory:
+    """What a preset holds, on a fused SGD with momentum: it takes a factor, so that d needs no buffer."""
+    row = PRESETS[name]
+    given = {need: _NEEDS[need] for need in row.needs if need != "model"} | options
+    if name == "SAMON":
+        given["layers"] = (nn.Linear,)
+    with Account() as account:  # from before the first allocation, so that it knows of every release
+        problem = Problem()
+        base = torch.optim.SGD(problem.params, lr=1e-3, momentum=0.9, fused=True)
+        opt = row.build(base, model=problem.model, **given)
+        problem.per_sample = row.per_sample
+        for _ in range(3):
+            opt.step(problem.closure)
+        for _ in range(1 if row.always else PERIOD):
+            problem.clear()
+            with record_function("a step"):
+                opt.step(problem.closure)
+        two_calls = not row.per_sample and row.closure_calls == 2 and _ascends(opt, problem)
+    kept = sum(x.nbytes for vectors in opt._memory.kept.values() for x in vectors.values())
+    size = problem.bytes
+    ascent = account.peak("the ascent") / size if two_calls else None
+    return Memory(ascent, account.peak("a step") / size - 1, kept / size)
+
+
+def _ascends(opt: SharpnessAware, problem: Problem) -> bool:
+    """Whether there is an `ascend` at all (some evaluate more gradients and have `step(closure)` only)."""
+    moved = False
+    for _ in range(PERIOD):
+        problem.closure()
+        try:
+            with record_function("the ascent"):
+                moved = opt.ascend()
+        except RuntimeError:
+            return False
+        problem.closure()
+        opt.descend()
+        if moved:
+            break
+    return moved
+
+
+_HEAD = """# Memory of a step
+
+Made by `fenland bench --memory --markdown > docs/memory.md`, from the allocator's account of real steps; do not edit.
+
+Multiples of the parameters' own size. *In `ascend`*: the most that the ascent holds beyond what it found, which is the
+weights, the base's state and the gradient g: 0 means that w + e is written into g's own buffer and nothing is copied.
+*In a step*: the most that is held at one moment beyond the weights, all state and one gradient; 1 is the ascent point,
+in what was g's memory, while the second backward fills another gradient. *Kept*: between steps, beyond the base's
+state. Measured on {layers} linear layers of {width} x {width} and a fused SGD with momentum; copies of tensors of up to
+4096 elements (joined for their norm) are too small to show.
+
+`travel="copy"` holds w beside the weights instead of w + e in g's memory, which costs the same in a step. On an
+accelerator `travel="offload"` keeps that copy of w in pinned host memory: the step then needs no more of the
+accelerator's memory than the base alone, at one copy to the host and one back (docs/decisions/0012-offload.md).
+
+| method | in `ascend` | in a step | kept |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """docs/memory.md."""
+    lines = []
+    for name in PRESETS:
+        found = of_preset(name)
+        ascent = "-" if found.ascent is None else _plain(found.ascent)
+        lines.append(f"| {name} | {ascent} | {_plain(found.peak)} | {_plain(found.kept)} |")
+    return _HEAD.format(layers=LAYERS, width=WIDTH) + "\n".join(lines) + "\n"
+
+
+def _plain(value: float) -> str:
+    """To a tenth: below is scratch of the kernels."""
+    return f"{round(value, 1) + 0.0:.1f}"

@@ -1,0 +1,164 @@
+"""``fenland bench``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
+
+from fenland.lab.commands import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fenland.lab.bench.measure import Plan, Row
+
+_QUICK = (
+    "SAM", "SSAM", "ASAM", "GSAM", "SAM (copy)", "bare move", "textbook SAM", "pip SAM", "pip WSAM", "pip LookSAM",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time the step of every method beside the floor, the base, the textbook code and pip's.
+
+    All take turns in one run; figures are medians with half of the interquartile range. A method's cost is what it adds
+    to the base's own step, in floors: two norms and one pass a + s * b over the parameters' bytes.
+
+    Example: fenland bench --sets resnet20 --bases sgd-fused --names SAM SSAM "textbook SAM"
+    """
+
+    sets: Annotated[tuple[str, ...], arg(metavar="SET ...")] = ()
+    """Parameter sets: resnet20, vit_s, wrn28_10, gpt2. All by default; memory for about 12 copies is needed."""
+    bases: Annotated[tuple[str, ...], arg(metavar="BASE ...")] = ()
+    """sgd and adamw, each also as -foreach and -fused. All by default."""
+    names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Methods and peers, by the names of the table. All by default."""
+    rounds: Annotated[int | None, arg(metavar="N")] = None
+    """Measurements of each, at least 3; by default fewer the larger the set is."""
+    threads: Annotated[int | None, arg(metavar="N")] = None
+    """Threads of torch."""
+    quick: bool = False
+    """A few methods on the smallest set, over plain and fused SGD."""
+    memory: bool = False
+    """Measure memory instead of time."""
+    markdown: bool = False
+    """With --memory: print docs/memory.md."""
+    json: bool = False
+    """Print the record as JSON instead of tables."""
+    out: Annotated[Path | None, arg(metavar="FILE.json")] = None
+    """Write the record there, and PNG, PDF and SVG beside it, in a folder of the same name."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Measure, show, write."""
+        if self.memory:
+            return _memory(self.markdown, self.json)
+        import torch
+
+        from fenland.lab.bench.measure import known, report
+        from fenland.lab.errors import BadInput
+
+        plan = self._plan()
+        known(plan.sets, plan.bases, plan.names)
+        if plan.rounds is not None and plan.rounds < 3:
+            raise BadInput("rounds", plan.rounds, "at least 3, for quartiles")
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with _progress(plan) as tick:
+            record = report(plan, tick)
+        if self.json:
+            output.print_json(record)
+        else:
+            _show(record)
+        if self.out is not None:
+            from fenland.lab.bench.picture import save
+
+            _write(self.out, record)
+            paths = [self.out, *save(record, self.out.with_suffix(""))]
+            output.console(stderr=True).print(f"wrote {paths[0]} and {len(paths) - 1} pictures in {paths[1].parent}")
+        return output.OK
+
+    def _plan(self) -> Plan:
+        from fenland.lab.bench.contenders import BASES
+        from fenland.lab.bench.measure import Plan
+        from fenland.lab.bench.shapes import SETS
+
+        sets = self.sets or (("resnet20",) if self.quick else tuple(SETS))
+        bases = self.bases or (("sgd-foreach", "sgd-fused") if self.quick else tuple(BASES))
+        return Plan(sets, bases, self.names or (_QUICK if self.quick else ()), self.rounds)
+
+
+@contextmanager
+def _progress(plan: Plan) -> Iterator[Callable[[], None]]:
+    """A bar over the rounds of all sets and bases, on stderr."""
+    from rich.progress import Progress
+
+    from fenland.lab.bench.contenders import variants
+    from fenland.lab.bench.measure import groups_of
+    from fenland.lab.bench.shapes import SETS, count
+
+    total = 0
+    for name, base in plan.parts():
+        size = count(SETS[name]())
+        names = [n for n in variants(size) if not plan.names or n in plan.names]
+        total += plan.rounds_of(size)[0] * groups_of(names, size, base)
+    with Progress(console=output.console(stderr=True), transient=True) as bars:
+        task = bars.add_task("measuring", total=total)
+        yield lambda: bars.advance(task)
+
+
+def _show(record: dict[str, Any]) -> None:
+    console = output.console()
+    for name, bases in record["sets"].items():
+        for base, rows in bases.items():
+            console.print(_table(f"{name}, base {base}", rows))
+    if not any("pip SAM" in rows for bases in record["sets"].values() for rows in bases.values()):
+        console.print("pytorch-optimizer's optimizers were not asked for, or are not installed (fenland\\[bench])")
+    machine = record["machine"]
+    console.print(f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}")
+
+
+def _table(title: str, rows: dict[str, Row]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("", style="bold", no_wrap=True)
+    for name in ("ms", "±", "extra ms", "floors", "own floors"):
+        table.add_column(name, justify="right")
+    for who, row in rows.items():
+        rest = [
+            f"{row[key]:.{digits}f}" if key in row else ""
+            for key, digits in (("extra_ms", 3), ("floors", 2), ("own", 2))
+        ]
+        table.add_row(who, f"{row['ms']:.3f}", f"{row['spread_ms']:.3f}", *rest)
+    return table
+
+
+def _memory(markdown: bool, as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from fenland.lab.bench.memory import of_preset, page
+    from fenland.presets import PRESETS
+
+    if as_json:
+        output.print_json({name: asdict(of_preset(name)) for name in PRESETS})
+    elif markdown:
+        print(page(), end="")
+    else:
+        from rich.markdown import Markdown
+
+        output.console().print(Markdown(page()))
+    return output.OK
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    partial.replace(path)
