@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from fenland.lab.commands import output
+from fenland.lab.errors import BadInput
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report of a comparison again, from its stored runs.
+    """Write pages again from what is stored, without training or measuring.
+
+    The report of a comparison, or every study's page and an index over all studies and comparisons below a folder
+    (DIR/index.html).
 
     Example: fenland report out/demo
+
+    Exit codes: 0 written, 1 a study's page could not be (the others were), 2 wrong arguments.
     """
 
     out: Annotated[Positional[str], arg(metavar="DIR")]
-    """The --out of the comparison."""
+    """The --out of a comparison or of studies, or a folder above several of them."""
 
     def run(self, arguments: list[str]) -> int:
-        """Write it and print its path."""
-        folder = output.existing_store(self.out)
+        """Write them and print their paths."""
+        folder = Path(self.out)
+        if not folder.is_dir():
+            raise BadInput("DIR", self.out, "no such directory; give the --out of an earlier comparison or study")
         from fenland.lab.report import write_report
+        from fenland.lab.studies.index import comparisons_below, studies_below, write_index
 
-        print(write_report(folder))
-        return output.OK
+        studies, comparisons = studies_below(folder), comparisons_below(folder)
+        own = folder in comparisons or not (studies or comparisons)
+        if own:
+            print(write_report(output.existing_store(self.out)))
+        code = self._studies(studies)
+        if studies or set(comparisons) - {folder}:
+            print(write_index(folder))
+        return code
+
+    def _studies(self, folders: list[Path]) -> int:
+        from fenland.lab.studies.run import judge_again
+
+        code = output.OK
+        for folder in folders:
+            try:
+                print(judge_again(folder).report)
+            # One study of another version, or a table that is gone, must not keep the others from being written.
+            except (BadInput, OSError, ValueError, KeyError, TypeError) as error:
+                print(f"fenland: {folder}: {error}; run the study again", file=sys.stderr)
+                code = output.FAILED
+        return code

@@ -15,6 +15,8 @@ from fenland.lab.commands import output
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from fenland.lab.studies.base import Study as Any_Study
@@ -57,19 +59,19 @@ class Study:
     json: bool = False
     """Print one JSON document; progress goes to stderr."""
 
-    def run(self, arguments: list[str]) -> int:
+    def run(self, arguments: Sequence[str]) -> int:
         """Run them one after the other, print verdicts and paths."""
         from fenland.lab.studies import STUDIES, find
 
         if self.list:
             return self._list([find(name) for name in self.names or STUDIES])
         if not self.names:
-            raise BadInput("NAME", "", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
+            raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
         studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
         plans = self._plans(studies)
         return self._run_all(studies, plans, output.console(stderr=self.json))
 
-    def _plans(self, studies: list[Any_Study[Any]]) -> list[dict[str, str]]:
+    def _plans(self, studies: Sequence[Any_Study[Any]]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
         from fenland.lab.compare import check_out
         from fenland.lab.planning import whole_number
@@ -93,11 +95,13 @@ class Study:
             configure(study, self.preset, plan)
         return plans
 
-    def _run_all(self, studies: list[Any_Study[Any]], plans: list[dict[str, str]], console: Console) -> int:
+    def _run_all(self, studies: Sequence[Any_Study[Any]], plans: Sequence[dict[str, str]], console: Console) -> int:
         from fenland.lab.studies.index import write_index
         from fenland.lab.studies.run import run_study, write_failure
 
-        out, done, failed = Path(self.out), [], {}
+        out = Path(self.out)
+        done: Sequence[Done] = ()
+        failed: dict[str, str] = {}
         for number, (study, plan) in enumerate(zip(studies, plans, strict=True), 1):
             console.print(f"[{number}/{len(studies)}] {study.name}: {study.title}", markup=False, highlight=False)
             try:
@@ -111,7 +115,7 @@ class Study:
             except Exception as error:
                 failed[study.name] = f"{type(error).__name__}: {error}"
             else:
-                done.append(found)
+                done = (*done, found)
                 self._show(found, console)
                 continue
             trace = traceback.format_exc()
@@ -132,7 +136,7 @@ class Study:
         took = f"measured in {duration(found.seconds)}" + (" earlier" if found.reused else "")
         console.print(f"  {found.report} ({took})", markup=False, highlight=False, soft_wrap=True)
 
-    def _close(self, done: list[Done], failed: dict[str, str], index: Path) -> None:
+    def _close(self, done: Sequence[Done], failed: dict[str, str], index: Path) -> None:
         from fenland.lab.studies.page import tally
 
         if self.json:
@@ -150,7 +154,7 @@ class Study:
             print(f"{len(failed)} of {len(done) + len(failed)} studies failed; the same command tries them again")
         print(index)
 
-    def _list(self, studies: list[Any_Study[Any]]) -> int:
+    def _list(self, studies: Sequence[Any_Study[Any]]) -> int:
         from rich import box
         from rich.table import Table
 

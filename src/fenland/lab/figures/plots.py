@@ -13,11 +13,23 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fenland.lab.figures.style import HEIGHT, SMALL, Canvas, blanks, head, legend_height, name_x
+from fenland.lab.figures.style import (
+    HEIGHT,
+    SMALL,
+    Canvas,
+    blanks,
+    head,
+    head_all,
+    headroom_of,
+    legend_height,
+    name_x,
+)
 
 Numbers = Any  # what numpy takes for a row of numbers: a list, an array, a column of a table
 # Perceptually even, and told apart by every kind of colour vision (Nuñez, Anderton, Renslow 2018).
 COLOURS = "cividis"
+# The order of colours wherever methods are compared: one colour and one line style each in all studies.
+METHODS = ("SGD", "USAM", "SSAM-U", "SAM", "SSAM")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -73,6 +85,7 @@ class Panel:
         marks: reference lines.
         x_limits: of the axis, None for those of the data.
         y_limits: likewise.
+        whole: whether only whole numbers have ticks along x, as for steps.
     """
 
     lines: Sequence[Line]
@@ -83,6 +96,7 @@ class Panel:
     marks: Sequence[Mark] = ()
     x_limits: tuple[float, float] | None = None
     y_limits: tuple[float, float] | None = None
+    whole: bool = False
 
 
 def draw_panels(canvas: Canvas, title: str, panels: Sequence[Panel], columns: int = 1, height: float = 0.0) -> Figure:
@@ -96,25 +110,24 @@ def draw_panels(canvas: Canvas, title: str, panels: Sequence[Panel], columns: in
         height: of one row in points; 0 for the usual one.
     """
     shown = [label for label in canvas.labels if any(line.label == label for p in panels for line in p.lines)]
-    rows = math.ceil(len(panels) / columns)
-    each = height or (HEIGHT if rows == 1 else 150)
-    figure, axes = blanks(canvas, rows * each + legend_height(shown), rows, columns)
+    if len(panels) == 1:
+        figure, (only,) = blanks(canvas, (height or HEIGHT) + legend_height(shown))
+        draw_panel(only, canvas, panels[0])
+        head(only, canvas, title, shown)
+        return figure
+    rows, headroom = math.ceil(len(panels) / columns), headroom_of(canvas, shown)
+    figure, axes = blanks(canvas, rows * (height or 150) + headroom, rows, columns, headroom)
     for place, panel in zip(axes, panels, strict=False):
-        draw_panel(place, canvas, panel)
+        draw_panel(place, canvas, panel, ticks=5 if columns == 1 else 3)
+        place.set_title(panel.title, loc="left", fontsize=SMALL, color=canvas.ink.text, pad=4)
     for empty in axes[len(panels) :]:
         empty.set_visible(False)
-    head(axes[0], canvas, title, shown)
-    if len(panels) > 1:
-        for place, panel in zip(axes, panels, strict=False):
-            place.text(
-                0.0 if columns > 1 else 0.01, 0.98, panel.title, transform=place.transAxes, va="top", ha="left",
-                fontsize=SMALL, color=canvas.ink.text, bbox=_patch(canvas), zorder=5,
-            )  # fmt: skip
+    head_all(figure, canvas, title, shown)
     return figure
 
 
-def draw_panel(axes: Axes, canvas: Canvas, panel: Panel) -> None:
-    """Lines, reference lines and scales of one panel."""
+def draw_panel(axes: Axes, canvas: Canvas, panel: Panel, ticks: int = 5) -> None:
+    """Lines, reference lines and scales of one panel, with about so many ticks along x."""
     if panel.log_x:
         axes.set_xscale("log")
     if panel.log_y:
@@ -127,7 +140,9 @@ def draw_panel(axes: Axes, canvas: Canvas, panel: Panel) -> None:
         axes.set_ylim(*panel.y_limits)
     for mark in panel.marks:
         _mark(axes, canvas, mark)
-    scale_axis(axes.xaxis, panel.log_x)
+    scale_axis(axes.xaxis, panel.log_x, ticks)
+    if panel.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True))
     scale_axis(axes.yaxis, panel.log_y)
     name_x(axes, canvas, panel.along)
 
@@ -256,7 +271,7 @@ def draw_heat(
     axes.set_ylim(*edges(y, log_y)[[0, -1]])
     axes.set_ylabel(up, fontsize=SMALL, color=canvas.ink.soft)
     bar = figure.colorbar(cells, ax=axes, pad=0.02, aspect=28)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # the stubs call it a list
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=canvas.ink.soft, labelsize=SMALL)
     scale_axis(bar.ax.yaxis, log=False)
     head(axes, canvas, title, shown)

@@ -90,9 +90,11 @@ def blank(canvas: Canvas, height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def blanks(canvas: Canvas, height: float = HEIGHT, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """The same with several axes, row by row."""
-    layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72)
+def blanks(
+    canvas: Canvas, height: float = HEIGHT, rows: int = 1, columns: int = 1, headroom: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """The same with several axes, row by row, which leave ``headroom`` points of the height for what is above them."""
+    layout = ConstrainedLayoutEngine(w_pad=3 / 72, h_pad=3 / 72, rect=(0, 0, 1, 1 - headroom / height))
     figure = Figure(figsize=(WIDTH / 72, height / 72), layout=layout)
     figure.set_facecolor("none")
     every = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
@@ -128,19 +130,39 @@ def legend_height(shown: Sequence[str]) -> float:
 
 def head(axes: Axes, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
     """Legend above the axes, where it covers no data, and for a file the title above the legend."""
-    rows, columns = _legend_shape(shown)
+    rows = _legend_shape(shown)[0]
     if shown:
-        names = [title_of(label) for label in shown]
-        handles = [Line2D([], [], linewidth=1.8, **canvas.look(label)) for label in shown]
-        legend = axes.legend(
-            handles, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, borderaxespad=0.2,
-            borderpad=0.2, handlelength=2.3, handletextpad=0.6, columnspacing=1.4, labelspacing=0.35, fontsize=SMALL,
-        )  # fmt: skip
-        for text in legend.get_texts():
-            text.set_color(canvas.ink.text)
+        _legend(axes, canvas, shown, loc="lower left", bbox_to_anchor=(0, 1))
     if canvas.titled:
         # Not bold: a second font would double the time that embedding takes in a PDF.
         axes.set_title(title, loc="left", fontsize=TEXT + 1, color=canvas.ink.text, pad=7 + ROW * rows)
+
+
+def headroom_of(canvas: Canvas, shown: Sequence[str]) -> float:
+    """The points that `head_all` needs."""
+    return (ROW + 8.0 if canvas.titled else 0.0) + (ROW + 2) * _legend_shape(shown)[0]
+
+
+def head_all(figure: Figure, canvas: Canvas, title: str, shown: Sequence[str]) -> None:
+    """The same for a figure of several axes: at its top, in the room that they left."""
+    below = (ROW + 6.0) / (72 * figure.get_figheight()) if canvas.titled else 0.0
+    if shown:
+        legend = _legend(figure, canvas, shown, loc="upper left", bbox_to_anchor=(0, 1 - below))
+        legend.set_in_layout(False)
+    if canvas.titled:
+        figure.text(0.01, 0.995, title, ha="left", va="top", fontsize=TEXT + 1, color=canvas.ink.text)
+
+
+def _legend(where: Axes | Figure, canvas: Canvas, shown: Sequence[str], **place: Any) -> Any:
+    names = [title_of(label) for label in shown]
+    handles = [Line2D([], [], linewidth=1.8, **canvas.look(label)) for label in shown]
+    legend = where.legend(
+        handles, names, ncols=_legend_shape(shown)[1], frameon=False, borderaxespad=0.2, borderpad=0.2,
+        handlelength=2.3, handletextpad=0.6, columnspacing=1.4, labelspacing=0.35, fontsize=SMALL, **place,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_color(canvas.ink.text)
+    return legend
 
 
 def name_x(axes: Axes, canvas: Canvas, text: str) -> None:

@@ -58,6 +58,11 @@ def studies_below(out: Path) -> list[Path]:
     return [folder for folder in _below(out, _DEPTH) if is_study(folder)]
 
 
+def comparisons_below(out: Path) -> list[Path]:
+    """The folders of all comparisons that have a report, ``out`` itself among them where it is one."""
+    return [folder for folder in _below(out, _DEPTH) if is_comparison(folder)]
+
+
 def _below(folder: Path, depth: int) -> Iterator[Path]:
     """The folder and those in it; a store's runs and hidden folders hold neither studies nor comparisons."""
     yield folder

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from fenland.arguments import check_whole
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import Line, Panel, draw_panels, plain_number
+from fenland.lab.figures.plots import METHODS, Line, Panel, draw_panels, plain_number
 from fenland.lab.statistics import interval
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
 
@@ -235,7 +235,7 @@ def _curves(config: Config, curves: pd.DataFrame) -> Drawn:
     panels = []
     for rho in config.radii:
         lines = [_line(curves, method, rho) for method in config.methods]
-        panels.append(Panel(lines, "steps", f"rho = {rho:g}", log_y=True))
+        panels.append(Panel(lines, "steps", f"rho = {rho:g}", log_y=True, whole=True))
     ends = "; ".join(_ends(curves, method, config) for method in config.methods)
     return Drawn(
         "curves",
@@ -243,7 +243,7 @@ def _curves(config: Config, curves: pd.DataFrame) -> Drawn:
         f"Geometric means over {len(config.seeds)} seeds with 95 % intervals. A line that stops has left float64.",
         f"Loss of matrix sensing by steps, one panel a radius. After {config.steps} steps: {ends}.",
         lambda canvas: draw_panels(canvas, "Loss by steps", panels, columns=2, height=150),
-        config.methods,
+        tuple(dict.fromkeys((*METHODS, *config.methods))),
     )
 
 
@@ -275,7 +275,9 @@ def _beside(config: Config, curves: pd.DataFrame) -> Drawn:
                 **{name: getattr(line, name).iloc[rows] for name in ("y", "low", "high")},
             )  # fmt: skip
             published = Line(method, [1, 2, 3, 4], PUBLISHED[method], kind="dots")
-            panels.append(Panel([ours, published], "row of the table", method, log_y=True, x_limits=(0.8, 4.2)))
+            panels.append(
+                Panel([ours, published], "row of the table", method, log_y=True, x_limits=(0.8, 4.2), whole=True)
+            )
         return draw_panels(canvas, title, panels)
 
     title = "Table III: loss at rho = 0.1"
@@ -286,7 +288,7 @@ def _beside(config: Config, curves: pd.DataFrame) -> Drawn:
         "Lines: geometric means over our seeds, with 95 % intervals. Points: the published numbers, one draw.",
         f"{title}, by the table's rows 1 to 4. Published: {words}. Ours are in the verdicts.",
         draw,
-        tuple(name for name in PUBLISHED if name in config.methods),
+        METHODS,
     )
 
 

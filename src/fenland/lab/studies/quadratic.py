@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 from scipy.special import ndtri
 
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import Line, Mark, Panel, draw_panels
+from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels
 from fenland.lab.studies import quadratic_runs
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
 from fenland.theory import (
@@ -24,7 +25,7 @@ from fenland.theory import (
 )
 
 UNNORMALISED = ("USAM", "SSAM-U")
-THEORY = "theory (DESIGN section 8)"
+THEORY = "theory (fenland.theory)"
 PAPER = "Tan et al. 2025 (SSAM), convergence on quadratics"
 
 
@@ -108,7 +109,12 @@ class QuadraticModes(Study[Config]):
         plans = [("SGD", 0.0)]
         plans += [(method, rho) for method in UNNORMALISED for rho in config.radii]
         plans += [("SSAM", rho) for rho in config.lengths]
-        shared = {"eigenvalues": config.eigenvalues, "lrs": config.lrs, "steps": config.steps, "starts": config.starts}
+        shared: dict[str, Any] = {
+            "eigenvalues": config.eigenvalues,
+            "lrs": config.lrs,
+            "steps": config.steps,
+            "starts": config.starts,
+        }
         pieces = []
         for method, rho in lab.track(plans, len(plans), "methods and radii"):
             key = {**shared, "method": method, "rho": rho, "seed": config.seed}
@@ -116,7 +122,7 @@ class QuadraticModes(Study[Config]):
                 lab.keep("rates", key, lambda key=key: quadratic_runs.rates(**key))  # type: ignore[misc]
             )
         below = [lr for lr in config.lrs if lr * config.steepest < 1.9]
-        cycle = {"curvature": config.steepest, "radii": config.lengths, "lrs": below} | {
+        cycle: dict[str, Any] = {"curvature": config.steepest, "radii": config.lengths, "lrs": below} | {
             name: shared[name] for name in ("steps", "starts")
         }
         return {
@@ -315,7 +321,7 @@ def _rates_drawn(config: Config, tables: Tables) -> Drawn:
         law = [convergence(config.eigenvalues, lr, rho, method) for lr in rows["lr"]]
         lines = [Line(method, rows["lr"], law, kind="theory"), Line(method, rows["lr"], rows["rate"], kind="dots")]
         panels.append(Panel(lines, "learning rate", f"{method}{_at(rho)}", marks=(Mark(1.0, "", "y"),),
-                            y_limits=(0.55, 1.3), x_limits=(0, 1.1 * 2 / config.steepest)))  # fmt: skip
+                            y_limits=(0.85, 1.2), x_limits=(0, 1.1 * 2 / config.steepest)))  # fmt: skip
     title = "Factor by which ‖w‖ changes a step"
     ends = [f"{m}{_at(r)} shrinks until {critical_lr(_of(tables['rates'], m, r)):.3f}" for m, r in methods]
     return Drawn(
@@ -324,7 +330,7 @@ def _rates_drawn(config: Config, tables: Tables) -> Drawn:
         "Points: measured, median over starts. Lines: theory. Below 1 (dotted) the trajectory converges.",
         f"{title}, by learning rate, a panel a method. {'; '.join(ends)}.",
         lambda canvas: draw_panels(canvas, title, panels, columns=2, height=150),
-        ("SGD", *UNNORMALISED, "SSAM"),
+        METHODS,
     )
 
 
@@ -366,7 +372,7 @@ def _gamma_drawn(config: Config, tables: Tables) -> Drawn:
         f"is. Normalised: |w|/(|w| + rho), which is {near:.2g} at |w| = 0.001, and vanishes at the minimum.",
         f"Gamma by steps. After {int(last['steps'].max())} steps: {words}.",
         lambda canvas: draw_panels(canvas, "Gamma = ‖g‖/‖h‖", panels),
-        (*UNNORMALISED, "SSAM"),
+        METHODS,
     )
 
 
@@ -392,6 +398,6 @@ def _noise_drawn(config: Config, tables: Tables) -> Drawn:
         title,
         f"Points: mean of {config.paths} paths from the minimum, one mini-batch in both gradients. Lines: theory.",
         f"{title}, by steps. At the end: {words}.",
-        lambda canvas: draw_panels(canvas, title, [Panel(lines, "steps")]),
+        lambda canvas: draw_panels(canvas, title, [Panel(lines, "steps", whole=True)]),
         labels,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import Line, Mark, Panel, draw_contours, draw_panel, draw_panels
+from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_contours, draw_panel, draw_panels
 from fenland.lab.figures.style import SMALL, blank, head
 from fenland.lab.studies.analytic import one_thread
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
@@ -109,7 +109,7 @@ class QuarticBasin(Study[Config]):
             _contours(),
             _success(config, rates, UNNORMALISED, config.radii, "unnormalised", "Success, unnormalised ascent"),
             _success(config, rates, NORMALISED, config.lengths, "normalised", "Success, normalised ascent"),
-            _distance(config, rates, "distance", "Final distance of normalised SAM from the minimum"),
+            _distance(config, rates, "distance", "Normalised SAM's distance from the minimum"),
             _distance(config, rates, "amplitude", "Amplitude of normalised SAM's cycle"),
         ]
 
@@ -201,7 +201,8 @@ def _critical(config: Config, rates: pd.DataFrame, method: str, radii: tuple[flo
     return Verdict(
         f"{claim} (l = 3.414)",
         source,
-        _listed([(rho, theory) for rho, theory, _ in pairs]) + f", each ± {config.grid:g}",
+        _listed([(rho, theory) for rho, theory, _ in pairs])
+        + f"{', each' if len(pairs) > 1 else ''} ± {config.grid:g}",
         _listed([(rho, measured) for rho, _, measured in pairs]),
         holds,
         f"Critical learning rate, half way between two of the grid: ± {config.grid / 2:g}. {_terms(config)}",
@@ -297,20 +298,20 @@ def _settles(config: Config, rates: pd.DataFrame) -> list[Verdict]:
     for method in NORMALISED:
         rows = rates[(rates["method"] == method) & rates["lr"].between(*span)]
         share = rows["successes"] / rows["starts"]
-        best[method] = share.groupby(rows["rho"]).agg(["min", "max"])
+        best[method] = share.groupby(rows["rho"]).agg(["min", "max"]).to_dict()
     sam, ssam = (best[method] for method in NORMALISED)
     smallest = min(cycle_amplitude(CURVATURE, span[0], rho) for rho in config.lengths)
     words = ", ".join(
-        f"rho {rho:g}: SAM at most {100 * sam.loc[rho, 'max']:.1f} %, "
-        f"SSAM at least {100 * ssam.loc[rho, 'min']:.1f} %"
+        f"rho {rho:g}: SAM at most {100 * sam['max'][rho]:.1f} %, "
+        f"SSAM at least {100 * ssam['min'][rho]:.1f} %"
         for rho in config.lengths
     )  # fmt: skip
     decided = smallest > config.tolerance
-    holds = bool((sam["max"] < 0.01).all() and (ssam["min"] > 0.5).all())
+    holds = max(sam["max"].values()) < 0.01 and min(ssam["min"].values()) > 0.5
     return [
         Verdict(
             "With the normalised ascent SAM never settles within the tolerance, and SSAM mostly does",
-            "theory (DESIGN section 8), ours",
+            "theory (fenland.theory), ours",
             f"success of SAM below 1 %, of SSAM above 50 %, for learning rates from {span[0]:g} to {span[1]:g}",
             words,
             holds if decided else None,
@@ -368,7 +369,7 @@ def _success(
     for rho in radii:
         lines = [_rate_line(_of(rates, "SGD", 0.0), "SGD")] + [_rate_line(_of(rates, m, rho), m) for m in methods]
         marks = [Mark(stable_lr(CURVATURE, rho, m), label=m) for m in labels] if methods == UNNORMALISED else []
-        panels.append(Panel(lines, "learning rate", f"rho = {rho:g}", marks=marks[:2], y_limits=(-4, 122)))
+        panels.append(Panel(lines, "learning rate", f"rho = {rho:g}", marks=marks[:2], y_limits=(-4, 104)))
     title = f"{what}, % of starts"
     ends = [f"{m} at rho {rho:g} until {_lr(critical_lr(_of(rates, m, rho)))}" for m in methods for rho in radii]
     theory = " Dotted: the limits of theory for SGD (and SSAM-U) and for USAM." if methods == UNNORMALISED else ""
@@ -377,8 +378,8 @@ def _success(
         title,
         f"{_terms(config)} Bands: 95 % (Wilson).{theory}",
         f"{title}, by learning rate. SGD succeeds until {_lr(critical_lr(_of(rates, 'SGD', 0.0)))}; {'; '.join(ends)}.",
-        lambda canvas: draw_panels(canvas, title, panels, height=128),
-        labels,
+        lambda canvas: draw_panels(canvas, title, panels, height=135),
+        METHODS,
     )
 
 

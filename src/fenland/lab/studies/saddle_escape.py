@@ -12,7 +12,7 @@ import pandas as pd
 
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import Line, Mark, Panel, draw_panels
+from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels, plain_number
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.analytic import one_thread
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
@@ -279,7 +279,7 @@ def _slowdown(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
         expected = ", ".join(f"{1 / (1 - p):.2f} at {p:g}" for p in below)
         found.append(
             Verdict(
-                claim, "theory (DESIGN section 8), for Fig. 1", f"{expected}, each within {100 * limit:g} %",
+                claim, "theory (fenland.theory), for Fig. 1", f"{expected}, each within {100 * limit:g} %",
                 ", ".join(words), all(good), f"By rho·m. {note}", figure="times",
             )
         )  # fmt: skip
@@ -299,7 +299,7 @@ def _order(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
     return [
         Verdict(
             "Below rho·m = 1 SGD is the fastest, then SSAM, then SAM (unnormalised ascent)",
-            f"{PAPER}; DESIGN section 8",
+            f"{PAPER}; fenland.theory",
             "SGD ≤ SSAM < SAM at every radius",
             "; ".join(words),
             all(good),
@@ -319,13 +319,13 @@ def _trapped(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
         table = pd.concat(rows)
         escaped = int(table["hit"].notna().sum())
         nearer = int((table["length"] < table["start"]).sum())
-        worst = float((table["length"] / table["start"]).max())
+        farthest = plain_number(float(f"{(table['length'] / table['start']).max():.2g}"))
         found.append(
             Verdict(
                 f"Past rho·m = 1 {method} is trapped at the saddle",
-                "theory (DESIGN section 8)" + ("; renormalising turns no direction" if method == "SSAM-U" else ""),
+                "theory (fenland.theory)" + ("; renormalising turns no direction" if method == "SSAM-U" else ""),
                 "no trajectory escapes, and each ends nearer to the saddle than it began",
-                f"{escaped} of {len(table)} escaped; {nearer} ended nearer (the farthest at {worst:.2g} of its start)",
+                f"{escaped} of {len(table)} escaped; {nearer} ended nearer (the farthest at {farthest} of its start)",
                 escaped == 0 and nearer == len(table),
                 f"rho·m = {', '.join(f'{p:g}' for p in beyond)}; {config.steps} steps",
                 figure="unnormalised",
@@ -353,7 +353,7 @@ def _normalised(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
         Verdict(
             "The normalised ascent is trapped from the start where ‖g‖ < rho·m, and free where the descending part "
             "alone is larger",
-            "theory (DESIGN section 8): ‖g‖ = m·‖w‖ here",
+            "theory (‖g‖ = m·‖w‖ here)",
             "trapped where rho > ‖w‖, free where rho < ‖descending part of w‖, at the start",
             f"{decided - len(wrong)} of {decided} trajectories of SAM and SSAM; {len(rows) - decided} lie between",
             wrong.empty if decided else None,
@@ -407,7 +407,7 @@ def _loss(config: Config, tables: Tables, methods: tuple[str, ...], radii: list[
         f"Means over {len(config.seeds)} seeds. SGD's curve is the same in every panel.",
         f"{title}, by epoch, one panel a radius. At the end: {'; '.join(ends)}.",
         lambda canvas: draw_panels(canvas, title, panels, columns=2, height=135),
-        ("SGD", *methods),
+        METHODS,
     )
 
 
@@ -438,7 +438,7 @@ def _times(config: Config, tables: Tables) -> Drawn:
         "Means over seeds with 95 % intervals, from the same starts; radii at which a seed never escapes are left out.",
         f"{title}. By rho·m: {measured}.",
         lambda canvas: draw_panels(canvas, title, panels, height=170),
-        (*UNNORMALISED, *NORMALISED),
+        METHODS,
     )
 
 
