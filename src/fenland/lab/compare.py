@@ -19,6 +19,7 @@ from fenland.lab.planning import Request, plan
 from fenland.lab.progress import watch
 from fenland.lab.store import Store
 from fenland.lab.sweep import SweepResult, sweep
+from fenland.lab.trackers import check_trackers, tracked
 
 if TYPE_CHECKING:
     import pandas
@@ -55,6 +56,7 @@ def compare(
     workers: int = 1,
     arguments: Sequence[str] = (),
     ray: Cluster | None = None,
+    trackers: Sequence[str] = (),
 ) -> Comparison:
     """Run what is not stored yet, then write the report.
 
@@ -65,6 +67,7 @@ def compare(
         workers: processes.
         arguments: the command line, for the report's "how to run it again".
         ray: a Ray cluster to run on instead; with GPUs for each run, these are what it runs on.
+        trackers: names of ``fenland.lab.trackers.TRACKERS`` that are told of every run.
 
     Raises:
         BadInput: an argument is wrong.
@@ -72,7 +75,7 @@ def compare(
     runs = plan(request if ray is None or not ray.gpus else replace(request, device="cpu"))
     if ray is not None and ray.gpus:
         runs = [replace(run, device="cuda") for run in runs]
-    return carry_out(runs, out, console, workers, arguments, ray)
+    return carry_out(runs, out, console, workers, arguments, ray, trackers=trackers)
 
 
 def carry_out(
@@ -83,12 +86,14 @@ def carry_out(
     arguments: Sequence[str] = (),
     ray: Cluster | None = None,
     fields: Sequence[str] | None = None,
+    trackers: Sequence[str] = (),
 ) -> Comparison:
     """What ``compare`` does with its runs; ``fields`` names those that tell settings apart, None for any that do.
 
     Raises:
         BadInput: the output directory, the data, a model or an optimizer does not fit.
     """
+    check_trackers(trackers)
     check_out(out)
     _check_fit(runs)
     store = Store(out)
@@ -97,7 +102,11 @@ def carry_out(
     pending = [run for run in runs if not store.has(run)]
     if len(pending) < len(runs):
         console.print(f"{len(runs) - len(pending)} of {len(runs)} runs are stored in {out} already", soft_wrap=True)
-    with logs.kept(out / "log.txt"), watch(pending, console) as watcher:
+    with (
+        logs.kept(out / "log.txt"),
+        watch(pending, console) as shown,
+        tracked(shown, trackers, out) as watcher,
+    ):
         swept = sweep(runs, store, watcher, workers, ray)
     if not any(store.finished(run.hash) for run in runs):
         return Comparison(out, swept)

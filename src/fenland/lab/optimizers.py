@@ -98,7 +98,7 @@ def check_options(optimizer: str, options: tuple[str, ...]) -> dict[str, Any]:
         BadInput: it has no such argument, or the value has another type.
     """
     row = check_optimizer(optimizer)
-    builds = [] if row.build is None else [row.build, *[Renormalize] * row.stable]
+    builds: list[Callable[..., Any]] = [] if row.build is None else [row.build, *[Renormalize] * row.stable]
     return read_options(optimizer, builds, options)
 
 

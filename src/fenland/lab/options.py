@@ -58,11 +58,11 @@ def _hints(build: Callable[..., Any]) -> dict[str, Any]:
     """The types of arguments; one that is imported for type checkers only is nothing that a word can give."""
     if isinstance(build, type):
         return typing.get_type_hints(build)
-    found = {}
+    found: dict[str, Any] = {}
     for name, hint in build.__annotations__.items():
         alone = types.SimpleNamespace(__annotations__={name: hint})
         with contextlib.suppress(NameError):
-            found |= typing.get_type_hints(alone, build.__globals__)  # type: ignore[arg-type]
+            found |= typing.get_type_hints(alone, build.__globals__)
     return found
 
 

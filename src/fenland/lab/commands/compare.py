@@ -98,6 +98,8 @@ class Compare:
     """GPUs that each run gets on the cluster; fractions too. Then it trains on cuda."""
     threads: _Number = "1"
     """Threads of one run on the CPU; more help large models only."""
+    logger: _Words = ()
+    """Also tell tensorboard, mlflow or wandb (several allowed), in OUT/trackers."""
     out: _Folder = ""
     """Output directory. Default: out/compare-DATA."""
     json: bool = False
@@ -113,7 +115,7 @@ class Compare:
         out = Path(self.out or f"out/compare-{self.data.replace('/', '-')}")
         console = output.console(stderr=self.json)
         try:
-            done = compare(self._request(), out, console, workers, arguments, ray)
+            done = compare(self._request(), out, console, workers, arguments, ray, self.logger)
         except KeyboardInterrupt:
             return shared.interrupted(out)
         self._show(done)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ _FORMAT = 1
 def write(path: Path, config: RunConfig, content: dict[str, Any]) -> None:
     """Write tensors and plain values to a file beside ``path``, then rename it: a kill leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name for all: a run has one writer at a time, and the next one overwrites what a killed one left.
+    temporary = path.with_name(f"{path.name}.part")
     try:
         torch.save({"format": _FORMAT, "run": _identity(config), **content}, temporary)
         temporary.replace(path)
@@ -40,16 +40,21 @@ def read(path: Path, config: RunConfig) -> dict[str, Any] | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, BadZipFile) as error:
-        return _refuse(path, f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]})")
+        why = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    else:
+        why = _wrong(content, config)
+    if why:
+        _LOG.warning("the checkpoint %s %s: the run starts anew", path, why)
+        return None
+    found: dict[str, Any] = content
+    return found
+
+
+def _wrong(content: Any, config: RunConfig) -> str:
+    """Why the content is of no use; empty when it is."""
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        return _refuse(path, "is no checkpoint of this version of fenland")
-    if content.get("run") != _identity(config):
-        return _refuse(path, "belongs to another configuration")
-    return content
-
-
-def _refuse(path: Path, why: str) -> None:
-    _LOG.warning("the checkpoint %s %s: the run starts anew", path, why)
+        return "is no checkpoint of this version of fenland"
+    return "" if content.get("run") == _identity(config) else "belongs to another configuration"
 
 
 def _identity(config: RunConfig) -> str:
