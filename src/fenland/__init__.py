@@ -23,12 +23,14 @@ __all__ += rules.__all__
 # Loaded when asked for: they need more than a training step does.
 _LAZY = {
     "diagnose": "fenland.diagnostics.doctor",
+    "find_rho": "fenland.diagnostics.finder",
     "sharpness": "fenland.diagnostics.sharpness",
 }
-__all__ += ["diagnose", "sharpness"]
+__all__ += ["diagnose", "find_rho", "sharpness"]
 
 if TYPE_CHECKING:
     from fenland.diagnostics.doctor import diagnose as diagnose
+    from fenland.diagnostics.finder import find_rho as find_rho
     from fenland.diagnostics.sharpness import sharpness as sharpness
 
 

@@ -103,7 +103,7 @@ def _called(target: str) -> Patient:
         raise BadInput(
             "DIR", target, "the function must return model, loss_fn, batches and, if it likes, the optimizer"
         )
-    return (*found, None)[:4]  # type: ignore[return-value]
+    return (*found, None)[:4]
 
 
 def _stored(folder: str, run: str, examples: int) -> Patient:

@@ -1,0 +1,245 @@
+"""A range test for rho: what the ascent does at each radius, on a few batches, and a proposal.
+
+>>> found = fenland.find_rho(model, loss_fn, batches, optimizer)
+>>> print(found); found.plot("rho.png")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fenland.algebra import Lists, Vector
+from fenland.arguments import check_between, check_number, check_whole
+from fenland.diagnostics.climbing import Climber
+from fenland.diagnostics.intervals import interval
+from fenland.diagnostics.objective import LossFn, Mode, Objective
+from fenland.diagnostics.recipe import read
+from fenland.diagnostics.untouched import displaced
+from fenland.rules import L2, Ball
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+SHORTEST, LONGEST = 1e-3, 3.0  # |e|_2 at the ends of the default grid (unit of w)
+BENT, TURNED, GOAL = 0.999, 0.5, 0.9  # cosine(g, h): still the same gradient; another one; what is proposed
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over batches with its interval (NaN with one batch)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RhoPoint:
+    """What the ascent does at one radius; means over batches, each with its own gradient as in training.
+
+    Attributes:
+        rho: radius in the ball's norm.
+        rise: L(w + e) - L(w) (unit: loss).
+        slope: <g, e>, the rise that the gradient alone predicts.
+        cosine: of g at w and h at w + e.
+        gamma: |g| / |h|.
+        finite: share of batches whose loss and gradient at w + e are finite; the means are over these.
+    """
+
+    rho: float
+    rise: Mean
+    slope: float
+    cosine: Mean
+    gamma: Mean
+    finite: float
+
+
+@dataclass(frozen=True)
+class RhoRange:
+    """The result of a range test. `print` it, or `plot` it.
+
+    Attributes:
+        points: one a radius, ascending.
+        proposal: a radius to start from; None where no radius qualifies.
+        low: below it the ascent hardly changes the gradient.
+        high: above it h points elsewhere than g.
+        reason: of the proposal.
+        ball: the ball, as text.
+        batches: how many were used.
+        level: of the intervals.
+    """
+
+    points: tuple[RhoPoint, ...]
+    proposal: float | None
+    low: float | None
+    high: float | None
+    reason: str
+    ball: str
+    batches: int
+    level: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers, for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.ball}, {self.batches} batch{'es' * (self.batches != 1)}"]
+        lines.append(f"{'rho':>10} {'loss rise':>11} {'predicted':>11} {'cosine':>8} {'gamma':>8}")
+        for p in self.points:
+            row = f"{p.rho:10.3g} {p.rise.value:11.4g} {p.slope:11.4g} {p.cosine.value:8.4f} {p.gamma.value:8.4g}"
+            lines.append(row if p.finite == 1 else f"{row}  ({p.finite:.0%} of the batches finite)")
+        given = "none" if self.proposal is None else f"{self.proposal:.2g}"
+        return "\n".join([*lines, f"proposal: rho = {given}. {self.reason}"])
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """The curves against rho, with the proposal; written to `path` where one is given.
+
+        Raises:
+            ImportError: matplotlib is missing.
+        """
+        from fenland.diagnostics.finder_plot import draw
+
+        return draw(self, path)
+
+
+def find_rho(
+    model: nn.Module,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    rhos: Sequence[float] | None = None,
+    ball: Ball | None = None,
+    points: int = 25,
+    limit: int = 8,
+    level: float = 0.95,
+    mode: Mode = "train",
+    dtype: torch.dtype | None = None,
+) -> RhoRange:
+    """Loss rise, cosine(g, h) and gamma against rho on a few batches, and a radius to start from.
+
+    At each radius every batch ascends by its own gradient, as it would in training. The proposal is the radius at which
+    the gradient at w + e has turned to a cosine of 0.9 from that at w: far enough that it is another gradient, near
+    enough that it still belongs to w. That rule is ours; docs/choosing-rho.md says what it was set beside. Use it at
+    weights that have trained for a while: at random ones the loss is flatter than it will be. Nothing is changed.
+
+    Args:
+        model: see `Objective`.
+        loss_fn: see `Objective`.
+        batches: see `Objective`; of the size that you train with.
+        optimizer: fenland's, whose ball and parameters are taken; None takes `ball` and all parameters.
+        rhos: radii > 0 to try; None takes `points` from |e|_2 = 1e-3 to 3.
+        ball: where there is no fenland optimizer; None is L2.
+        points: length of the default grid.
+        limit: batches that are used, the first ones.
+        level: of the intervals.
+        mode: see `Objective`.
+        dtype: see `Objective`.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: an argument out of range, no batch, or a loss that is not finite at w.
+        ImportError: SciPy is missing (it has the quantiles of the intervals).
+    """
+    check_whole("points", points, 2)
+    check_whole("limit", limit, 1)
+    check_between("level", level, 0.5, 0.9999)
+    for rho in rhos or ():
+        check_number("rhos", rho, low=0.0)
+    if rhos is not None and (not rhos or min(rhos) <= 0):
+        raise ValueError(f"rhos = {rhos!r}: must be a non-empty list of numbers > 0")
+    recipe = read(optimizer)
+    if ball is not None and recipe.radii and recipe.ball != ball:
+        raise ValueError(f"ball = {ball!r}: the optimizer has one, {recipe.ball!r}; give one of them")
+    chosen = ball or (recipe.ball if recipe.radii else L2())
+    names = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
+    tried: list[list[_Sample]] = []
+    radii = sorted(map(float, rhos)) if rhos is not None else []
+    with Objective(model, loss_fn, batches, mode=mode, parameters=names or None, dtype=dtype) as objective:
+        for batch, _ in islice(objective.passes(), limit):
+            # Each batch is its own objective, whose passes all start from the same buffers and random numbers.
+            with Objective(objective.model, loss_fn, [batch], mode=mode, parameters=names or None) as alone:
+                loss, g = alone.gradient()
+                unit = Climber(alone, chosen).unit(g)
+                radii = radii or _grid(float(Lists().norm(unit)), points)
+                tried.append([_try(alone, rho, unit, loss, g) for rho in radii])
+    if not tried:
+        raise ValueError("batches: there is none in it; give at least one batch")
+    curve = tuple(_point(rho, [row[i] for row in tried], level) for i, rho in enumerate(radii))
+    return RhoRange(curve, *_proposed(curve), repr(chosen), len(tried), level)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    rise: float
+    slope: float
+    cosine: float
+    gamma: float
+
+
+def _grid(length: float, points: int) -> list[float]:
+    """Radii to three digits, evenly spaced in their logarithm; `length` is |e|_2 at rho = 1."""
+    if not length > 0:
+        raise ValueError("the gradient is zero: there is no direction to climb along")
+    low, high = math.log10(SHORTEST / length), math.log10(LONGEST / length)
+    return [float(f"{10 ** (low + (high - low) * i / (points - 1)):.3g}") for i in range(points)]
+
+
+def _try(objective: Objective, rho: float, unit: Vector, loss: float, g: Vector) -> _Sample:
+    """One batch at one radius; NaN where the loss breaks there."""
+    e = [rho * u for u in unit]
+    try:
+        with displaced(objective.params, e):
+            above, h = objective.gradient()
+    except ValueError:
+        return _Sample(math.nan, math.nan, math.nan, math.nan)
+    V = Lists()
+    g_norm, h_norm, gh = (float(x) for x in (V.norm(g), V.norm(h), V.dot(g, h)))
+    cosine = gh / (g_norm * h_norm) if g_norm * h_norm > 0 else 1.0
+    return _Sample(above - loss, float(V.dot(g, e)), cosine, g_norm / h_norm if h_norm > 0 else 1.0)
+
+
+def _point(rho: float, samples: list[_Sample], level: float) -> RhoPoint:
+    good = [s for s in samples if math.isfinite(s.rise) and math.isfinite(s.cosine)]
+    share = len(good) / len(samples)
+    if not good:
+        none = Mean(math.nan, math.nan, math.nan)
+        return RhoPoint(rho, none, math.nan, none, none, share)
+    rise, cosine, gamma = (
+        Mean(*interval([getattr(s, name) for s in good], level)) for name in ("rise", "cosine", "gamma")
+    )
+    return RhoPoint(rho, rise, sum(s.slope for s in good) / len(good), cosine, gamma, share)
+
+
+def _proposed(curve: Sequence[RhoPoint]) -> tuple[float | None, float | None, float | None, str]:
+    """The proposal, the range around it, and the reason."""
+    low, goal, high = (_crossing(curve, level) for level in (BENT, GOAL, TURNED))
+    if goal is None:
+        if all(p.cosine.value > GOAL for p in curve if p.finite == 1):
+            return None, low, None, f"The gradient has turned by less than cosine {GOAL} everywhere: try larger rhos."
+        return None, None, high, f"The gradient has turned past cosine {GOAL} at the smallest radius: try smaller rhos."
+    known = [p for p in curve if p.rho <= goal] or curve[:1]
+    said = f"There cosine(g, h) falls to {GOAL} and the loss rises by about {known[-1].rise.value:.2g}."
+    first = f"{low:.2g}" if low else "the smallest tried"
+    last = f"{high:.2g}" if high else "the largest tried"
+    return goal, low, high, f"{said} From {first} to {last} h is neither g nor a stranger to it."
+
+
+def _crossing(curve: Sequence[RhoPoint], level: float) -> float | None:
+    """Where the mean cosine first falls through `level`, between two radii by log-linear interpolation."""
+    for one, two in pairwise(curve):
+        a, b = one.cosine.value, two.cosine.value
+        if a > level >= b:
+            share = (a - level) / (a - b)
+            return float(f"{math.exp(math.log(one.rho) + share * math.log(two.rho / one.rho)):.3g}")
+    return None
