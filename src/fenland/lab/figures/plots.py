@@ -202,14 +202,23 @@ def scale_axis(axis: Axis, log: bool, ticks: int = 5) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
         return
     low, high = sorted(axis.get_view_interval())
-    decades = math.log10(high / low) if low > 0 else 0.0
-    if decades < 0.3:
-        steps: Any = FixedLocator(_round_ticks(low, high))
+    steps: Any
+    if low > 0 and math.log10(high) - math.log10(low) >= 2:
+        steps = FixedLocator(_powers(low, high, ticks))
+    elif high / low >= 2:
+        steps = LogLocator(subs=(1.0, 2.0, 5.0), numticks=ticks + 3)
     else:
-        steps = LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,), numticks=ticks + (3 if decades < 2 else 1))
+        steps = FixedLocator(_round_ticks(low, high))
     axis.set_major_locator(steps)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+
+
+def _powers(low: float, high: float, ticks: int) -> list[float]:
+    """Powers of ten in between, at most about so many, their exponents evenly spaced."""
+    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+    stride = -(-(last - first + 1) // (ticks + 1))
+    return [10.0**exponent for exponent in range(first, last + 1) if exponent % stride == 0]
 
 
 def _round_ticks(low: float, high: float) -> list[float]:

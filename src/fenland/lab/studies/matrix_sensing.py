@@ -136,9 +136,14 @@ def _summary(losses: pd.DataFrame) -> pd.DataFrame:
         numbers = values.to_numpy(float)
         if np.isfinite(numbers).all():
             found = interval(np.log10(numbers))
-            bounds = [10**x for x in (found.mean, found.low, found.high)]
+            bounds = [_power(x) for x in (found.mean, found.low, found.high)]
             rows.append((*key, *bounds))
     return pd.DataFrame(rows, columns=["method", "rho", "steps", "mean", "low", "high"])
+
+
+def _power(x: float) -> float:
+    """10^x up to 10^250: the interval of a few wide losses reaches beyond float64."""
+    return float(10 ** min(x, 250.0))
 
 
 def _of(losses: pd.DataFrame, method: str, rho: float, steps: int) -> np.ndarray:
@@ -157,7 +162,7 @@ def _row(config: Config, losses: pd.DataFrame, method: str) -> Verdict:
         low, high = next_draw(numbers, rows=len(PUBLISHED[method]))
         inside.append(bool(low <= target <= high))
         mean = interval(numbers)
-        shown = [10**x if logarithmic else x for x in (mean.mean, mean.low, mean.high)]
+        shown = [_power(x) if logarithmic else x for x in (mean.mean, mean.low, mean.high)]
         words.append(f"{_short(shown[0])} ({_short(shown[1])} to {_short(shown[2])})")
     undecided = len(config.seeds) < 3
     return Verdict(
