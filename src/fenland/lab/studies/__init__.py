@@ -16,8 +16,14 @@ STUDIES: dict[str, str] = {
     "quartic": "fenland.lab.studies.quartic:QuarticBasin",
     "quadratic": "fenland.lab.studies.quadratic:QuadraticModes",
     "matrix-sensing": "fenland.lab.studies.matrix_sensing:MatrixSensingTable",
+    "gamma": "fenland.lab.studies.gamma:Gamma",
+    "uniform-stability": "fenland.lab.studies.uniform_stability:UniformStability",
+    "spectrum": "fenland.lab.studies.spectrum:Spectrum",
+    "classification": "fenland.lab.studies.classification:Classification",
+    "landscapes": "fenland.lab.studies.landscapes:Landscapes",
     "attractor": "fenland.lab.studies.attractor:Attractor",
     "diffusion": "fenland.lab.studies.diffusion:Diffusion",
+    "momentum-batch": "fenland.lab.studies.momentum_batch:MomentumBatch",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from fenland.lab.statistics import Interval
 from fenland.lab.studies.attractor_functions import Stage
 from fenland.lab.studies.attractor_runs import ENDS
 from fenland.lab.studies.base import Tables, Verdict
@@ -83,7 +84,8 @@ def _beyond(rows: pd.DataFrame) -> Verdict:
 
 def _boxes(scenes: Mapping[str, Stage], basins: pd.DataFrame) -> Verdict:
     """Below every saddle's threshold nothing ends at one; past the strongest's something does."""
-    below, past = [], []
+    below: list[Interval] = []
+    past: list[Interval] = []
     for name, stage in scenes.items():
         strongest = max(-s.least for s in stage.saddles)
         rows = basins[(basins["function"] == name) & basins["method"].isin(["USAM", "SSAM-U"])]

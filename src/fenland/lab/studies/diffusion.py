@@ -143,5 +143,5 @@ def _theory(row: Any, config: DiffusionConfig) -> float:
     if row.method not in ("SGD", "USAM"):
         return float(np.nan)
     std = (config.strength / row.batch) ** 0.5
-    noise = "shared" if row.source.startswith("optimizer") else row.source
+    noise: Any = "shared" if row.source.startswith("optimizer") else row.source
     return displacement(row.curvature, config.lr, row.rho, std, int(row.step), noise)

@@ -22,7 +22,7 @@ def fits(curves: pd.DataFrame, lr: float) -> pd.DataFrame:
     for key, curve in curves[curves["step"] > 0].groupby([*KEY, "group"], sort=False):
         t = curve["step"].to_numpy(float) * lr
         linear, drift = _fit(t, curve["msd"].to_numpy(float) / t)
-        rows.append([*key, linear, -linear * drift, drift])  # type: ignore[misc]
+        rows.append([*key, linear, -linear * drift, drift])
     return pd.DataFrame(rows, columns=[*KEY, "group", "linear", "quadratic", "drift"])
 
 

@@ -111,7 +111,7 @@ def data(inputs: str, strength: float, samples: int, seed: int) -> tuple[Tensor,
 
 def _long(samples: Tensor, sampled: list[int], curvatures: tuple[float, ...]) -> pd.DataFrame:
     """Mean w^2 of each group: samples (T, paths, modes) as rows ``curvature, step, group, msd``."""
-    means = samples.square().unflatten(1, (GROUPS, -1)).mean(2).numpy()  # (T, GROUPS, modes)
+    means = samples.square().reshape(len(samples), GROUPS, -1, samples.shape[2]).mean(2).numpy()  # (T, GROUPS, modes)
     times, groups, modes = means.shape
     return pd.DataFrame(
         {

@@ -181,7 +181,8 @@ def _agreement(config: LandscapesConfig, count: int = 3, steps: int = 20) -> pd.
     for name in MANIFOLDS:
         manifold, problem, start = manifold_of(name), designs(config)[name], _starts(config, name)[:count]
         if isinstance(problem, TwoWells):
-            given = (manifold, problem, config.lengths[0], config.lr, steps, start)
-            real, ours = optimizer_ends(*given), curved_ends(*given[:2], "RSAM", *given[2:])
+            rho = config.lengths[0]
+            real = optimizer_ends(manifold, problem, rho, config.lr, steps, start)
+            ours = curved_ends(manifold, problem, "RSAM", rho, config.lr, steps, start)
             rows.append({"design": name, "starts": count, "steps": steps, "gap": float((real - ours).abs().max())})
     return pd.DataFrame(rows)

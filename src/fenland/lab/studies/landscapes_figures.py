@@ -65,7 +65,7 @@ def _curvature(ends: pd.DataFrame) -> Drawn:
     rows = ends[ends["design"] == "hyperbola"]
     lines, marks, words = [], [Mark(2.0, "flattest, 2", "y")], []
     for method, part in rows.groupby("method", sort=False):
-        quantiles = part.groupby("length")["score"].quantile([0.25, 0.5, 0.75]).unstack()
+        quantiles = part.groupby("length")["score"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
         words.append(f"{title(str(method))}: " + ", ".join(f"{x:.2f}" for x in quantiles[0.5]))
         if method == "SGD":
             marks.append(Mark(float(quantiles[0.5].iloc[0]), "descent", "y"))
@@ -100,8 +100,9 @@ def _designs(config: LandscapesConfig) -> Drawn:
             draw_contours(axes, canvas, x, y, values, np.geomspace(0.05, float(values.max()), 12))
             if isinstance(problem, TwoWells):
                 for centre, label in zip(problem.centres, ("sharp", "flat"), strict=True):
-                    axes.plot(*centre, "o", color=canvas.look(label)["color"], markersize=6)
-                    axes.annotate(label, centre, xytext=(6, 6), textcoords="offset points", color=canvas.ink.text,
+                    u, v = centre
+                    axes.plot(u, v, "o", color=canvas.look(label)["color"], markersize=6)
+                    axes.annotate(label, (u, v), xytext=(6, 6), textcoords="offset points", color=canvas.ink.text,
                                   fontsize=SMALL)  # fmt: skip
             axes.set_title(name, fontsize=SMALL, color=canvas.ink.text, loc="left", pad=3)
         if canvas.titled:

@@ -37,7 +37,7 @@ def mean_length(problem: Problem, method: str, start: Tensor) -> float:
     best = ball.steepest(
         problem.gradient(weights), weights, At(Stacked(), 0, 1.0, weights, fresh=[False] * len(weights))
     )
-    length: Tensor = Stacked().norm(Stacked().scale(best.scale, best.direction))  # type: ignore[assignment]
+    length: Tensor = Stacked().norm(Stacked().scale(best.scale, best.direction))
     return float(length.mean())
 
 

@@ -96,7 +96,7 @@ def _ridge(ends: pd.DataFrame) -> Verdict:
         "Riemannian SAM leaves the ridge between two wells, as descent does.",
         "ours, to explain the shares on manifolds",
         f"no more starts left on it than by descent: {percent(sgd)}",
-        "; ".join(f"{design} at {length:g}: {percent(x)}" for (design, length), x in found.items()),  # type: ignore[misc]
+        "; ".join(f"{design} at {length:g}: {percent(x)}" for (design, length), x in found.items()),
         all(x.low <= sgd.high for x in found.values()),
         "The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: a "
         "ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
