@@ -7,7 +7,7 @@ import torch
 
 import fenland
 from fenland import theory
-from fenland.lab.replicas import Quadratic, grid, run
+from fenland.lab.replicas import FromFunction, Quadratic, grid, run
 
 SAMPLES, SIZE, STEPS, PAIRS = 40, 4, 40, 2
 RIDGE = 0.1  # mu
@@ -120,14 +120,40 @@ def test_the_map_expands_no_more_than_stated():
             floor = (rows * torch.tensor([1.0, 0.4, 0.2], dtype=torch.float64)).norm(dim=2).min().item()
             known = theory.Smoothness(1.0, 1.0, 0.2, hessian=0.0, gradient_floor=floor)
             for method in METHODS:
-                worst = stretch(rows, (1.0, 0.4, 0.2), lr, rho, method)
+                worst = stretch(rows, Quadratic((1.0, 0.4, 0.2)), lr, rho, method)
                 assert worst <= theory.expansivity(lr, rho, method, known) + 1e-9, (method, lr, rho)
 
 
-def stretch(rows, spectrum, lr, rho, method):
+def close_pairs(base):
+    """Pairs a hair apart, in random directions."""
+    aside = torch.randn(base.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return torch.stack([base, base + 1e-5 * aside], 1)
+
+
+@pytest.mark.parametrize("method", ["SSAM-U", "SSAM"])
+def test_stable_sam_does_expand_some_pairs_and_no_more_than_stated(method):
+    """Gradients of length 1 in all directions of a quadratic of eigenvalues 1, 0.05: 9 % apart a step at lr 0.1."""
+    angle = torch.linspace(0, 2 * math.pi, 4001, dtype=torch.float64)
+    rows = close_pairs(torch.stack([angle.cos(), angle.sin() / 0.05], 1))
+    known = theory.Smoothness(1.0, 1.0, 0.05, hessian=0.0, gradient_floor=0.999)
+    worst = stretch(rows, Quadratic((1.0, 0.05)), 0.1, 20.0, method)
+    assert 1.08 < worst <= theory.expansivity(0.1, 20.0, method, known) < 1.7
+
+
+def test_usam_where_curvature_changes_along_the_ascent():
+    """f = cos w, Hessian in [-1, 1] with slope 1: neighbours part faster than the curvature at w says."""
+    problem = FromFunction(lambda w: torch.cos(w[0]).sum(), ((1,),))
+    rows = close_pairs(torch.linspace(0, 2 * math.pi, 4001, dtype=torch.float64)[:, None])
+    for rho in (0.2, 2.0):
+        known = theory.Smoothness(1.0, 1.0, -1.0, hessian=1.0)
+        worst = stretch(rows, problem, 0.1, rho, "USAM")
+        assert worst <= theory.expansivity(0.1, rho, "USAM", known) + 1e-6
+        assert rho < 1 or worst > 1.15
+
+
+def stretch(rows, problem, lr, rho, method):
     """max |G(w) - G(w')| / |w - w'| of one step of replicas."""
-    problem = Quadratic(spectrum)
-    after = run(problem, method, grid(problem.pack(rows.reshape(-1, len(spectrum))), rho=rho, lr=lr), 1).w
+    after = run(problem, method, grid(problem.pack(rows.flatten(0, 1)), rho=rho, lr=lr), 1).w
     moved = problem.unpack(after).reshape(rows.shape)
     return ((moved[:, 0] - moved[:, 1]).norm(dim=1) / (rows[:, 0] - rows[:, 1]).norm(dim=1)).max().item()
 
@@ -136,7 +162,7 @@ def test_usam_is_sharp_on_quadratics_and_its_range_is_the_narrower():
     known = theory.Smoothness(1.0, 2.0, 0.5, hessian=0.0)
     for lr in (0.1, 0.5, 0.9):
         along = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]], dtype=torch.float64)
-        worst = stretch(along, (2.0, 0.5), lr, 0.3, "USAM")
+        worst = stretch(along, Quadratic((2.0, 0.5)), lr, 0.3, "USAM")
         assert worst == pytest.approx(theory.expansivity(lr, 0.3, "USAM", known))
     edge = 2 / (2.0 * (1 + 0.3 * 2.0))
     for part, expands in ((0.999, False), (1.001, True)):

@@ -69,12 +69,9 @@ class Evaluator:
 
     def __enter__(self) -> Evaluator:
         self._untouched.__enter__()
-        self._momenta = [m.momentum for m in self.norms]
         return self
 
     def __exit__(self, *error: object) -> None:
-        for m, momentum in zip(self.norms, self._momenta, strict=True):
-            m.momentum = momentum
         self._untouched.__exit__(*error)
 
     @property
@@ -180,13 +177,14 @@ class Evaluator:
         for _, buffers in places:
             for name, value in fresh.items():
                 buffers[name].fill_(value)
+        before = [(m, m.training, m.momentum) for m in self.norms]
         for m in self.norms:
             m.training, m.momentum = True, None
         try:
             yield
         finally:
-            for m, momentum in zip(self.norms, self._momenta, strict=True):
-                m.training, m.momentum = False, momentum
+            for m, flag, momentum in before:
+                m.training, m.momentum = flag, momentum
 
 
 class _Loss(nn.Module):
