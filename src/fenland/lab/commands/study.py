@@ -82,14 +82,13 @@ class Study:
         if self.data_root and not Path(self.data_root).is_dir():
             raise BadInput("data-root", self.data_root, "no such directory; give the folder that holds mnist/, ...")
         given = split(self.set)
-        own = {study.name: {row["field"] for row in fields(study)} for study in studies}
+        own = {study.name: [row["field"] for row in fields(study)] for study in studies}
         for name, value in given.items():
             if not any(name in known for known in own.values()):
-                whose = studies[0].name if len(studies) == 1 else "none of these studies"
-                has = one_of(sorted(own[whose])) if len(studies) == 1 else "see fenland study NAME --list"
-                raise BadInput(
-                    "set", f"{name}={value}", f"{whose} has {'no ' if whose in own else ''}such field; {has}"
-                )
+                only = len(studies) == 1
+                words = f"{studies[0].name} has no such field; {one_of(own[studies[0].name])}"
+                cure = words if only else "none of these studies has such a field; see fenland study NAME --list"
+                raise BadInput("set", f"{name}={value}", cure)
         plans = [{name: value for name, value in given.items() if name in own[study.name]} for study in studies]
         for study, plan in zip(studies, plans, strict=True):
             configure(study, self.preset, plan)
@@ -109,19 +108,16 @@ class Study:
                     study, self.preset, plan, out, console=console, workers=int(self.workers),
                     data_root=Path(self.data_root) if self.data_root else None, ray=self.ray or None,
                 )  # fmt: skip
-            except BadInput as error:
-                failed[study.name] = str(error)
             # The border of a list of studies: whatever one raises must not end the others.
             except Exception as error:
-                failed[study.name] = f"{type(error).__name__}: {error}"
+                words = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+                failed[study.name] = words
+                print(f"fenland: {study.name} failed: {words}", file=sys.stderr)
+                _LOG.info("%s", traceback.format_exc())
+                write_failure(out, study.name, words, traceback.format_exc())
             else:
                 done = (*done, found)
                 self._show(found, console)
-                continue
-            trace = traceback.format_exc()
-            print(f"fenland: {study.name} failed: {failed[study.name]}", file=sys.stderr)
-            _LOG.info("%s", trace)
-            write_failure(out, study.name, failed[study.name], trace)
         index = write_index(out)
         self._close(done, failed, index)
         return output.FAILED if failed else output.OK
