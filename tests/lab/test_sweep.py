@@ -123,7 +123,7 @@ def workers_of(parent: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
 def test_runs_of_a_killed_worker_are_tried_once_more(tmp_path: Path) -> None:
-    long = [dataclasses.replace(BASE, seed=seed, epochs=100, limit=None) for seed in range(2)]
+    long = [dataclasses.replace(BASE, seed=seed, epochs=25, limit=None) for seed in range(2)]
     result = sweep([*long, *RUNS], Store(tmp_path), Killer(1), workers=2)
     assert not result.failed
     assert len(Store(tmp_path).runs()) == 6
@@ -133,7 +133,7 @@ def test_runs_of_a_killed_worker_are_tried_once_more(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
 def test_a_run_that_always_kills_its_worker_fails_alone(tmp_path: Path) -> None:
-    long = [dataclasses.replace(BASE, seed=seed, epochs=100, limit=None) for seed in range(2)]
+    long = [dataclasses.replace(BASE, seed=seed, epochs=25, limit=None) for seed in range(2)]
     result = sweep([*long, *RUNS[2:]], Store(tmp_path), Killer(1000), workers=2)
     assert [(each.run, each.error) for each in result.failed] == [
         (long[0].hash, "its worker process died twice (out of memory?)")

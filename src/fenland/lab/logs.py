@@ -44,6 +44,11 @@ def shown(verbosity: int) -> Iterator[None]:
         yield
 
 
+def loudness() -> int:
+    """The level from which on stderr is told, for worker processes, which have no file to write to."""
+    return min((each.level for each in _ROOT.handlers if isinstance(each, _Stderr)), default=logging.WARNING)
+
+
 @contextmanager
 def kept(path: Path) -> Iterator[None]:
     """Append the course of the work and every failure's traceback to a file, which appears with its first line."""

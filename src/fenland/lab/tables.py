@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from fenland.lab.optimizers import OPTIMIZERS
@@ -15,6 +16,8 @@ from fenland.lab.store import StoredRun
 
 if TYPE_CHECKING:
     import pandas
+
+    from fenland.lab.study_sweep import Setting
 
 
 def comparison(summary: pandas.DataFrame) -> Table:
@@ -59,6 +62,23 @@ def settings(summary: pandas.DataFrame, fields: Sequence[str]) -> Table:
         left = [f"{row[what]} {what}" for what in ("diverged", "missing") if row[what]]
         time = "-" if math.isnan(row["seconds"]) else duration(row["seconds"])
         table.add_row(*words, "\n".join([str(row["n"]), *left]), *numbers, time)
+    return table
+
+
+def verdicts(done: Sequence[Setting], fields: Sequence[str]) -> Table:
+    """A study's sweep: one row a setting, how many of its verdicts hold, and what those measured that do not."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in fields:
+        table.add_column(name, style="bold", no_wrap=True)
+    for name in ("holds", "does not", "not decided"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what does not hold")
+    for setting in done:
+        found = setting.verdicts or ()
+        counts = [sum(verdict.holds is each for verdict in found) for each in (True, False, None)]
+        broken = [f"{verdict.claim} ({verdict.measured})" for verdict in found if verdict.holds is False]
+        said = f"FAILED, {setting.error}" if setting.verdicts is None else "; ".join(broken) or "-"
+        table.add_row(*(setting.values[name] for name in fields), *map(str, counts), escape(said))
     return table
 
 

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fenland.lab import events, runner
+from fenland.lab import events, logs, runner
 from fenland.lab.config import RunConfig
 from fenland.lab.metrics import EpochRecord
 from fenland.lab.runner import Outcome, run_one
@@ -88,13 +88,12 @@ def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int) -> I
     """The outcomes of one pool; fewer than there are runs when a worker of it died."""
     from joblib.externals.loky import ProcessPoolExecutor
 
-    level = logging.getLogger("fenland").getEffectiveLevel()
     threads = dict.fromkeys(_THREADS, str(configs[0].threads))
     with warnings.catch_warnings():
         # A worker that has grown is replaced between two runs, which is no news.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
         executor = ProcessPoolExecutor(
-            min(workers, len(configs)), env=threads, initializer=_begin, initargs=(os.getpid(), level)
+            min(workers, len(configs)), env=threads, initializer=_begin, initargs=(os.getpid(), logs.loudness())
         )
         try:
             for future in as_completed([executor.submit(_work, config, store, path) for config in configs]):

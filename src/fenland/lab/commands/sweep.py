@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,4 +99,28 @@ class Sweep:
         return shared.ending(done)
 
     def _study(self, out: Path, console: Console, arguments: list[str]) -> int:
-        raise BadInput("TARGET", self.target, "studies come")
+        from fenland.lab import logs, study_sweep, tables
+        from fenland.lab.compare import check_out
+        from fenland.lab.studies.index import write_index
+
+        if (self.cpus_per_run, self.gpus_per_run) != ("1", "0"):
+            raise BadInput("cpus-per-run", self.cpus_per_run, "is for compare; a study's runs get one core each")
+        workers, plan = self._workers(), study_sweep.plan(self.target, self.preset, self.set)
+        check_out(out)
+        root = Path(self.data_root) if self.data_root else None
+        out.mkdir(parents=True, exist_ok=True)
+        with logs.kept(out / "log.txt"):
+            done = list(study_sweep.run(plan, out, console, workers, root, self.ray or None))
+        failed = [setting for setting in done if setting.verdicts is None]
+        index = write_index(out) if len(failed) < len(done) else None
+        if self.json:
+            rows = [{"set": each.values, "report": each.report, "error": each.error or None} for each in done]
+            verdicts = [[asdict(verdict) for verdict in each.verdicts or ()] for each in done]
+            settings = [{**row, "verdicts": each} for row, each in zip(rows, verdicts, strict=True)]
+            output.print_json({"out": out, "index": index, "settings": settings})
+        else:
+            output.console().print(tables.verdicts(done, plan.fields))
+            print(*([index] if index else []))
+        for each in failed:
+            print(f"fenland: {each.values} failed: {each.error}", file=sys.stderr)
+        return output.FAILED if failed else output.OK
