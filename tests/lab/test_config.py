@@ -6,7 +6,6 @@ import pytest
 
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
-from fenland.lab.schedules import SCHEDULES
 
 CONFIG = RunConfig("digits", "mlp", "sam", rho=0.05)
 
@@ -106,13 +105,3 @@ def test_survives_a_dictionary_with_unknown_keys() -> None:
 
 def test_error_text_is_one_line() -> None:
     assert str(BadInput("data", "a\nb", "c\n  d")) == "data=a b: c d"
-
-
-def test_step_schedule_is_the_papers() -> None:
-    factors = [SCHEDULES["step"](epoch / 10) for epoch in range(10)]
-    assert factors == pytest.approx([1, 1, 1, 0.2, 0.2, 0.2, 0.04, 0.04, 0.008, 0.008])
-
-
-def test_cosine_and_constant() -> None:
-    assert [SCHEDULES["cosine"](progress) for progress in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
-    assert SCHEDULES["constant"](0.9) == 1

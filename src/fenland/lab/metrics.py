@@ -26,7 +26,7 @@ class EpochRecord:
         train_examples: size of the fixed choice of train examples for it; the last epoch takes all.
         test_loss: at the end of the epoch on the whole test set.
         test_accuracy: share of right answers on it.
-        gamma: mean factor on the gradient of the ascent point (1 for plain SAM), no unit.
+        gamma: mean of ||g|| / ||h||, the factor that Stable SAM puts on the gradient of the ascent point; no unit.
         sharpness: mean loss at w + e minus loss at w.
         grad_norm: mean norm of the gradient at w.
         ascent_grad_norm: mean norm of the gradient at w + e.
