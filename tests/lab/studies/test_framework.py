@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from toy import Config, Toy
 
+from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import STUDIES, find
 from fenland.lab.studies.base import Lab, Study
@@ -156,3 +157,30 @@ def test_data_are_looked_for_below_the_root(tmp_path, quiet):
     assert lab.data_dir("cifar10") is None
     assert lab.data_dir("digits") is None
     assert Laboratory(tmp_path, Toy(), quiet).data_dir("mnist") is None
+
+
+def run_of(**values):
+    return RunConfig(**{"data": "digits", "model": "mlp", "optimizer": "sgd", "epochs": 1, "limit": 200, **values})
+
+
+def test_training_goes_through_the_store_and_is_not_repeated(tmp_path, quiet):
+    lab = Laboratory(tmp_path, Toy(), quiet)
+    runs = [run_of(seed=0, weights=True), run_of(seed=1)]
+    records = lab.train(runs)
+    assert sorted(records.results["seed"]) == [0, 1]
+    assert len(records.metrics) == 2
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")}
+    assert set(lab.trained) == {path.parent.name for path in stamps}
+    one = Laboratory(tmp_path, Toy(), quiet).train(runs[:1])  # the store holds more than was asked for
+    assert one.results["seed"].tolist() == [0]
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert all(tensor.isfinite().all() for tensor in lab.weights(runs[0]).values())
+    with pytest.raises(FileNotFoundError, match="weights=True"):
+        lab.weights(runs[1])
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_stored(tmp_path, quiet):
+    lab = Laboratory(tmp_path, Toy(), quiet)
+    with pytest.raises(RuntimeError, match="1 of 2 runs failed"):
+        lab.train([run_of(batch_size=10_000), run_of(seed=2)])
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1

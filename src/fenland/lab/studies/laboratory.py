@@ -70,7 +70,7 @@ class Laboratory:
 
         known = {run.hash: run for run in map(self._identified, runs)}
         self.trained |= known
-        pending = [run for run in known.values() if not self._finished(run)]
+        pending = [run for run in known.values() if not self._store.has(run)]
         if pending:
             cluster: dict[str, Any] = {} if self._ray is None else {"ray": self._ray}
             with self._watching(pending) as watcher:
@@ -167,13 +167,6 @@ class Laboratory:
         from fenland.lab import data
 
         return run if run.data_id else data.identify(run)
-
-    def _finished(self, run: RunConfig) -> bool:
-        """Whether nothing is left to do for a run: its numbers are stored, and its weights where they are wanted."""
-        wanted = getattr(run, "weights", False)
-        return self._store.finished(run.hash) and (
-            not wanted or (self._store.folder / run.hash / "weights.pt").is_file()
-        )
 
 
 def write_table(table: pandas.DataFrame, path: Path) -> None:

@@ -218,7 +218,8 @@ def _converges(config: Config, losses: pd.DataFrame, method: str) -> Verdict:
         ratio = last / first
         good.append(bool((ratio < 0.5).all()))
         middle = float(np.median(ratio))
-        shares.append(f"rho {rho:g}: × {_short(middle)}" if math.isfinite(middle) else f"rho {rho:g}: overflow")
+        size = f"× {_short(middle)}" if math.isfinite(middle) else "overflow"
+        shares.append(f"rho {rho:g}: {size}, below half in {int((ratio < 0.5).sum())} of {len(ratio)} seeds")
     wanted = [method != "USAM" or rho < TABLE_RADIUS for rho in config.radii]
     claims = {
         "SAM": ("SAM converges at every radius", "Investigations on SAM, Fig. 5 and Table III"),
