@@ -43,6 +43,23 @@ class Verdict:
     figure: str = ""
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A table of numbers on a study's page.
+
+    Attributes:
+        title: what it holds, with the unit.
+        caption: how to read it.
+        heads: of the columns, the first one that of the rows.
+        rows: as many words each.
+    """
+
+    title: str
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 class Lab(Protocol):
     """What a study may use of the laboratory; `fenland.lab.studies.run` has the real one."""
 
@@ -103,3 +120,7 @@ class Study(ABC, Generic[C]):
     @abstractmethod
     def verdicts(self, config: C, tables: Tables) -> list[Verdict]:
         """Judge. A verdict that does not hold is a finding: it is reported as it is."""
+
+    def sheets(self, config: C, tables: Tables) -> list[Sheet]:
+        """Tables of numbers for the page; most studies have none."""
+        return []

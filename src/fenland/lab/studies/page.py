@@ -34,6 +34,7 @@ def write_page(
         "scale": _scale(study, config, about),
         "verdicts": [(verdict, figure_of(verdict.figure, names)) for verdict in verdicts],
         "figures": [(drawn, Markup(inline_svg(drawn, list(drawn.labels)))) for drawn in figures],
+        "sheets": study.sheets(config, tables),
         "command": about["command"],
         "took": f"Measuring took {duration(about['seconds'])}.",
         "configuration": _configuration(study, config, about),
