@@ -107,10 +107,10 @@ class QuarticBasin(Study[Config]):
         rates = tables["rates"]
         return [
             _contours(),
+            _distance(config, rates, "amplitude", "Amplitude of normalised SAM's cycle"),
             _success(config, rates, UNNORMALISED, config.radii, "unnormalised", "Success, unnormalised ascent"),
             _success(config, rates, NORMALISED, config.lengths, "normalised", "Success, normalised ascent"),
             _distance(config, rates, "distance", "Normalised SAM's distance from the minimum"),
-            _distance(config, rates, "amplitude", "Amplitude of normalised SAM's cycle"),
         ]
 
     def verdicts(self, config: Config, tables: Tables) -> list[Verdict]:
