@@ -31,10 +31,13 @@ def parameters(model: torch.nn.Module) -> int:
         ("wrn16-10", CIFAR, 17_116_634),
         ("wrn28-10", CIFAR, 36_479_194),
         ("wrn10-1", CIFAR, 77_850),
+        ("pyramidnet20-a48", CIFAR, 310_845),
         ("pyramidnet110-a48", CIFAR, 1_772_706),
         ("resnext29-32x4d", CIFAR, 4_775_754),
         ("vgg11", CIFAR, 9_228_362),
         ("vgg16", CIFAR, 14_724_042),
+        ("vgg11-plain", CIFAR, 9_225_610),
+        ("vgg16-plain", CIFAR, 14_719_818),
         ("vit", CIFAR, 2_693_578),
         ("lenet", MNIST, 61_706),
         ("lenet", CIFAR, 62_006),
@@ -53,6 +56,8 @@ def test_parameter_counts(name: str, shape: tuple[int, int, int], count: int) ->
 WIDTHS = {"mlp": 256, "lenet": 84, "wrn16-10": 640, "wrn28-10": 640, "resnext29-32x4d": 1024, "vit": 192} | {
     "vgg11": 512,
     "vgg16": 512,
+    "vgg11-plain": 512,
+    "vgg16-plain": 512,
 }
 
 

@@ -41,7 +41,7 @@ class Compare:
     """Local parquet files in the hub's schema, instead of a download."""
     model: _Word = "auto"
     """mlp, lenet, resnet20, resnet56 (with -identity: the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K,
-    pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16, vit."""
+    pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit."""
     optimizers: _Words = ("sgd", "sam", "ssam")
     """sgd, sam, usam, ssam, ssam-u (the paper's SSAM, on the unnormalised ascent)."""
     rho: _Radii = ()

@@ -19,7 +19,8 @@ from fenland.lab.models.vit import ViT
 
 Shape = tuple[int, int, int]
 
-# "-identity" is the original paper's shortcut without parameters; the usual reimplementations project.
+# "-identity" is the original paper's shortcut without parameters; the usual reimplementations project. "-plain" has no
+# batch norm.
 # Any other "wrnD-K" is built too: D = 6n+4 layers, K times as wide.
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mlp": MLP,
@@ -30,10 +31,13 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "resnet56-identity": partial(ResNet, depth=56, shortcut="identity"),
     "wrn16-10": partial(wrn.WRN, depth=16, widen=10),
     "wrn28-10": partial(wrn.WRN, depth=28, widen=10),
+    "pyramidnet20-a48": partial(PyramidNet, depth=20, alpha=48),
     "pyramidnet110-a48": partial(PyramidNet, depth=110, alpha=48),
     "resnext29-32x4d": partial(ResNeXt, depth=29, groups=32, width=4),
     "vgg11": partial(VGG, depth=11),
     "vgg16": partial(VGG, depth=16),
+    "vgg11-plain": partial(VGG, depth=11, norm=False),
+    "vgg16-plain": partial(VGG, depth=16, norm=False),
     "vit": ViT,
 }
 
