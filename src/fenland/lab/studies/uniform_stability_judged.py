@@ -201,7 +201,7 @@ def _bounded(tables: Tables, table: pd.DataFrame) -> Drawn:
     return Drawn(
         "convex", CONVEX,
         "Points: mean over pairs with 95 % intervals; thin lines: the bound of the expected distance. Logarithmic "
-        "axis. SAM's bound has a term a step that no number of examples lowers; SSAM with the same ascent has no bound.",
+        "axis. SAM's bound has a term that no number of examples lowers; SSAM with the same ascent has no bound.",
         f"{CONVEX}. At the last epoch: {'; '.join(words)}.",
         lambda canvas: draw_panels(canvas, CONVEX, [Panel(lines, "epoch", log_y=True)]), colours(names),
     )  # fmt: skip
