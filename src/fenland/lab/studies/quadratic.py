@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.special import ndtri
 
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels
 from fenland.lab.studies import quadratic_runs
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
 from fenland.theory import (
@@ -19,7 +18,6 @@ from fenland.theory import (
     cycle_amplitude,
     displacement,
     gamma_bounds,
-    gamma_normalized,
     stable_lr,
     stationary_displacement,
 )
@@ -150,8 +148,10 @@ class QuadraticModes(Study[Config]):
 
     def figures(self, config: Config, tables: Tables) -> list[Drawn]:
         """Measured points on the lines of theory."""
-        return [_rates_drawn(config, tables), _cycle_drawn(config, tables), _gamma_drawn(config, tables),
-                _noise_drawn(config, tables)]  # fmt: skip
+        from fenland.lab.studies.quadratic_figures import cycle_drawn, gamma_drawn, noise_drawn, rates_drawn
+
+        return [rates_drawn(config, tables), cycle_drawn(config, tables), gamma_drawn(config, tables),
+                noise_drawn(config, tables)]  # fmt: skip
 
     def verdicts(self, config: Config, tables: Tables) -> list[Verdict]:
         """Each closed form beside its measurement."""
@@ -165,11 +165,13 @@ class QuadraticModes(Study[Config]):
         ]
 
 
-def _radii(config: Config, method: str) -> tuple[float, ...]:
+def radii_of(config: Config, method: str) -> tuple[float, ...]:
+    """The radii that a method is run with."""
     return {"SGD": (0.0,), "SSAM": config.lengths}.get(method, config.radii)
 
 
-def _of(rates: pd.DataFrame, method: str, rho: float) -> pd.DataFrame:
+def rows_of(rates: pd.DataFrame, method: str, rho: float) -> pd.DataFrame:
+    """The rows of a method and radius, by learning rate."""
     return rates[(rates["method"] == method) & (rates["rho"] == rho)].sort_values("lr")
 
 
@@ -189,35 +191,36 @@ def _threshold(config: Config, rates: pd.DataFrame, method: str) -> Verdict:
         "SSAM": "SSAM on the normalised ascent converges below SGD's 2/l",
     }
     pairs = []
-    for rho in _radii(config, method):
+    for rho in radii_of(config, method):
         law = stable_lr(config.steepest, rho, "SGD" if method == "SSAM" else method)
-        pairs.append((rho, law, critical_lr(_of(rates, method, rho))))
+        pairs.append((rho, law, critical_lr(rows_of(rates, method, rho))))
     return Verdict(
         f"{laws[method]} (l = {config.steepest:g}, the largest eigenvalue)",
         THEORY if method != "SSAM-U" else f"{PAPER}; {THEORY}",
-        "; ".join(f"{law:.4f}{_at(rho)}" for rho, law, _ in pairs) + f", each within {config.step:.3g}",
-        "; ".join(f"{measured:.4f}{_at(rho)}" for rho, _, measured in pairs),
+        "; ".join(f"{law:.4f}{at_radius(rho)}" for rho, law, _ in pairs) + f", each within {config.step:.3g}",
+        "; ".join(f"{measured:.4f}{at_radius(rho)}" for rho, _, measured in pairs),
         all(abs(law - measured) <= config.step for _, law, measured in pairs),
         f"Learning rate up to which all {config.starts} starts shrink, half way between two of the grid.",
         figure="rates",
     )
 
 
-def _at(rho: float) -> str:
+def at_radius(rho: float) -> str:
+    """A radius in words; nothing for SGD."""
     return f" at rho {rho:g}" if rho else ""
 
 
 def _rate(config: Config, rates: pd.DataFrame, method: str) -> Verdict:
     """The factor a step against `theory.convergence`, at every stable learning rate."""
     words, worst = [], 0.0
-    for rho in _radii(config, method):
-        rows = _of(rates, method, rho)
+    for rho in radii_of(config, method):
+        rows = rows_of(rates, method, rho)
         # One step of the grid from the limit: closer, the shrinking modes have not died away within the run.
         rows = rows[rows["lr"] < stable_lr(config.steepest, rho, "SGD" if method == "SSAM" else method) - config.step]
         law = [convergence(config.eigenvalues, lr, rho, method) for lr in rows["lr"]]
         gap = float((rows["rate"] - law).abs().max())
         worst = max(worst, gap)
-        words.append(f"{gap:.2g}{_at(rho)}")
+        words.append(f"{gap:.2g}{at_radius(rho)}")
     return Verdict(
         f"{method}'s factor a step is that of theory at every stable learning rate",
         "fenland.theory.convergence" + (", derived for the balance of two modes" if "SSAM" in method else ""),
@@ -309,95 +312,4 @@ def _above(config: Config, table: pd.DataFrame) -> Verdict:
         all(good),
         "",
         figure="noise",
-    )
-
-
-def _rates_drawn(config: Config, tables: Tables) -> Drawn:
-    panels = []
-    methods = [(method, rho) for method in (*UNNORMALISED, "SSAM") for rho in _radii(config, method)[-1:]]
-    for method, rho in [("SGD", 0.0), *methods]:
-        rows = _of(tables["rates"], method, rho)
-        rows = rows[rows["rate"] < 1.3]
-        law = [convergence(config.eigenvalues, lr, rho, method) for lr in rows["lr"]]
-        lines = [Line(method, rows["lr"], law, kind="theory"), Line(method, rows["lr"], rows["rate"], kind="dots")]
-        panels.append(Panel(lines, "learning rate", f"{method}{_at(rho)}", marks=(Mark(1.0, "", "y"),),
-                            y_limits=(0.85, 1.2), x_limits=(0, 1.1 * 2 / config.steepest)))  # fmt: skip
-    title = "Factor by which ‖w‖ changes a step"
-    ends = [f"{m}{_at(r)} shrinks until {critical_lr(_of(tables['rates'], m, r)):.3f}" for m, r in methods]
-    return Drawn(
-        "rates",
-        title,
-        "Points: measured, median over starts. Lines: theory. Below 1 (dotted) the trajectory converges.",
-        f"{title}, by learning rate, a panel a method. {'; '.join(ends)}.",
-        lambda canvas: draw_panels(canvas, title, panels, columns=2, height=150),
-        METHODS,
-    )
-
-
-def _cycle_drawn(config: Config, tables: Tables) -> Drawn:
-    labels = tuple(f"rho {rho:g}" for rho in config.lengths)
-    lines = []
-    for rho, label in zip(config.lengths, labels, strict=True):
-        rows = tables["cycles"][tables["cycles"]["rho"] == rho]
-        law = [cycle_amplitude(config.steepest, lr, rho) for lr in rows["lr"]]
-        lines += [Line(label, rows["lr"], law, kind="theory"), Line(label, rows["lr"], rows["distance"], kind="dots")]
-    title = "Final distance of normalised SAM in one mode"
-    return Drawn(
-        "cycle",
-        title,
-        "Points: measured, median over starts. Lines: eta·l·rho/(2 − eta·l).",
-        f"{title} by learning rate, from {tables['cycles']['distance'].min():.2g} to "
-        f"{tables['cycles']['distance'].max():.2g}.",
-        lambda canvas: draw_panels(canvas, title, [Panel(lines, "learning rate", log_y=True)]),
-        labels,
-    )
-
-
-def _gamma_drawn(config: Config, tables: Tables) -> Drawn:
-    table, rho, length = tables["gamma"], config.radii[-1], config.lengths[-1]
-    low, high = gamma_bounds(config.eigenvalues, rho)
-    first = [_gamma_line(table, method, rho) for method in UNNORMALISED]
-    marks = (Mark(low, "lower bound", "y"), Mark(high, "upper bound", "y"))
-    panels = [
-        Panel(first, "steps", f"unnormalised, rho = {rho:g}", marks=marks, y_limits=(0, 1.15)),
-        Panel([_gamma_line(table, "SSAM", length)], "steps", f"normalised, one mode, rho = {length:g}", log_y=True),
-    ]
-    last = table[table["steps"] == table["steps"].max()]
-    words = "; ".join(f"{row.method} {row.gamma:.3g} at rho {row.rho:g}" for row in last.itertuples())
-    near = gamma_normalized(1e-3, length)
-    return Drawn(
-        "gamma",
-        "Gamma = ‖g‖/‖h‖",
-        "Medians, bands from the least to the largest of all starts. Unnormalised: within its bounds however small ‖g‖ "
-        f"is. Normalised: |w|/(|w| + rho), which is {near:.2g} at |w| = 0.001, and vanishes at the minimum.",
-        f"Gamma by steps. After {int(last['steps'].max())} steps: {words}.",
-        lambda canvas: draw_panels(canvas, "Gamma = ‖g‖/‖h‖", panels),
-        METHODS,
-    )
-
-
-def _gamma_line(table: pd.DataFrame, method: str, rho: float) -> Line:
-    rows = table[(table["method"] == method) & (table["rho"] == rho)]
-    return Line(method, rows["steps"], rows["gamma"], rows["low"], rows["high"])
-
-
-def _noise_drawn(config: Config, tables: Tables) -> Drawn:
-    table = tables["noise"][tables["noise"]["noise"] == "shared"]
-    radii = (0.0, *config.radii)
-    labels = tuple("SGD" if rho == 0 else f"USAM, rho {rho:g}" for rho in radii)
-    lines = []
-    for rho, label in zip(radii, labels, strict=True):
-        rows = table[table["rho"] == rho]
-        law = [displacement(1.0, config.noise_lr, rho, config.noise, int(t)) for t in rows["steps"]]
-        lines += [Line(label, rows["steps"], law, kind="theory"), Line(label, rows["steps"], rows["mean"], kind="dots")]
-    title = "Mean of w² under gradient noise"
-    last = table[table["steps"] == table["steps"].max()]
-    words = ", ".join(f"{row.mean:.4f} at rho {row.rho:g}" for row in last.itertuples())
-    return Drawn(
-        "noise",
-        title,
-        f"Points: mean of {config.paths} paths from the minimum, one mini-batch in both gradients. Lines: theory.",
-        f"{title}, by steps. At the end: {words}.",
-        lambda canvas: draw_panels(canvas, title, [Panel(lines, "steps", whole=True)]),
-        labels,
     )

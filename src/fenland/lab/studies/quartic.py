@@ -11,17 +11,13 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_contours, draw_panel, draw_panels
-from fenland.lab.figures.style import SMALL, blank, head
 from fenland.lab.studies.analytic import one_thread
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
 from fenland.theory.quadratic import cycle_amplitude, stable_lr
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
 
-    from fenland.lab.figures.style import Canvas
 
 CURVATURE = 2 + math.sqrt(2)  # the largest Hessian eigenvalue at both minima
 UNNORMALISED, NORMALISED = ("USAM", "SSAM-U"), ("SAM", "SSAM")
@@ -104,13 +100,15 @@ class QuarticBasin(Study[Config]):
 
     def figures(self, config: Config, tables: Tables) -> list[Drawn]:
         """The contour plot, success against learning rate for both ascents, and SAM's final distance."""
+        from fenland.lab.studies.quartic_figures import contours, distance, success
+
         rates = tables["rates"]
         return [
-            _contours(),
-            _distance(config, rates, "amplitude", "Amplitude of normalised SAM's cycle"),
-            _success(config, rates, UNNORMALISED, config.radii, "unnormalised", "Success, unnormalised ascent"),
-            _success(config, rates, NORMALISED, config.lengths, "normalised", "Success, normalised ascent"),
-            _distance(config, rates, "distance", "Normalised SAM's distance from the minimum"),
+            contours(),
+            distance(config, rates, "amplitude", "Amplitude of normalised SAM's cycle"),
+            success(config, rates, UNNORMALISED, config.radii, "unnormalised", "Success, unnormalised ascent"),
+            success(config, rates, NORMALISED, config.lengths, "normalised", "Success, normalised ascent"),
+            distance(config, rates, "distance", "Normalised SAM's distance from the minimum"),
         ]
 
     def verdicts(self, config: Config, tables: Tables) -> list[Verdict]:
@@ -176,7 +174,8 @@ def _median(values: Tensor, which: Tensor) -> list[float]:
     return numbers
 
 
-def _of(rates: pd.DataFrame, method: str, rho: float) -> pd.DataFrame:
+def rows_of(rates: pd.DataFrame, method: str, rho: float) -> pd.DataFrame:
+    """The rows of a method and radius, by learning rate."""
     return rates[(rates["method"] == method) & (rates["rho"] == rho)].sort_values("lr")
 
 
@@ -190,7 +189,7 @@ def critical_lr(rows: pd.DataFrame) -> float:
 
 
 def _critical(config: Config, rates: pd.DataFrame, method: str, radii: tuple[float, ...]) -> Verdict:
-    pairs = [(rho, stable_lr(CURVATURE, rho, method), critical_lr(_of(rates, method, rho))) for rho in radii]
+    pairs = [(rho, stable_lr(CURVATURE, rho, method), critical_lr(rows_of(rates, method, rho))) for rho in radii]
     holds = all(abs(theory - measured) <= config.grid for _, theory, measured in pairs)
     laws = {
         "SGD": ("SGD succeeds up to 2/l", "theory, as in Fig. 2"),
@@ -205,7 +204,7 @@ def _critical(config: Config, rates: pd.DataFrame, method: str, radii: tuple[flo
         + f"{', each' if len(pairs) > 1 else ''} ± {config.grid:g}",
         _listed([(rho, measured) for rho, _, measured in pairs]),
         holds,
-        f"Critical learning rate, half way between two of the grid: ± {config.grid / 2:g}. {_terms(config)}",
+        f"Critical learning rate, half way between two of the grid: ± {config.grid / 2:g}. {terms(config)}",
         figure="unnormalised",
     )
 
@@ -214,7 +213,8 @@ def _listed(pairs: list[tuple[float, float]]) -> str:
     return ", ".join(f"{value:.3f}" + (f" at rho {rho:g}" if rho else "") for rho, value in pairs)
 
 
-def _terms(config: Config) -> str:
+def terms(config: Config) -> str:
+    """On what terms success is counted, one sentence."""
     return (
         f"{config.starts} starts a point in the box ± {config.box:g}, {config.steps} steps, success within "
         f"{config.tolerance:g} of a minimum."
@@ -229,20 +229,21 @@ def _wider(config: Config, rates: pd.DataFrame) -> list[Verdict]:
     ):  # fmt: skip
         if not radii:
             continue
-        pairs = [(rho, critical_lr(_of(rates, sam, rho)), critical_lr(_of(rates, ssam, rho))) for rho in radii]
-        words = ", ".join(f"{_lr(ours)} against {_lr(theirs)} at rho {rho:g}" for rho, theirs, ours in pairs)
+        pairs = [(rho, critical_lr(rows_of(rates, sam, rho)), critical_lr(rows_of(rates, ssam, rho))) for rho in radii]
+        words = ", ".join(f"{shown_lr(ours)} against {shown_lr(theirs)} at rho {rho:g}" for rho, theirs, ours in pairs)
         # SAM that never succeeds has no limit at all: every one of SSAM's is above it.
         holds = all((ours > theirs + config.grid / 2) or (math.isnan(theirs) and ours > 0) for _, theirs, ours in pairs)
         found.append(
             Verdict(
                 f"SSAM succeeds at larger learning rates than SAM ({ascent} ascent)", SOURCE,
-                "a larger critical learning rate at every radius", words, holds, _terms(config), figure=ascent,
+                "a larger critical learning rate at every radius", words, holds, terms(config), figure=ascent,
             )
         )  # fmt: skip
     return found
 
 
-def _lr(value: float) -> str:
+def shown_lr(value: float) -> str:
+    """A critical learning rate in words."""
     return "none" if math.isnan(value) else f"{value:.3f}"
 
 
@@ -315,7 +316,7 @@ def _settles(config: Config, rates: pd.DataFrame) -> list[Verdict]:
             f"success of SAM below 1 %, of SSAM above 50 %, for learning rates from {span[0]:g} to {span[1]:g}",
             words,
             holds if decided else None,
-            f"{_terms(config)} Of the starts that SSAM loses there, {_held(rates, span):.0f} % are held at the saddle, "
+            f"{terms(config)} Of the starts that SSAM loses there, {_held(rates, span):.0f} % are held at the saddle, "
             "to which ||g|| < rho·m draws both methods; the others are at learning rates too large for their radius."
             + ("" if decided else f" SAM's smallest cycle, {smallest:.2g}, is within the tolerance."),
             figure="normalised",
@@ -328,85 +329,3 @@ def _held(rates: pd.DataFrame, span: tuple[float, float]) -> float:
     rows = rates[(rates["method"] == "SSAM") & rates["lr"].between(*span)]
     failures = int((rows["starts"] - rows["successes"]).sum())
     return 100 * float(rows["held"].sum()) / max(failures, 1)
-
-
-def _contours() -> Drawn:
-    def draw(canvas: Canvas) -> Figure:
-        figure, axes = blank(canvas, 250)
-        side = np.linspace(-2, 2, 161)
-        x, y = np.meshgrid(side, side)
-        levels = [-0.24, -0.2, -0.12, 0.0, 0.25, 0.75, 1.5, 3.0, 5.0]
-        draw_panel(axes, canvas, Panel([], "x₁"))
-        axes.grid(visible=False)
-        draw_contours(axes, canvas, side, side, x**4 / 4 - x * y + y**2 / 2, levels)
-        axes.plot([1, -1], [1, -1], "+", markersize=11, markeredgewidth=1.8, color=canvas.look("minimum")["color"])
-        axes.plot([0], [0], "x", markersize=7, markeredgewidth=1.6, color=canvas.look("saddle")["color"])
-        for words, point in (("minimum (1, 1)", (1, 1)), ("minimum (−1, −1)", (-1, -1)), ("saddle", (0, 0))):
-            axes.annotate(
-                words, point, xytext=(0, 8), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL,
-                color=canvas.ink.text, bbox={"facecolor": canvas.ink.page, "edgecolor": "none", "pad": 0.6},
-            )  # fmt: skip
-        axes.set_ylabel("x₂", fontsize=SMALL, color=canvas.ink.soft, rotation=0)
-        head(axes, canvas, "x₁⁴/4 − x₁x₂ + x₂²/2", ())
-        return figure
-
-    return Drawn(
-        "contours",
-        "x₁⁴/4 − x₁x₂ + x₂²/2",
-        "Lines of equal value from −0.24 to 5. Both minima have the value −1/4 and the largest curvature 3.414.",
-        "Contour plot with minima at (1, 1) and (−1, −1) and a saddle at the origin.",
-        draw,
-        ("minimum", "saddle"),
-    )
-
-
-def _success(
-    config: Config, rates: pd.DataFrame, methods: tuple[str, ...], radii: tuple[float, ...], name: str, what: str
-) -> Drawn:
-    """Success against learning rate, one panel a radius, with the limits of theory for the unnormalised ascent."""
-    labels = ("SGD", *methods)
-    panels = []
-    for rho in radii:
-        lines = [_rate_line(_of(rates, "SGD", 0.0), "SGD")] + [_rate_line(_of(rates, m, rho), m) for m in methods]
-        marks = [Mark(stable_lr(CURVATURE, rho, m), label=m) for m in labels] if methods == UNNORMALISED else []
-        panels.append(Panel(lines, "learning rate", f"rho = {rho:g}", marks=marks[:2], y_limits=(-4, 104)))
-    title = f"{what}, % of starts"
-    ends = [f"{m} at rho {rho:g} until {_lr(critical_lr(_of(rates, m, rho)))}" for m in methods for rho in radii]
-    theory = " Dotted: the limits of theory for SGD (and SSAM-U) and for USAM." if methods == UNNORMALISED else ""
-    return Drawn(
-        name,
-        title,
-        f"{_terms(config)} Bands: 95 % (Wilson).{theory}",
-        f"{title}, by learning rate. SGD succeeds until {_lr(critical_lr(_of(rates, 'SGD', 0.0)))}; {'; '.join(ends)}.",
-        lambda canvas: draw_panels(canvas, title, panels, height=135),
-        METHODS,
-    )
-
-
-def _rate_line(rows: pd.DataFrame, label: str) -> Line:
-    n, share = rows["starts"].to_numpy(float), (rows["successes"] / rows["starts"]).to_numpy(float)
-    z = 1.96
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return Line(label, rows["lr"], 100 * share, 100 * (middle - half), 100 * (middle + half))
-
-
-def _distance(config: Config, rates: pd.DataFrame, column: str, title: str) -> Drawn:
-    rows = cycles(config, rates)
-    labels = tuple(f"rho {rho:g}" for rho in config.lengths)
-    lines = []
-    for rho, label in zip(config.lengths, labels, strict=True):
-        own = rows[rows["rho"] == rho]
-        lines += [Line(label, own["lr"], own["theory"], kind="theory")]
-        lines += [Line(label, own["lr"], own[column], kind="dots")]
-    ratio = (rows[column] / rows["theory"]).astype(float)
-    said = f"Measured over predicted from {ratio.min():.2f} to {ratio.max():.2f}." if len(ratio) else ""
-    half = "half of the last step, " if column == "amplitude" else ""
-    return Drawn(
-        column,
-        title,
-        f"Points: {half}median over starts. Thin lines: eta·l·rho/(2 − eta·l), the cycle of a quadratic.",
-        f"{title} by learning rate, one colour a radius. {said}",
-        lambda canvas: draw_panels(canvas, title, [Panel(lines, "learning rate", log_y=True)]),
-        labels,
-    )

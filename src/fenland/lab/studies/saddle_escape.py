@@ -12,7 +12,7 @@ import pandas as pd
 
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels, plain_number
+from fenland.lab.figures.plots import plain_number
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.analytic import one_thread
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
@@ -131,11 +131,13 @@ class SaddleEscape(Study[Config]):
 
     def figures(self, config: Config, tables: Tables) -> list[Drawn]:
         """Fig. 1's loss curves for both ascents, and the escape time against the radius."""
+        from fenland.lab.studies.saddle_escape_figures import loss, times
+
         m = config.strength
         return [
-            _loss(config, tables, UNNORMALISED, [p / m for p in config.products], "unnormalised"),
-            _loss(config, tables, NORMALISED, list(config.lengths), "normalised"),
-            _times(config, tables),
+            loss(config, tables, UNNORMALISED, [p / m for p in config.products], "unnormalised"),
+            loss(config, tables, NORMALISED, list(config.lengths), "normalised"),
+            times(config, tables),
         ]
 
     def verdicts(self, config: Config, tables: Tables) -> list[Verdict]:
@@ -250,12 +252,13 @@ def _reading(config: Config, escapes: pd.DataFrame) -> Verdict:
     )
 
 
-def _below(config: Config) -> list[float]:
+def free_products(config: Config) -> list[float]:
+    """Products rho*m that do not trap."""
     return [p for p in config.products if p < 1]
 
 
 def _slowdown(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
-    below = _below(config)
+    below = free_products(config)
     if not below:
         return []
     found = []
@@ -287,7 +290,7 @@ def _slowdown(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
 
 
 def _order(config: Config, escapes: pd.DataFrame) -> list[Verdict]:
-    below = _below(config)
+    below = free_products(config)
     if not below:
         return []
     words, good = [], []
@@ -380,67 +383,3 @@ def _band(found: Interval, digits: int) -> str:
     if not math.isfinite(found.low):
         return ""
     return f" ({found.low:.{digits}f} to {found.high:.{digits}f})"
-
-
-def _loss(config: Config, tables: Tables, methods: tuple[str, ...], radii: list[float], name: str) -> Drawn:
-    """Mean loss over seeds by epoch, one panel a radius."""
-    means = tables["curves"].groupby(["method", "rho", "steps"], as_index=False)["loss"].mean()
-    panels = []
-    for rho in radii:
-        shown = f"rho·m = {rho * config.strength:g}" if methods == UNNORMALISED else f"rho = {rho:g}"
-        lines = []
-        for method in ("SGD", *methods):
-            at = 0.0 if method == "SGD" else rho
-            rows = means[(means["method"] == method) & np.isclose(means["rho"], at)]
-            lines.append(Line(method, rows["steps"] / config.steps_per_epoch, rows["loss"]))
-        panels.append(Panel(lines, "epoch", shown))
-    title = f"Loss, {name} ascent"
-    last = means[means["steps"] == means["steps"].max()]
-    ends = [
-        f"{method} {row.loss:.3g} at rho {row.rho:.3g}"
-        for method in methods
-        for row in last[last["method"] == method].itertuples()
-    ]
-    return Drawn(
-        name,
-        title,
-        f"Means over {len(config.seeds)} seeds. SGD's curve is the same in every panel.",
-        f"{title}, by epoch, one panel a radius. At the end: {'; '.join(ends)}.",
-        lambda canvas: draw_panels(canvas, title, panels, columns=2, height=135),
-        METHODS,
-    )
-
-
-def _times(config: Config, tables: Tables) -> Drawn:
-    escapes = tables["escapes"]
-    below = _below(config)
-    dense = np.linspace(0, max([*below, 0.5]), 60)
-    panels = []
-    for methods, places, scale, along, words in (
-        (UNNORMALISED, below, 1 / config.strength, "rho·m", "unnormalised ascent; line: 1/(1 − rho·m)"),
-        (NORMALISED, list(config.lengths), 1.0, "rho", "normalised ascent"),
-    ):
-        lines = []
-        for method in methods:
-            points = [(x, slowdown(escapes, method, x * scale)[0]) for x in places]
-            points = [(x, found) for x, found in points if found.n == len(config.seeds)]
-            y = [found.mean for _, found in points]
-            low, high = ([getattr(found, side) for _, found in points] for side in ("low", "high"))
-            lines.append(Line(method, [x for x, _ in points], y, low, high, kind="joined"))
-        if methods == UNNORMALISED:
-            lines.append(Line("USAM", dense, 1 / (1 - dense), kind="theory"))
-        panels.append(Panel(lines, along, words, log_y=True, marks=(Mark(1.0, "SGD", "y"),)))
-    title = "Steps to escape, as a multiple of SGD's"
-    measured = "; ".join(f"{m} {_all(escapes, m, below, config)}" for m in UNNORMALISED)
-    return Drawn(
-        "times",
-        title,
-        "Means over seeds with 95 % intervals, from the same starts; radii at which a seed never escapes are left out.",
-        f"{title}. By rho·m: {measured}.",
-        lambda canvas: draw_panels(canvas, title, panels, height=170),
-        METHODS,
-    )
-
-
-def _all(escapes: pd.DataFrame, method: str, below: list[float], config: Config) -> str:
-    return ", ".join(f"{slowdown(escapes, method, p / config.strength)[0].mean:.2f} at {p:g}" for p in below)
