@@ -71,10 +71,13 @@ class Algebra(ABC):
         """f applied to each tensor."""
         return [f(x) for x in xs]
 
-    def metric_step(self, root: Callable[..., Tensor], a: Vector, *others: Vector) -> tuple[Vector, Scalar]:
+    def metric_step(
+        self, root: Callable[..., Tensor], a: Vector, *others: Vector, spend: bool = False
+    ) -> tuple[Vector, Scalar]:
         """(R^2 a, ||R a||) for a diagonal R = root(a, *others), which is formed element by element.
 
-        R^2 a is new tensors. The length is sought among norms, not squares, so that 1e-20 does not vanish.
+        R^2 a is new tensors, or a itself where `spend` allows to overwrite it. The length is sought among norms, not
+        squares, so that 1e-20 does not vanish.
         """
         roots = [root(*xs) for xs in zip(a, *others, strict=True)]
         scaled = self.mul(roots, a)

@@ -96,11 +96,20 @@ class Lists(Algebra):
     def scale(self, s: Scalar | float, xs: Vector) -> Vector:
         return list(torch._foreach_mul(xs, s)) if xs else []
 
-    def metric_step(self, root: Callable[..., Tensor], a: Vector, *others: Vector) -> tuple[Vector, Scalar]:
-        if not a or not a[0].is_cpu or max(map(Tensor.numel, a)) <= PIECE:
+    def metric_step(
+        self, root: Callable[..., Tensor], a: Vector, *others: Vector, spend: bool = False
+    ) -> tuple[Vector, Scalar]:
+        if a and a[0].is_cpu and max(map(Tensor.numel, a)) > PIECE:
+            out = a if spend else [torch.empty_like(x, memory_format=torch.contiguous_format) for x in a]
+            parts = [_in_pieces(root, *xs) for xs in zip(out, a, *others, strict=True)]
+            return out, self.whole_norm(parts)
+        if not spend or not a:
             return super().metric_step(root, a, *others)
-        parts = [_in_pieces(root, *xs) for xs in zip(a, *others, strict=True)]
-        return [out for out, _ in parts], self.whole_norm([norm for _, norm in parts])
+        roots = [root(*xs) for xs in zip(a, *others, strict=True)]
+        torch._foreach_mul_(a, roots)
+        length = self._norm(a)  # not `norm`, which may remember a as it was
+        torch._foreach_mul_(a, roots)
+        return a, length
 
 
 def _joined_norm(xs: Vector) -> Scalar | None:
@@ -129,18 +138,22 @@ def _apart(sizes: tuple[int, ...]) -> tuple[Callable[[Vector], Any] | None, Call
     return itemgetter(*small), itemgetter(*large) if len(large) > 1 else itemgetter(only)
 
 
-def _in_pieces(root: Callable[..., Tensor], a: Tensor, *others: Tensor) -> tuple[Tensor, Scalar]:
-    """(R^2 a, ||R a||) of one tensor; what is between them never leaves the processor's cache."""
-    flat = [x.contiguous().view(-1) for x in (a, *others)]
-    out = torch.empty_like(a, memory_format=torch.contiguous_format)
-    dtype, into, norms = accumulator_dtype([a]), out.view(-1), []
+def _in_pieces(root: Callable[..., Tensor], out: Tensor, a: Tensor, *others: Tensor) -> Scalar:
+    """||R a|| of one tensor, and R^2 a into `out`, which may be a; what is between never leaves the cache."""
+    if not all(x.is_contiguous() for x in (out, a, *others)):
+        r = root(a, *others)
+        scaled = r * a
+        out.copy_(r * scaled)
+        return torch.linalg.vector_norm(scaled, dtype=accumulator_dtype([a]))
+    into, *flat = (x.view(-1) for x in (out, a, *others))
+    dtype, norms = accumulator_dtype([a]), []
     for begin in range(0, max(1, a.numel()), PIECE):
         x, *rest = (y[begin : begin + PIECE] for y in flat)
         r = root(x, *rest)
         scaled = r * x
         norms.append(torch.linalg.vector_norm(scaled, dtype=dtype))
         torch.mul(r, scaled, out=into[begin : begin + PIECE])
-    return out, torch.linalg.vector_norm(torch.stack(norms))
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 PIECE = 1 << 16  # elements: with what a rule makes of them, a quarter of a megabyte each, they fit into a core's cache
@@ -174,10 +187,24 @@ def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector
     """h <- alpha * g + beta * h in place; g's tensors are used up as scratch."""
     if not hs:
         return
+    if hs[0].is_cpu and max(map(Tensor.numel, hs)) > PIECE:
+        for g, h in zip(gs, hs, strict=True):
+            _combine_pieces(alpha, g, beta, h)
+        return
     if not (isinstance(beta, float) and beta == 1.0):
         torch._foreach_mul_(hs, beta)
     torch._foreach_mul_(gs, alpha)
     torch._foreach_add_(hs, gs)
+
+
+def _combine_pieces(alpha: Scalar | float, g: Tensor, beta: Scalar | float, h: Tensor) -> None:
+    """The same for one tensor of a CPU, in pieces that stay in its cache: h and g are read once, not three times."""
+    pieces = [(g, h)]
+    if g.is_contiguous() and h.is_contiguous():
+        pieces = list(zip(g.view(-1).split(PIECE), h.view(-1).split(PIECE), strict=True))
+    for x, y in pieces:
+        y.mul_(beta)
+        y.add_(x.mul_(alpha))
 
 
 def axpby(a: Scalar | float, xs: Vector, b: Scalar | float, ys: Vector) -> Vector:

@@ -54,7 +54,7 @@ class Adaptive(Ball):
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         if self.granularity == "element" and self.include_bias:
-            direction, length = at.V.metric_step(lambda _, x: x.abs() + self.eta, a, w)
+            direction, length = at.V.metric_step(lambda _, x: x.abs().add_(self.eta), a, w, spend=at.spend)
             return Steepest(direction, at.V.inverse(length))
         metric = self.metric(w, at)
         scaled = at.V.mul(metric, a)
@@ -113,7 +113,9 @@ class Fisher(Ball):
         return False
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        direction, length = at.V.metric_step(lambda x: (1 + self.eta * x.square()).rsqrt(), a)  # F^-1/2
+        direction, length = at.V.metric_step(
+            lambda x: x.square().mul_(self.eta).add_(1).rsqrt_(), a, spend=at.spend
+        )  # F^-1/2
         return Steepest(direction, at.V.inverse(length))
 
     def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:

@@ -22,6 +22,7 @@ class At:
         params: the parameters themselves, one a tensor; None outside an optimizer.
         names: their names, where the rule asked for them (`needs_names`).
         modules: the modules that own them, likewise.
+        spend: the tensors of a may be overwritten, and then returned as the direction.
         fresh: whether a parameter's kept state was made in this step; None: of all or none, by `step`.
     """
 
@@ -32,3 +33,4 @@ class At:
     names: Sequence[str] | None = None
     modules: Sequence[Any] | None = None
     fresh: Sequence[bool] | None = None
+    spend: bool = False

@@ -161,7 +161,9 @@ def _corrected(setting: Setting, asc: Ascent, h: Gradients, of: tuple[float, flo
     gs, hs = aligned(asc.g, h)
     group_of = {p: group for group in setting.groups for p in group["params"]}
     owner: Sequence[Tensor] = h.params + [p for p in asc.g.params if p not in set(h.params)]
-    c = axpby(of[0], gs, of[1], hs)
+    torch._foreach_mul_(hs, of[1])  # in h's own buffers: nobody else needs them
+    torch._foreach_add_(hs, gs, alpha=of[0])
+    c = hs
     asc.g.give_back()
     d = collect(setting.groups)
     factor = clip_factor(setting.choices.max_norm, asc.g_norm) if asc.g_norm is not None else 1.0

@@ -116,7 +116,7 @@ def passes_of(opt: SharpnessAware, fused: bool) -> dict[str, int]:
 
 def primitives(params: list[Tensor]) -> list[Contender]:
     """The passes that floors are made of, each the fastest known here: one foreach call where tensors are small."""
-    ws = [p.detach() for p in params]
+    ws = [p.detach().clone() for p in params]  # an alias would be one more user of the storage: nothing would move
     gs = [torch.randn_like(w) for w in ws]
     out = [torch.empty_like(w) for w in ws]
     small = sum(w.numel() for w in ws) < SMALL

@@ -87,7 +87,7 @@ def groups_of(names: Sequence[str], size: int, base: str) -> int:
 def _parts(names: Sequence[str], size: int, base: str) -> list[Sequence[str]]:
     """The contenders in groups that fit into memory; each group has the floor and the base among it."""
     each = 4 * size * (STATE[base.split("-")[0]] + 1)
-    shared = 4 * size * 9  # w, the gradients' source, g, h, w + e, the floor's two, what a rule makes, the plain base
+    shared = 4 * size * 10  # w, the gradients' source, g, h, w + e, the floor's three, what a rule makes, the plain base
     room = _USABLE * free_memory() - shared
     if room < each:
         raise MemoryError(
