@@ -232,7 +232,7 @@ def _proposed(curve: Sequence[RhoPoint]) -> tuple[float | None, float | None, fl
     said = f"There cosine(g, h) falls to {GOAL} and the loss rises by about {known[-1].rise.value:.2g}."
     first = f"{low:.2g}" if low else "the smallest tried"
     last = f"{high:.2g}" if high else "the largest tried"
-    return goal, low, high, f"{said} From {first} to {last} h is neither g nor a stranger to it."
+    return goal, low, high, f"{said} Of use: {first} to {last}, cosine {BENT} to {TURNED}."
 
 
 def _crossing(curve: Sequence[RhoPoint], level: float) -> float | None:
