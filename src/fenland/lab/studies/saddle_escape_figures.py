@@ -52,7 +52,7 @@ def times(config: Config, tables: Tables) -> Drawn:
     dense = np.linspace(0, max([*below, 0.5]), 60)
     panels = []
     for methods, places, scale, along, words in (
-        (UNNORMALISED, free_products, 1 / config.strength, "rho·m", "unnormalised ascent; line: 1/(1 − rho·m)"),
+        (UNNORMALISED, below, 1 / config.strength, "rho·m", "unnormalised ascent; line: 1/(1 − rho·m)"),
         (NORMALISED, list(config.lengths), 1.0, "rho", "normalised ascent"),
     ):
         lines = []
@@ -66,7 +66,7 @@ def times(config: Config, tables: Tables) -> Drawn:
             lines.append(Line("USAM", dense, 1 / (1 - dense), kind="theory"))
         panels.append(Panel(lines, along, words, log_y=True, marks=(Mark(1.0, "SGD", "y"),)))
     title = "Steps to escape, as a multiple of SGD's"
-    measured = "; ".join(f"{m} {_all(escapes, m, free_products, config)}" for m in UNNORMALISED)
+    measured = "; ".join(f"{m} {_all(escapes, m, below, config)}" for m in UNNORMALISED)
     return Drawn(
         "times",
         title,
