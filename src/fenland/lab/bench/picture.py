@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fenland.lab.bench.measure import Row
+from fenland.lab.bench.timing import Row
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.files import save_files
 from fenland.lab.figures.style import SMALL, Canvas, blank, head, name_x

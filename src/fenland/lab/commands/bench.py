@@ -16,7 +16,7 @@ from fenland.lab.commands import output
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fenland.lab.bench.measure import Plan, Row
+    from fenland.lab.bench.timing import Plan, Row
 
 _QUICK = (
     "SAM", "SSAM", "ASAM", "GSAM", "SAM (copy)", "bare move", "textbook SAM", "pip SAM", "pip WSAM", "pip LookSAM",
@@ -60,7 +60,7 @@ class Bench:
             return _memory(self.markdown, self.json)
         import torch
 
-        from fenland.lab.bench.measure import known, report
+        from fenland.lab.bench.timing import known, report
         from fenland.lab.errors import BadInput
 
         plan = self._plan()
@@ -85,8 +85,8 @@ class Bench:
 
     def _plan(self) -> Plan:
         from fenland.lab.bench.contenders import BASES
-        from fenland.lab.bench.measure import Plan
         from fenland.lab.bench.shapes import SETS
+        from fenland.lab.bench.timing import Plan
 
         sets = self.sets or (("resnet20",) if self.quick else tuple(SETS))
         bases = self.bases or (("sgd-foreach", "sgd-fused") if self.quick else tuple(BASES))
@@ -99,8 +99,8 @@ def _progress(plan: Plan) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     from fenland.lab.bench.contenders import variants
-    from fenland.lab.bench.measure import groups_of
     from fenland.lab.bench.shapes import SETS, count
+    from fenland.lab.bench.timing import groups_of
 
     total = 0
     for name, base in plan.parts():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fenland.lab.bench.contenders import BASES, STATE, Contender, Gradients, build, plain, primitives, variants
 from fenland.lab.bench.shapes import SETS, count
+from fenland.lab.errors import BadInput, one_of
 
 Row: TypeAlias = dict[str, float]
 _FLOOR = {"norm": 2, "axpy": 1}
@@ -87,12 +88,16 @@ def groups_of(names: Sequence[str], size: int, base: str) -> int:
 def _parts(names: Sequence[str], size: int, base: str) -> list[Sequence[str]]:
     """The contenders in groups that fit into memory; each group has the floor and the base among it."""
     each = 4 * size * (STATE[base.split("-")[0]] + 1)
-    shared = 4 * size * 10  # w, the gradients' source, g, h, w + e, the floor's three, what a rule makes, the plain base
+    shared = (
+        4 * size * 10
+    )  # w, the gradients' source, g, h, w + e, the floor's three, what a rule makes, the plain base
     room = _USABLE * free_memory() - shared
     if room < each:
-        raise MemoryError(
-            f"{size / 1e6:.0f} M parameters need {(shared + each) / 2**30:.1f} GiB free, "
-            f"and {free_memory() / 2**30:.1f} are: choose a smaller set"
+        raise BadInput(
+            "sets",
+            f"{size / 1e6:.0f} M parameters",
+            f"{(shared + each) / _USABLE / 2**30:.1f} GiB of free memory are needed and "
+            f"{free_memory() / 2**30:.1f} are there; choose a smaller set",
         )
     many = max(1, int(room // each))
     return [names[i : i + many] for i in range(0, len(names), many)] or [()]
@@ -151,8 +156,6 @@ def _rows(turns: Sequence[Contender]) -> dict[str, Row]:
 
 def known(sets: Sequence[str], bases: Sequence[str], names: Sequence[str]) -> None:
     """Raise a `BadInput` that names what there is where one of these is unknown."""
-    from fenland.lab.errors import BadInput, one_of
-
     every = variants(0)
     for argument, given, allowed in (("sets", sets, SETS), ("bases", bases, BASES), ("names", names, every)):
         for name in given:
