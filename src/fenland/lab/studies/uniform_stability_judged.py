@@ -133,7 +133,7 @@ def _within(tables: Tables, table: pd.DataFrame, name: str) -> Verdict:
     """The mean distance by epoch against the mean bound; the tightest epoch is shown."""
     rows = table[(table["model"] == LINEAR) & (table["optimizer"] == name) & (table["status"] == "finished")]
     bounds = tables["bounds"]
-    bounds = bounds[(bounds["optimizer"] == name) & (bounds["epoch"] > 0)]
+    bounds = bounds[bounds["optimizer"] == name]
     claim = f"Softmax regression: the mean distance of {title_of(name)}'s runs keeps to its bound."
     source = "fenland.theory.uniform_stability (SGD: Hardt et al. 2016, theorem 3.8; others derived)"
     if not bounds["bound"].notna().any():
@@ -192,7 +192,7 @@ def _bounded(tables: Tables, table: pd.DataFrame) -> Drawn:
         line = _line(own, name, "distance", "dots")
         lines.append(line)
         bounds = tables["bounds"]
-        bounds = bounds[(bounds["optimizer"] == name) & (bounds["epoch"] > 0)].groupby("epoch")["bound"].mean()
+        bounds = bounds[bounds["optimizer"] == name].groupby("epoch")["bound"].mean()
         allowed = "no bound"
         if bounds.notna().any():
             lines.append(Line(title_of(name), bounds.index, bounds, kind="theory"))

@@ -76,7 +76,7 @@ def bounds(run: RunConfig) -> pd.DataFrame:
     known = Smoothness(lipschitz=math.sqrt(2) * radius, smoothness=radius**2 / 2, convexity=0.0)
     samples = sum(len(labels) for _, labels in first.evaluation("train"))
     rows = []
-    for epoch in range(run.epochs + 1):
+    for epoch in range(1, run.epochs + 1):
         bound, why = math.nan, ""
         try:
             steps = epoch * first.steps

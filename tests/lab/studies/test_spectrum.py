@@ -1,0 +1,135 @@
+"""The study `spectrum`: eigenvalues of a trained network's Hessian, and verdicts that follow their tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from fenland.lab import data
+from fenland.lab.errors import BadInput
+from fenland.lab.figures import inline_svg
+from fenland.lab.models.mlp import MLP
+from fenland.lab.studies import find
+from fenland.lab.studies.run import run_study
+from fenland.lab.studies.spectrum import SpectrumConfig
+
+STUDY = find("spectrum")
+OPTIMIZERS = ("sgd", "sam", "ssam")
+SMALL = {"models": "mlp", "epochs": "1", "seeds": "0", "optimizers": "sgd,sam", "examples": "100", "count": "2",
+         "draws": "16", "paths": "1", "steps": "20", "lr": "0.2"}  # fmt: skip
+
+
+def dense(weights, images):
+    """The Hessian by autograd of the whole matrix: no Lanczos, no product."""
+    names = list(weights)
+    sizes = [weights[name].numel() for name in names]
+    batch = data.Batches(images, torch.device("cpu"), 64, 0, dtype=torch.float64)
+    ((x, labels),) = list(batch.evaluation("train", 100))
+    model = MLP(images.shape, 10, hidden=(4, 4)).double()
+
+    def loss(flat):
+        parts = {n: p.view(weights[n].shape) for n, p in zip(names, flat.split(sizes), strict=True)}
+        return cross_entropy(torch.func.functional_call(model, parts, (x,)), labels)
+
+    flat = torch.cat([weights[name].double().flatten() for name in names])
+    return torch.autograd.functional.hessian(loss, flat)
+
+
+def test_a_small_run_has_the_eigenvalues_of_its_dense_hessian(tmp_path, monkeypatch):
+    from fenland.lab import models
+
+    monkeypatch.setitem(models.MODELS, "mlp", lambda shape, classes: MLP(shape, classes, hidden=(4, 4)))
+    done = run_study("spectrum", "quick", SMALL, tmp_path)
+    tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "spectrum/tables").iterdir()}
+    runs, spectrum = tables["runs"], tables["spectrum"]
+    assert len(runs) == 2
+    for name in runs["run"]:
+        weights = torch.load(tmp_path / "runs" / name / "weights.pt", weights_only=True)
+        full = torch.linalg.eigvalsh(dense(weights, _digits()))
+        own = spectrum[spectrum["run"] == name]
+        largest = own[own["kind"] == "largest"].sort_values("rank")
+        assert largest["value"].tolist() == pytest.approx(full.flip(0)[:2].tolist(), rel=1e-3)
+        smallest = own[own["kind"] == "smallest"].sort_values("rank")
+        assert smallest["value"].tolist() == pytest.approx(full[:2].tolist(), rel=1e-2, abs=1e-4)
+        assert (own[own["kind"] != "trace"]["error"] < 1e-3 * float(full.max())).all()
+        trace = own[own["kind"] == "trace"].iloc[0]
+        assert abs(trace["value"] - float(full.sum())) < 5 * trace["error"]
+        nodes = tables["density"][tables["density"]["run"] == name]
+        assert nodes["weight"].sum() == pytest.approx(1.0)
+        assert nodes["node"].max() == pytest.approx(float(full.max()), rel=1e-2)
+    residuals = [v for v in done.verdicts if "residual" in v.claim]
+    assert [v.holds for v in residuals] == [True]
+    assert run_study("spectrum", "quick", SMALL, tmp_path).reused
+
+
+def _digits():
+    from fenland.lab.config import RunConfig
+
+    return data.load(RunConfig("digits", "mlp", "sgd"))
+
+
+def tables(sizes=(3.0, 2.0, 1.0), traces=(30.0, 20.0, 10.0), spread=0.01, residual=1e-4):
+    """Eigenvalues and traces by optimizer, four seeds around them."""
+    rows, runs, nodes = [], [], []
+    for model in ("mlp", "lenet"):
+        for name, size, trace in zip(OPTIMIZERS, sizes, traces, strict=True):
+            for seed in range(4):
+                about = {"run": f"{model}{name}{seed}", "model": model, "optimizer": name, "seed": seed}
+                away = np.exp(spread * (seed - 1.5))
+                runs.append({**about, "status": "finished", "train_loss": 0.01})
+                for rank in (1, 2):
+                    value = size * away / rank
+                    rows.append({**about, "kind": "largest", "rank": rank, "value": value, "error": residual * value})
+                    rows.append({**about, "kind": "smallest", "rank": rank, "value": -value / 50, "error": 1e-6})
+                rows.append({**about, "kind": "trace", "rank": 0, "value": trace * away, "error": 0.1})
+                nodes += [{**about, "path": 0, "node": at, "weight": 0.5} for at in (0.0, size)]
+    found = {"runs": runs, "spectrum": rows, "density": nodes, "data": [{"data": "digits", "stored": ""}]}
+    return {name: pd.DataFrame(part) for name, part in found.items()}
+
+
+def judged(found):
+    verdicts = STUDY.verdicts(SpectrumConfig(), found)
+    words = ("SAM ends with a smaller largest", "SSAM ends with a smaller largest", "than SAM", "trace", "residual")
+    assert len(verdicts) == 7
+    return {word: [v.holds for v in verdicts if word in v.claim] for word in words}
+
+
+def test_flatter_minima_hold():
+    assert all(set(answers) == {True} for answers in judged(tables()).values())
+
+
+def test_doctored_tables_turn_their_verdicts():
+    sharper = judged(tables(sizes=(1.0, 2.0, 3.0)))
+    assert sharper["SSAM ends with a smaller largest"] == [False, False]
+    assert set(sharper["trace"]) == {True}
+    order = judged(tables(sizes=(3.0, 1.0, 2.0), traces=(30.0, 10.0, 20.0)))
+    assert order["than SAM"] == [False, False]
+    assert judged(tables(traces=(1.0, 2.0, 3.0)))["trace"] == [False, False, False]
+    assert judged(tables(residual=0.1))["residual"] == [False]
+
+
+def test_seeds_that_disagree_decide_nothing():
+    found = tables()
+    noise = np.where(found["spectrum"]["optimizer"] == "sam", found["spectrum"]["seed"] - 1.0, 0.0)
+    found["spectrum"]["value"] *= np.exp(noise)
+    assert judged(found)["SAM ends with a smaller largest"][0] is None
+
+
+def test_no_finished_run_is_no_verdict():
+    found = {name: part.iloc[:0] for name, part in tables().items()}
+    assert {v.holds for v in STUDY.verdicts(SpectrumConfig(), found)} == {None}
+    assert STUDY.figures(SpectrumConfig(), found) == []
+
+
+def test_its_figures_show_all_optimizers():
+    drawn = STUDY.figures(SpectrumConfig(), tables())
+    assert [each.name for each in drawn] == ["largest", "density", "trace_mlp", "trace_lenet"]
+    for each in drawn:
+        svg = inline_svg(each, list(each.labels))
+        assert all(name in svg for name in ("SGD", "SAM", "SSAM"))
+
+
+def test_one_optimizer_is_no_comparison():
+    with pytest.raises(BadInput, match="optimizers"):
+        SpectrumConfig(optimizers=("sam",))
