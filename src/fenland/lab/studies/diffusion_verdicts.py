@@ -114,7 +114,7 @@ def _identified(fits: pd.DataFrame) -> Verdict:
     return Verdict(
         "A mini-batch that both passes see is the shared noise model: noise variance times (1 + rho*l)^2, drift times "
         "(1 + rho*l).",
-        "ours (DESIGN section 8)",
+        "ours",
         "powers 2 and 1, together 3 in t^2",
         f"noise {_range(noise)}, drift {_range(drift)}, together {_range(total)}",
         all(abs(x.mean - power) < NEAR for xs, power in pairs for x in xs),

@@ -183,8 +183,10 @@ def _threads() -> int:
 
 
 def _identity(study: Study[Any], config: Any) -> str:
-    """What fixes a study's tables: its configuration, and the code of its file, so that an edited study runs anew."""
-    source = inspect.getsource(inspect.getmodule(study) or type(study))
+    """What fixes a study's tables: its configuration, and the code of its files, so that an edited study runs anew."""
+    file = Path(inspect.getfile(type(study)))
+    # A study that outgrew its file has modules beside it that carry its name: quartic.py, quartic_figures.py.
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted(file.parent.glob(f"{file.stem}*.py")))
     text = json.dumps([study.name, study.version, plain(config), __version__, source])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
