@@ -92,6 +92,8 @@ def depart(asc: Ascent, setting: Setting) -> None:
     at = setting.at(part.params, part.V)
     if setting.choices.combine.reads_dual:
         asc.dual.append(ball.dual_norm(_part(g, g.tensors, asc.going).tensors, w, at))
+    if part.tensors is g.tensors and not (asc.keeps or setting.memory.kept) and g.held.count(FREE) == len(g.held):
+        at = replace(at, spend=True)
     best = ball.steepest(part.tensors, w, at)
     rhos = [setting.radii[k] * setting.choices.source.share for k in part.groups]
     steps = _steps(best, rhos)

@@ -152,12 +152,14 @@ accelerator's memory than the base alone, at one copy to the host and one back (
 
 def page() -> str:
     """docs/memory.md."""
-    lines = []
-    for name in PRESETS:
-        found = of_preset(name)
-        ascent = "-" if found.ascent is None else _plain(found.ascent)
-        lines.append(f"| {name} | {ascent} | {_plain(found.peak)} | {_plain(found.kept)} |")
+    lines = [page_row(name, of_preset(name)) for name in PRESETS]
     return _HEAD.format(layers=LAYERS, width=WIDTH) + "\n".join(lines) + "\n"
+
+
+def page_row(name: str, found: Memory) -> str:
+    """A line of its table."""
+    ascent = "-" if found.ascent is None else _plain(found.ascent)
+    return f"| {name} | {ascent} | {_plain(found.peak)} | {_plain(found.kept)} |"
 
 
 def _plain(value: float) -> str:
