@@ -62,7 +62,7 @@ def sheets(config: ClassificationConfig, tables: Tables) -> list[Sheet]:
             for model, row in cells.items()
         )
         caption = (
-            f"Mean over seeds ± half of the 95 % interval, at the last of {config.epochs} epochs"
+            f"Mean over seeds ± half of the 95 % interval, after {_epochs(config)}"
             + (f", on {config.limit:,} train images" if config.limit else "")
             + ". "
             + lossy({"data": tables["data"][tables["data"]["data"] == data]})
@@ -82,7 +82,7 @@ def draw(config: ClassificationConfig, tables: Tables) -> list[Drawn]:
             for model, row in cells.items()
         ]
         caption = (
-            f"Means over seeds with 95 % intervals, after {config.epochs} epochs. "
+            f"Means over seeds with 95 % intervals, after {_epochs(config)}. "
             f"{lossy({'data': tables['data'][tables['data']['data'] == data]})}"
         )
         found.append(
@@ -93,6 +93,10 @@ def draw(config: ClassificationConfig, tables: Tables) -> list[Drawn]:
             )
         )  # fmt: skip
     return found
+
+
+def _epochs(config: ClassificationConfig) -> str:
+    return f"{config.epochs} epoch{'s' * (config.epochs > 1)}"
 
 
 def _done(rows: pd.DataFrame, data: str) -> pd.DataFrame:
@@ -131,7 +135,7 @@ def _better(config: ClassificationConfig, tables: Tables, data: str, ours: str, 
     small = (
         ""
         if config.decides
-        else f"Not decided: {config.epochs} epochs on {config.limit or 'all'} images are far from the published 200 "
+        else f"Not decided: {_epochs(config)} on {config.limit or 'all'} images are far from the published 200 "
         "epochs on all of them, and a short training ranks methods by their speed."
     )
     notes = (small, "Paired over seeds.", lossy({"data": tables["data"][tables["data"]["data"] == data]}),
