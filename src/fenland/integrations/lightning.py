@@ -130,6 +130,40 @@ class SharpnessAwareCallback(pl.Callback):
         return self._replay
 
 
+class LiveCallback(pl.Callback):
+    """Runs a `fenland.diagnostics.live.Live` beside training; its records go to the trainer's loggers.
+
+    One update an optimizer step, also under accumulation. Record "gamma" is logged as "fenland/gamma", and so on.
+
+    Args:
+        make: the fenland optimizer and the module -> what has `update()`, such as
+            `lambda opt, module: Live(opt, module, loss_fn, probe=batches, every=50)`.
+
+    Raises:
+        TypeError: at the start of training, the optimizer is not fenland's.
+    """
+
+    def __init__(self, make: Callable[[Any, pl.LightningModule], Any]) -> None:
+        self.make = make
+        self.live: Any = None
+        self._steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the monitor."""
+        self.live = self.make(sharpness_aware(trainer.optimizers[0], "the optimizer"), pl_module)
+        self._steps = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Update it after a step; micro-batches that only accumulate are none."""
+        if self.live is None or trainer.global_step == self._steps:
+            return
+        self._steps = trainer.global_step
+        record = self.live.update()
+        if record:
+            for logger in trainer.loggers:
+                logger.log_metrics({f"fenland/{name}": value for name, value in record.items()}, step=self._steps)
+
+
 def fabric_step(fabric: Any, optimizer: Any, closure: Callable[[], Any]) -> Any:
     """A sharpness-aware step under Fabric, in every precision.
 

@@ -19,7 +19,7 @@ from fenland.integrations.replay import Accumulate, Replay, before_base_step, sh
 from fenland.optimizer import SharpnessAware
 
 try:
-    from transformers import Trainer
+    from transformers import Trainer, TrainerCallback
 except ImportError as error:  # pragma: no cover
     raise ImportError(
         "fenland.integrations.transformers needs Transformers' Trainer: pip install transformers accelerate"
@@ -127,6 +127,33 @@ class SharpnessAwareTrainer(SharpnessAwareMixin, Trainer):
     ...     model, args, train_dataset=data, sharpness_aware=lambda base, model: fenland.SSAM(base, model=model)
     ... )
     """
+
+
+class LiveCallback(TrainerCallback):  # type: ignore[misc]
+    """Runs a `fenland.diagnostics.live.Live` beside training; its records go to `trainer.state.log_history`.
+
+    Trackers that the trainer reports to are not reached from a callback: give `Live` an `on_record=` for them.
+
+    Args:
+        make: the fenland optimizer and the model -> what has `update()`, such as
+            `lambda opt, model: Live(opt, model, loss_fn, probe=batches, every=50)`.
+    """
+
+    def __init__(self, make: Callable[[SharpnessAware, torch.nn.Module], Any]) -> None:
+        self.make = make
+        self.live: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Make the monitor."""
+        self.live = self.make(sharpness_aware(kwargs["optimizer"], "the optimizer"), kwargs["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Update it after an optimizer step."""
+        record = self.live.update() if self.live is not None else None
+        if record:
+            state.log_history.append(
+                {**{f"fenland/{name}": x for name, x in record.items()}, "step": state.global_step}
+            )
 
 
 def _step(trainer: Any, wrapper: Any) -> None:
