@@ -129,7 +129,7 @@ class SharpnessAwareTrainer(SharpnessAwareMixin, Trainer):
     """
 
 
-class LiveCallback(TrainerCallback):  # type: ignore[misc]
+class LiveCallback(TrainerCallback):
     """Runs a `fenland.diagnostics.live.Live` beside training; its records go to `trainer.state.log_history`.
 
     Trackers that the trainer reports to are not reached from a callback: give `Live` an `on_record=` for them.
