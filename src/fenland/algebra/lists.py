@@ -70,7 +70,12 @@ class Lists(Algebra):
 
     def dot(self, xs: Vector, ys: Vector) -> Scalar:
         dtype = accumulator_dtype(xs)
-        return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
+        small, large = _apart(tuple(map(Tensor.numel, xs)))
+        if self.layouts is not None or small is None or not _joinable([*xs, *ys]):
+            return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
+        joined = torch.dot(_flatten(small(xs)), _flatten(small(ys)))
+        pairs = [] if large is None else zip(large(xs), large(ys), strict=True)
+        return self._sum([joined, *(_dot(x, y, dtype) for x, y in pairs)])
 
     def absmax(self, xs: Vector) -> Scalar:
         dtype = accumulator_dtype(xs)
@@ -117,12 +122,17 @@ def _joined_norm(xs: Vector) -> Scalar | None:
 
     None where that gains nothing (few small tensors) or does not apply (other dtypes or devices among them).
     """
-    small, large = _apart(tuple(map(torch.Tensor.numel, xs)))
-    if small is None or False in [x.is_cpu for x in xs] or {x.dtype for x in xs} not in _FULL:
+    small, large = _apart(tuple(map(Tensor.numel, xs)))
+    if small is None or not _joinable(xs):
         return None
     if large is None:
         return _length(_flatten(xs))
     return _length(torch.stack([_length(_flatten(small(xs))), *torch._foreach_norm(large(xs))]))
+
+
+def _joinable(xs: Vector) -> bool:
+    """Whether these are tensors of a CPU, of one dtype that sums are kept in."""
+    return False not in [x.is_cpu for x in xs] and {x.dtype for x in xs} in _FULL
 
 
 @lru_cache(maxsize=16)
@@ -144,7 +154,8 @@ def _in_pieces(root: Callable[..., Tensor], out: Tensor, a: Tensor, *others: Ten
         r = root(a, *others)
         scaled = r * a
         out.copy_(r * scaled)
-        return torch.linalg.vector_norm(scaled, dtype=accumulator_dtype([a]))
+        whole: Scalar = torch.linalg.vector_norm(scaled, dtype=accumulator_dtype([a]))
+        return whole
     into, *flat = (x.view(-1) for x in (out, a, *others))
     dtype, norms = accumulator_dtype([a]), []
     for begin in range(0, max(1, a.numel()), PIECE):
@@ -153,7 +164,7 @@ def _in_pieces(root: Callable[..., Tensor], out: Tensor, a: Tensor, *others: Ten
         scaled = r * x
         norms.append(torch.linalg.vector_norm(scaled, dtype=dtype))
         torch.mul(r, scaled, out=into[begin : begin + PIECE])
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return _length(torch.stack(norms))
 
 
 PIECE = 1 << 16  # elements: with what a rule makes of them, a quarter of a megabyte each, they fit into a core's cache
@@ -201,7 +212,7 @@ def _combine_pieces(alpha: Scalar | float, g: Tensor, beta: Scalar | float, h: T
     """The same for one tensor of a CPU, in pieces that stay in its cache: h and g are read once, not three times."""
     pieces = [(g, h)]
     if g.is_contiguous() and h.is_contiguous():
-        pieces = list(zip(g.view(-1).split(PIECE), h.view(-1).split(PIECE), strict=True))
+        pieces = list(zip(torch.split(g.view(-1), PIECE), torch.split(h.view(-1), PIECE), strict=True))
     for x, y in pieces:
         y.mul_(beta)
         y.add_(x.mul_(alpha))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,7 @@ class Account:
     """The allocator's account of all that happens inside; `record_function(name)` marks calls to be asked about."""
 
     def __enter__(self) -> Account:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells of each of its starts on stderr
         self._watched = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._watched.start()
         return self

@@ -33,6 +33,7 @@ class Plan:
         names: variants and peers; empty for all.
         rounds: measurements of each, at least 3; None for fewer the larger the set is.
         seed: of the order in which they take turns.
+        clock: "wall", or "cpu" for this thread's own time.
     """
 
     sets: Sequence[str]
@@ -40,6 +41,7 @@ class Plan:
     names: Sequence[str] = ()
     rounds: int | None = None
     seed: int = 0
+    clock: str = "wall"
 
     def rounds_of(self, size: int) -> tuple[int, int]:
         """Rounds and warm-up rounds on a set of that many parameters."""
@@ -70,7 +72,7 @@ def measure(
     """
     draw = torch.Generator().manual_seed(0)
     params: list[Tensor] = [torch.nn.Parameter(torch.randn(s, generator=draw) * 0.02) for s in shapes]
-    gradients = Gradients(params)
+    gradients = Gradients(params, clock=plan.clock)
     names = [n for n in variants(count(shapes)) if not plan.names or n in plan.names]
     rows: dict[str, Row] = {}
     for part in _parts(names, count(shapes), base):
@@ -170,4 +172,4 @@ def report(plan: Plan, tick: Callable[[], None] = lambda: None) -> dict[str, Any
     sets: dict[str, dict[str, dict[str, Row]]] = {}
     for name, base in plan.parts():
         sets.setdefault(name, {})[base] = measure(SETS[name](), base, plan, tick)
-    return {"machine": describe(torch.get_num_threads()), "rounds": plan.rounds, "sets": sets}
+    return {"machine": describe(torch.get_num_threads()), "rounds": plan.rounds, "clock": plan.clock, "sets": sets}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -43,6 +43,8 @@ class Bench:
     """Measurements of each, at least 3; by default fewer the larger the set is."""
     threads: Annotated[int | None, arg(metavar="N")] = None
     """Threads of torch."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """cpu counts the thread's own time only, for a busy machine; it needs --threads 1."""
     quick: bool = False
     """A few methods on the smallest set, over plain and fused SGD."""
     memory: bool = False
@@ -67,6 +69,8 @@ class Bench:
         known(plan.sets, plan.bases, plan.names)
         if plan.rounds is not None and plan.rounds < 3:
             raise BadInput("rounds", plan.rounds, "at least 3, for quartiles")
+        if plan.clock == "cpu" and self.threads != 1:
+            raise BadInput("clock", "cpu", "only with --threads 1: it does not see the work of other threads")
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         with _progress(plan) as tick:
@@ -90,7 +94,7 @@ class Bench:
 
         sets = self.sets or (("resnet20",) if self.quick else tuple(SETS))
         bases = self.bases or (("sgd-foreach", "sgd-fused") if self.quick else tuple(BASES))
-        return Plan(sets, bases, self.names or (_QUICK if self.quick else ()), self.rounds)
+        return Plan(sets, bases, self.names or (_QUICK if self.quick else ()), self.rounds, clock=self.clock)
 
 
 @contextmanager
