@@ -13,7 +13,7 @@ from fenland.lab.figures.plots import marker_of, scale_axis
 from fenland.lab.figures.style import SMALL, blank, head, legend_height, name_x, title_of
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.base import Sheet, Tables, Verdict
-from fenland.lab.studies.trained import above, below, colours, lossy, lost, paired, shown, together
+from fenland.lab.studies.trained import above, below, by, colours, lossy, lost, paired, ratio_of, shown, together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +130,7 @@ def _better(config: ClassificationConfig, tables: Tables, data: str, ours: str, 
     """Every network has to agree: that is what "consistently" says."""
     done = _done(tables["runs"], data)
     done = done.assign(percent=100 * done["test_accuracy"].astype(float))
-    found = {m: paired(part, "optimizer", ours, theirs, "percent") for m, part in done.groupby("model", sort=False)}
+    found = {m: paired(part, "optimizer", ours, theirs, "percent") for m, part in by(done, "model")}
     answer = together(above(x) for x in found.values())
     small = (
         ""
@@ -158,7 +158,7 @@ def _cost(rows: pd.DataFrame, ours: str, theirs: str, data: str) -> Verdict:
         case=done["data"] + " " + done["model"] + " " + done["seed"].astype(str),
     )
     log = paired(done, "optimizer", ours, theirs, "log", "case")
-    ratio = Interval(*(float(np.exp(x)) for x in log[:3]), log.n)
+    ratio = ratio_of(log)
     each = paired(done, "optimizer", ours, theirs, "gradient_evaluations", "case")
     same = each.n > 0 and each.low == each.high == 0
     return Verdict(

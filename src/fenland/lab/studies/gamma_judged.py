@@ -10,7 +10,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_panels
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import above, below, lossy, lost, paired, shown, together
+from fenland.lab.studies.trained import above, below, by, lossy, lost, paired, shown, together
 
 PAPER = "SSAM paper, Fig. 3"
 NAMES = {"usam": "unnormalised ascent, as in the paper", "sam": "normalised ascent"}
@@ -22,9 +22,9 @@ def draw(tables: Tables, optimizer: str) -> Drawn:
     done = _done(tables, optimizer)
     title = f"Gamma by epoch, {NAMES[optimizer].split(',')[0]}"
     panels, words = [], []
-    for model, part in done.groupby("model", sort=False):
+    for model, part in by(done, "model"):
         lines = []
-        for rho, runs in part.groupby("rho"):
+        for rho, runs in by(part, "rho"):
             found = {epoch: interval(rows["gamma"]) for epoch, rows in runs.groupby("epoch")}
             mean, low, high = ([getattr(x, key) for x in found.values()] for key in ("mean", "low", "high"))
             lines.append(Line(_label(float(rho)), list(found), mean, low, high))
@@ -71,7 +71,7 @@ def _below_one(tables: Tables, optimizer: str) -> Verdict:
         epochs = {epoch: interval(rows["gamma"]) for epoch, rows in runs.groupby("epoch")}
         most = max(epochs, key=lambda epoch: epochs[epoch].mean)
         answers.append(below(epochs[most], 1.0))
-        words.append(f"{model}, rho = {rho:g}: at most {shown(epochs[most], '.4f', sign=False)} (epoch {most})")
+        words.append(f"{model}, rho = {rho:g}: at most {shown(epochs[most], '.4f', sign=False)} (epoch {most!s})")
     return Verdict(
         f"Gamma is below 1 throughout training, so SSAM's steps are shorter than SAM's ({NAMES[optimizer]}).",
         f"ours, as a reading of {PAPER}: its caption states no value",
@@ -85,8 +85,8 @@ def _below_one(tables: Tables, optimizer: str) -> Verdict:
 
 def _radius(tables: Tables, optimizer: str) -> Verdict:
     answers, words = [], []
-    for model, part in _done(tables, optimizer).groupby("model", sort=False):
-        means = part.groupby(["seed", "rho"], as_index=False)["gamma"].mean()
+    for model, part in by(_done(tables, optimizer), "model"):
+        means = part.groupby(["seed", "rho"])["gamma"].mean().reset_index()
         rhos = sorted(means["rho"].unique())
         for small, large in pairwise(rhos):
             gap = paired(means, "rho", large, small, "gamma")

@@ -13,9 +13,9 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.statistics import interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import below, colours, lossy, lost, paired, shown, together
+from fenland.lab.studies.trained import below, colours, lossy, lost, paired, ratio_of, shown, together
 
 PAPER = "SSAM paper, abstract: flatter minima by Hessian analyses"
 STABLE = (("ssam", "sam"), ("ssam-u", "usam"))
@@ -50,7 +50,7 @@ def _flatter(tables: Tables, ours: str, theirs: str, kind: str) -> Verdict:
     for model, part in rows.groupby("model", sort=False):
         log = paired(part, "optimizer", ours, theirs, "log")
         answers.append(below(log))
-        ratio = Interval(*(float(np.exp(x)) for x in log[:3]), log.n)
+        ratio = ratio_of(log)
         means = " against ".join(_mean(part, name) for name in (ours, theirs))
         words.append(f"{model}: {shown(ratio, sign=False)} times as much ({means})")
     what = "largest eigenvalue of the Hessian" if kind == "largest" else "trace of the Hessian"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -96,12 +97,23 @@ def lossy(tables: Tables) -> str:
     )
 
 
-def paired(table: pd.DataFrame, by: str, ours: object, theirs: object, column: str, over: str = "seed") -> Interval:
-    """The interval of ``column`` at ``by`` = ours minus that at theirs, over the seeds that have both."""
-    wide = table.pivot_table(index=over, columns=by, values=column)
+def paired(table: pd.DataFrame, what: str, ours: object, theirs: object, column: str, over: str = "seed") -> Interval:
+    """The interval of ``column`` at ``what`` = ours minus that at theirs, over the seeds that have both."""
+    wide = table.pivot_table(index=over, columns=what, values=column)
     if ours not in wide or theirs not in wide:
         return interval([])
     return interval((wide[ours] - wide[theirs]).dropna())
+
+
+def ratio_of(log: Interval) -> Interval:
+    """The interval of a ratio from that of its logarithm: a geometric mean over seeds."""
+    return Interval(math.exp(log.mean), math.exp(log.low), math.exp(log.high), log.n)
+
+
+def by(table: pd.DataFrame, column: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """The parts of a table with one value of a column each, in order of appearance."""
+    for value in table[column].unique():
+        yield value, table[table[column] == value]
 
 
 def above(found: Interval, bound: float = 0.0) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 
@@ -37,6 +37,7 @@ class UniformStabilityConfig:
         convex: data of a softmax regression, for which the bounds hold; empty for none.
         convex_optimizers: of that.
         convex_lr: constant learning rate of that.
+        convex_rho: radius of those of them with an ascent; small, or every bound of SAM is the trivial one.
         convex_limit: train examples of that; None for all.
         device: cpu, cuda or mps.
     """
@@ -46,14 +47,15 @@ class UniformStabilityConfig:
     rho: float = 0.05
     lr: float = 0.1
     batch_size: int = 20
-    epochs: int = 16
+    epochs: int = 12
     limit: int | None = 500
-    pairs: int = 5
+    pairs: int = 4
     test_examples: int | None = 500
     measure: Literal["normalised", "absolute"] = "normalised"
     convex: str = "digits"
     convex_optimizers: tuple[str, ...] = ("sgd", "usam", "ssam-u", "sam", "ssam")
     convex_lr: float = 0.01
+    convex_rho: float = 0.005
     convex_limit: int | None = 500
     device: str = "cpu"
 
@@ -98,7 +100,7 @@ class UniformStability(Study[UniformStabilityConfig]):
     presets: Mapping[str, UniformStabilityConfig] = {
         "quick": UniformStabilityConfig(),
         "paper": UniformStabilityConfig(
-            batch_size=128, epochs=100, limit=None, pairs=10, test_examples=None, convex="mnist", convex_lr=1e-4,
+            batch_size=128, epochs=100, limit=None, pairs=10, test_examples=None, convex_rho=0.002,
             convex_limit=None, device="cuda",
         ),
     }  # fmt: skip
@@ -113,7 +115,7 @@ class UniformStability(Study[UniformStabilityConfig]):
         runs = identified(self.runs(config, lab))
         for run in lab.track(runs, len(runs), "pairs"):
             key = {"run": run.identity(), "test": config.test_examples}
-            about = {"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed}
+            about: dict[str, Any] = {"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed}
             found = lab.keep("pairs", key, lambda run=run: follow(run, config.test_examples))  # type: ignore[misc]
             parts.append(found.assign(**about))
             if run.model == LINEAR:
@@ -155,7 +157,8 @@ def _run(config: UniformStabilityConfig, lab: Lab, data: str, model: str, optimi
 
     linear = model == LINEAR
     return RunConfig(
-        data, model, optimizer, seed=pair, data_seed=pair, rho=radius_of(optimizer, config.rho),
+        data, model, optimizer, seed=pair, data_seed=pair,
+        rho=radius_of(optimizer, config.convex_rho if linear else config.rho),
         lr=config.convex_lr if linear else config.lr, momentum=0.0, weight_decay=0.0, batch_size=config.batch_size,
         epochs=config.epochs, schedule="constant", limit=config.convex_limit if linear else config.limit,
         device=config.device, data_dir=lab.data_dir(data),

@@ -13,7 +13,7 @@ from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import above, below, colours, lossy, lost, paired, shown, together
+from fenland.lab.studies.trained import above, below, by, colours, lossy, lost, paired, ratio_of, shown, together
 from fenland.lab.studies.uniform_stability import LINEAR
 
 PAPER = "ours, as a reading of the SSAM paper's Figs. 4 and 5 by its abstract; the captions state no order"
@@ -39,7 +39,7 @@ def judge(optimizers: Sequence[str], measure: str, tables: Tables) -> list[Verdi
     table = _derived(tables)
     found = []
     steps = list(pairwise(optimizers))
-    for task, rows in table[table["model"] != LINEAR].groupby("task", sort=False):
+    for task, rows in by(table[table["model"] != LINEAR], "task"):
         note = _note(tables, rows)
         found.append(_grows(str(task), rows, optimizers, measure, note))
         found += [_nearer(str(task), rows, ours, theirs, measure, note) for theirs, ours in steps]
@@ -50,18 +50,20 @@ def judge(optimizers: Sequence[str], measure: str, tables: Tables) -> list[Verdi
 
 def _derived(tables: Tables) -> pd.DataFrame:
     table = tables["pairs"]
-    return table.assign(
+    found: pd.DataFrame = table.assign(
         task=table["data"] + "/" + table["model"],
         absolute=table["distance"],
         normalised=table["distance"] / table["norm"],
         gap=table["test_loss"] - table["train_loss"],
         run=table["data"] + table["model"] + table["optimizer"] + table["pair"].astype(str),
     )
+    return found
 
 
 def _last(rows: pd.DataFrame) -> pd.DataFrame:
     """The last epoch of the runs that reached it."""
-    return rows[(rows["epoch"] == rows["epoch"].max()) & (rows["status"] == "finished")]
+    found: pd.DataFrame = rows[(rows["epoch"] == rows["epoch"].max()) & (rows["status"] == "finished")]
+    return found
 
 
 def _note(tables: Tables, rows: pd.DataFrame) -> str:
@@ -100,7 +102,7 @@ def _nearer(task: str, rows: pd.DataFrame, ours: str, theirs: str, measure: str,
     last = _last(rows)
     last = last.assign(log=np.log(last[measure].where(last[measure] > 0).astype(float)))
     log = paired(last, "optimizer", ours, theirs, "log", "pair")
-    ratio = Interval(*(float(np.exp(x)) for x in log[:3]), log.n)
+    ratio = ratio_of(log)
     return Verdict(
         f"{task}: the runs of {title_of(ours)} part less than those of {title_of(theirs)}.",
         PAPER,
@@ -140,10 +142,10 @@ def _within(tables: Tables, table: pd.DataFrame, name: str) -> Verdict:
         why = str(bounds["why"].iloc[0]) if len(bounds) else ""
         return Verdict(claim, source, "no bound", "not compared", None, f"No bound is known here: {why}.", "convex")
     shares = {}
-    for epoch, part in rows[rows["epoch"] > 0].groupby("epoch"):
+    for epoch, part in by(rows[rows["epoch"] > 0], "epoch"):
         bound = float(bounds[bounds["epoch"] == epoch]["bound"].mean())
         found = interval(part["distance"])
-        shares[epoch] = Interval(*(x / bound for x in found[:3]), found.n)
+        shares[epoch] = Interval(found.mean / bound, found.low / bound, found.high / bound, found.n)
     if not shares:
         return Verdict(claim, source, "at most 1 of the bound", "no finished run", None, figure="convex")
     most = max(shares, key=lambda epoch: shares[epoch].mean)
@@ -160,7 +162,7 @@ def _within(tables: Tables, table: pd.DataFrame, name: str) -> Verdict:
 
 def _curves(rows: pd.DataFrame, column: str, optimizers: Sequence[str]) -> Drawn:
     panels, words = [], []
-    for task, part in rows.groupby("task", sort=False):
+    for task, part in by(rows, "task"):
         lines = []
         for name in optimizers:
             line = _line(part[part["optimizer"] == name], name, column)
@@ -191,17 +193,17 @@ def _bounded(tables: Tables, table: pd.DataFrame) -> Drawn:
         own = table[(table["model"] == LINEAR) & (table["optimizer"] == name) & (table["epoch"] > 0)]
         line = _line(own, name, "distance", "dots")
         lines.append(line)
-        bounds = tables["bounds"]
-        bounds = bounds[bounds["optimizer"] == name].groupby("epoch")["bound"].mean()
+        limits = tables["bounds"][tables["bounds"]["optimizer"] == name].groupby("epoch")["bound"].mean()
         allowed = "no bound"
-        if bounds.notna().any():
-            lines.append(Line(title_of(name), bounds.index, bounds, kind="theory"))
-            allowed = f"bound {bounds.iloc[-1]:.3g}"
+        if limits.notna().any():
+            lines.append(Line(title_of(name), limits.index, limits, kind="theory"))
+            allowed = f"bound {limits.iloc[-1]:.3g}"
         words.append(f"{title_of(name)} {line.y[-1] if line.y else float('nan'):.3g}, {allowed}")
     return Drawn(
         "convex", CONVEX,
         "Points: mean over pairs with 95 % intervals; thin lines: the bound of the expected distance. Logarithmic "
-        "axis. SAM's bound has a term that no number of examples lowers; SSAM with the same ascent has no bound.",
+        "axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is cut there. "
+        "SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound.",
         f"{CONVEX}. At the last epoch: {'; '.join(words)}.",
         lambda canvas: draw_panels(canvas, CONVEX, [Panel(lines, "epoch", log_y=True)]), colours(names),
     )  # fmt: skip

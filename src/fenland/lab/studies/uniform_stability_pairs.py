@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -107,7 +107,8 @@ class _Member:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        self.optimizer.step(closure)
+        stepper: Any = self.optimizer  # torch types its closure as one that returns a float
+        stepper.step(closure)
 
     def weights(self) -> Tensor:
         """All of them in one row, float64."""
