@@ -132,6 +132,20 @@ def test_within_the_residual_the_verdict_is_the_edge():
     assert rough.verdict == "edge"
 
 
+def test_steps_that_leave_the_quadratic_model_are_no_stable_verdict():
+    """On a quadratic the model is exact; far out on the quartic a step below the limit still goes beyond it."""
+    model = quadratic(1.0, 4.0)
+    exact = diagnose(model, nets.value, ONE, torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.5))
+    assert exact.strayed == pytest.approx(0.0, abs=1e-12)
+    assert diagnose(model, nets.value, ONE).strayed is None
+    far = Quartic(0.3, -1.0)  # flat here, steep where the gradient leads
+    report = diagnose(far, nets.value, ONE, torch.optim.SGD(far.parameters(), lr=0.4, momentum=0.9))
+    assert report.limits[0].lr > 1.0
+    assert report.strayed > 0.5
+    assert report.verdict == "edge"
+    assert any("warm it up" in each.what for each in report.advice)
+
+
 def test_a_saddle_that_holds_the_ascent():
     """USAM with rho*m > 1 and normalised SAM within |g| < rho*m are held; below they are not. Steps agree."""
     m = (math.sqrt(5) - 1) / 2

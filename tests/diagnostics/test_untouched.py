@@ -249,6 +249,40 @@ def twice(batches):
         objective.gradient(at_w=True)
 
 
+def test_a_compiled_model_names_the_cause():
+    """torch.compile has no second derivative; the error is ours and names the way out."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    compiled = torch.compile(net, backend="aot_eager")
+    with pytest.raises(RuntimeError, match=r'cannot be differentiated twice.*hvp="difference"'):
+        curvature.trace(compiled, lambda net, x: net(x).square().mean(), [torch.randn(2, 4)])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_numbers_of_a_cpu():
+    """Eigenvalues, trace, density, sharpness, doctor and range test on a device, and its generator as before."""
+
+    def measure(device):
+        net = model().to(device).double()
+        data = [(x.to(device).double(), y.to(device)) for x, y in DATA]
+        opt = fenland.SAM(torch.optim.SGD(net.parameters(), lr=0.1), rho=0.1)
+        torch.rand(3, device=device)
+        before = torch.get_device_module(device).get_rng_state() if device == "cuda" else torch.get_rng_state()
+        found = [
+            curvature.extreme_eigenvalues(net, nets.cross_entropy, data).largest[0].value,
+            curvature.trace(net, nets.cross_entropy, data, method="hutch++").value,
+            curvature.density(net, nets.cross_entropy, data, draws=1, steps=20).share_below(0.0),
+            fenland.sharpness(net, nets.cross_entropy, data, kind="worst").value,
+            fenland.sharpness(net, nets.cross_entropy, data, kind="average", adaptive=True).value,
+            fenland.diagnose(net, nets.cross_entropy, data, opt, mode="eval").ascent.gamma,
+            fenland.find_rho(net, nets.cross_entropy, data, opt, mode="eval").points[-1].rise.value,
+        ]
+        after = torch.get_device_module(device).get_rng_state() if device == "cuda" else torch.get_rng_state()
+        assert torch.equal(before, after)
+        return found
+
+    assert measure("cuda") == pytest.approx(measure("cpu"), rel=1e-6)
+
+
 def test_a_shuffling_loader_gives_the_same_examples_in_every_pass():
     x, y = torch.cat([b[0] for b in DATA]), torch.cat([b[1] for b in DATA])
     loader = DataLoader(TensorDataset(x, y), batch_size=5, shuffle=True)

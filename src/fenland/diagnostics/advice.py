@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fenland.diagnostics.curvature import Extremes
-from fenland.diagnostics.diagnosis import Advice, Ascent, Saddle
+from fenland.diagnostics.diagnosis import FAR, Advice, Ascent, Saddle
 from fenland.diagnostics.recipe import Allowed, Recipe, largest_rho
 
 LEAST_FIDELITY = 0.95
@@ -23,6 +23,7 @@ class Findings:
     ascent: Ascent | None
     limits: tuple[Allowed, ...]
     saddle: Saddle | None
+    strayed: float | None = None
 
     @property
     def own(self) -> Allowed:
@@ -59,6 +60,11 @@ def _judged(f: Findings) -> tuple[str, str]:
             f"{f.ascent.effective:.3g} of an unnormalised one, for which steps shrink the steepest mode below lr "
             f"{own.now:.4g} only: SAM stays bounded and circles the minimum{_others(f)}."
         )
+    if f.strayed is not None and f.strayed > FAR:
+        return "edge", (
+            f"{over}, but the next steps go farther than that holds: over lr / (1 - momentum) * |g| the loss strays "
+            f"from the quadratic model by {f.strayed:.1f} of the decrease that the gradient alone predicts."
+        )
     if not math.isfinite(own.lr):
         return "stable", "No positive curvature bounds the learning rate here."
     return "stable", f"{over}; lr is {recipe.lr / own.lr:.0%} of that."
@@ -82,6 +88,9 @@ def _others(f: Findings) -> str:
 def advice(f: Findings) -> tuple[Advice, ...]:
     """What to do, the most urgent first."""
     found = [*_of_rate(f), *_of_saddle(f), *_of_ascent(f), *_of_precision(f)]
+    if f.strayed is not None and f.strayed > FAR:
+        why = "the curvature will have changed before these limits can tell; there it may be larger"
+        found.append(Advice("lower lr, or warm it up, and diagnose again after some steps", why))
     if not f.extremes.converged:
         worst = max(pair.residual for pair in f.extremes.largest + f.extremes.smallest)
         found.append(Advice("raise max_products, or take the eigenvalues as rough", f"a residual is still {worst:.2g}"))

@@ -10,6 +10,7 @@ from fenland.diagnostics.curvature import Eigenpair
 from fenland.diagnostics.recipe import Allowed
 
 VERDICTS = ("stable", "edge", "circling", "unstable", "unknown")
+FAR = 0.5  # `strayed` from which on the limits, which are those of a quadratic, are not relied on
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,11 @@ class Diagnosis:
         ascent: what the perturbation does; None without one.
         limits: the learning rates that SGD, SAM and SSAM allow.
         saddle: a direction of negative curvature; None where there is none beyond the residual.
-        verdict: "stable", "edge" (lr lies within the uncertainty of the limit), "circling" (normalised SAM below SGD's
-            limit that does not settle at this gradient norm), "unstable", or "unknown".
+        strayed: |L(w - r*g) - L(w) - quadratic model| / (r*|g|^2) with r = lr / (1 - momentum), what the next steps
+            may cover: near 0 the limits will still hold there, from 0.5 on the curvature will be another. None without
+            a learning rate of SGD.
+        verdict: "stable", "edge" (lr lies within the uncertainty of the limit, or `strayed` is over 0.5), "circling"
+            (normalised SAM below SGD's limit that does not settle at this gradient norm), "unstable", or "unknown".
         because: the verdict's reason.
         advice: what to do.
         mode: mode the model ran in.
@@ -126,6 +130,7 @@ class Diagnosis:
     ascent: Ascent | None
     limits: tuple[Allowed, ...]
     saddle: Saddle | None
+    strayed: float | None
     verdict: str
     because: str
     advice: tuple[Advice, ...]
@@ -141,6 +146,7 @@ class Diagnosis:
         return {
             **plain,
             "lr": self.lr,
+            "strayed": self.strayed,
             "largest": self.largest.as_dict(),
             "smallest": self.smallest.as_dict(),
             "ascent": self.ascent.as_dict() if self.ascent else None,

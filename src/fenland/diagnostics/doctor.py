@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -85,12 +86,13 @@ def diagnose(
         radii = radii_of(recipe, [originals[name] for name in objective.names])
         ascent = _ascend(objective, recipe, radii, loss, g) if recipe.rho > 0 else None
         hessian = Hessian(objective, hvp, step)
+        strayed = _strayed(objective, hessian, recipe, loss, g)
         extremes = curvature.of(hessian, tol=tol, max_products=max_products, seed=seed)
         count, examples = objective.seen
     low, high = extremes.smallest[0], extremes.largest[0]
     effective = ascent.effective if ascent is not None else None
     limits = allowed(recipe, (low.value, low.residual), (high.value, high.residual), effective)
-    found = Findings(recipe, extremes, norm, ascent, limits, _saddle(recipe, extremes, norm, near))
+    found = Findings(recipe, extremes, norm, ascent, limits, _saddle(recipe, extremes, norm, near), strayed)
     said, because = verdict(found)
     return Diagnosis(
         optimizer=recipe.name,
@@ -104,6 +106,7 @@ def diagnose(
         ascent=ascent,
         limits=limits,
         saddle=found.saddle,
+        strayed=strayed,
         verdict=said,
         because=because,
         advice=advice(found),
@@ -149,6 +152,24 @@ def _ascend(objective: Objective, recipe: Recipe, radii: Sequence[float], loss: 
         slope=float(V.dot(g, e)),
         active=length > 0 and (1 - cosine > STILL or abs(gamma - 1) > STILL),
     )
+
+
+def _strayed(objective: Objective, hessian: Hessian, recipe: Recipe, loss: float, g: Vector) -> float | None:
+    """How far the loss leaves the quadratic model on the way of the next 1 / (1 - momentum) steps; see `Diagnosis`."""
+    if recipe.lr is None or not recipe.steps_by_sgd or recipe.lr == 0:
+        return None
+    flat = torch.cat([x.reshape(-1).to(hessian.device, hessian.dtype) for x in g])
+    square = float(flat @ flat)
+    if square == 0:
+        return None
+    reach = recipe.lr / (1 - recipe.momentum)
+    try:  # before any product: the graph that a Hessian keeps does not survive a change of the weights
+        with displaced(objective.params, [-reach * x for x in g]):
+            change = objective.loss() - loss
+    except ValueError:  # the loss is not finite there
+        return math.inf
+    predicted = -reach * square + reach**2 / 2 * float(flat @ hessian.matvec(flat))
+    return abs(change - predicted) / (reach * square)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from fenland.diagnostics.objective import Objective
 from fenland.diagnostics.untouched import displaced
 
 Hvp = Literal["autograd", "difference"]
-NOT_TWICE = ("is not implemented", "once_differentiable", "does not support double backward", "trying to differentiate")
+NOT_TWICE = ("is not implemented", "once_differentiable", "double backward", "trying to differentiate")
 
 
 class Hessian:

@@ -55,6 +55,10 @@ class Objective:
         size: Callable[[Any], float] | None = None,
     ) -> None:
         check_instance("model", model, nn.Module, "the module that you train")
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            raise ValueError(
+                "model: is DistributedDataParallel, which allows no torch.autograd.grad; pass model.module"
+            )
         if not callable(loss_fn):
             raise TypeError(f"loss_fn = {loss_fn!r}: must be callable as loss_fn(model, batch)")
         check_batches(batches)
