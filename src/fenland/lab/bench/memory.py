@@ -15,6 +15,7 @@ from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS
 
 WIDTH, LAYERS, BATCH = 512, 4, 2
+_LOUDNESS = "KINETO_LOG_LEVEL"
 _NEEDS: dict[str, Any] = {"full_norm": lambda: 1.0, "total_steps": 1000, "model": None}
 
 
@@ -66,13 +67,18 @@ class Account:
     """The allocator's account of all that happens inside; `record_function(name)` marks calls to be asked about."""
 
     def __enter__(self) -> Account:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells of each of its starts on stderr
+        self._spoken = os.environ.get(_LOUDNESS)
+        os.environ[_LOUDNESS] = "99"  # else the profiler tells of each of its starts on stderr
         self._watched = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._watched.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._watched.stop()
+        if self._spoken is None:
+            del os.environ[_LOUDNESS]
+        else:
+            os.environ[_LOUDNESS] = self._spoken
 
     def peak(self, name: str) -> int:
         """The most bytes held at one moment of any call under that name, beyond those held when it began."""
