@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "study": "study:Study",
     "doctor": "doctor:Doctor",
     "bench": "bench:Bench",
+    "explore": "explore:Explore",
     "variants": "variants:Variants",
     "completion": "completion:Completion",
 }
