@@ -16,6 +16,7 @@ from image_files import write_split
 from fenland import __version__
 from fenland.lab import cli, logs
 from fenland.lab.commands import COMMANDS
+from fenland.lab.models import MODELS
 from fenland.lab.optimizers import OPTIMIZERS
 from fenland.lab.store import Store
 
@@ -37,10 +38,7 @@ ALLOWED = "choose one of " + ", ".join(OPTIMIZERS)
 WRONG = {
     ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}",
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
-    (
-        "--model",
-        "vgg",
-    ): "--model=vgg: choose one of mlp, lenet, resnet20, resnet20-identity, resnet56, resnet56-identity",
+    ("--model", "vgg"): f"--model=vgg: choose one of {', '.join(MODELS)}, or any wrnD-K",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
     "or local with --data-dir DIR",
     ("--data", "local"): "--data=local: needs --data-dir DIR with train and test parquet files",
@@ -64,7 +62,7 @@ WRONG = {
     ("--limit", "none"): "--limit=none: give a whole number >= 1",
     ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step",
     ("--augment", "yes"): "--augment=yes: choose one of auto, on, off",
-    ("--precision", "16"): "--precision=16: choose one of 32-true, bf16-mixed, 64-true",
+    ("--precision", "16"): "--precision=16: choose one of 32-true, bf16-mixed, 64-true, 16-mixed",
     ("--device", "tpu"): "--device=tpu: choose one of auto, cuda, mps, cpu",
     ("--frobnicate",): "Unrecognized options: --frobnicate",
 }
@@ -110,8 +108,8 @@ def test_corrupt_parquet(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cure = "give the --out of an earlier comparison, sweep or study"
     for command in ("runs", "report"):
-        cure = "give the --out of an earlier comparison"
         assert fails(capsys, command, "/no/such") == f"DIR=/no/such: no such directory; {cure}"
         assert fails(capsys, command, str(tmp_path)) == f"DIR={tmp_path}: no stored run in it; {cure}"
         assert fails(capsys, command).startswith(f"Missing from fenland {command}: DIR")
@@ -238,14 +236,17 @@ def test_one_seed_and_a_run_that_diverges(tmp_path: Path, capsys: pytest.Capture
 def test_failed_runs_give_exit_code_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(*_: object) -> None:
+    def train(*_: object, **more: object) -> None:
         raise MemoryError("too big")
 
     monkeypatch.setattr("fenland.lab.trainer.train", train)
     assert cli.main([*QUICK, "--optimizers", "sgd", "--seeds", "2", "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("fenland: 2 of 2 runs failed, the first (")
-    assert captured.err.endswith("with: MemoryError: too big; the same command tries them again\n")
+    first, second = captured.err.splitlines()
+    assert first.endswith("with: MemoryError: too big; the same command tries them again")
+    assert second == f"fenland: their tracebacks are in {tmp_path / 'out' / 'log.txt'}"
+    assert "MemoryError: too big" in (tmp_path / "out" / "log.txt").read_text()
     assert captured.out.count("FAILED, MemoryError: too big") == 2
 
 
@@ -253,7 +254,21 @@ def test_failed_runs_give_exit_code_one(
 def test_real_mnist_in_a_process_of_its_own(real, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [*COMMAND, "compare", "--data", "mnist", "--data-dir", real("mnist"), "--model", "lenet"]
-    command += ["--optimizers", "sgd", "sam", "--seeds", "1", "--epochs", "1", "--limit", "6000", "--out", str(out)]
+    command += [
+        "--optimizers",
+        "sgd",
+        "sam",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--limit",
+        "2000",
+        "--batch-size",
+        "32",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == str(out / "report.html")

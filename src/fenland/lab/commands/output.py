@@ -50,7 +50,7 @@ def existing_store(out: str) -> Path:
     """
     folder = Path(out)
     if not folder.is_dir():
-        raise BadInput("DIR", out, "no such directory; give the --out of an earlier comparison")
+        raise BadInput("DIR", out, "no such directory; give the --out of an earlier comparison, sweep or study")
     if not any((folder / "runs").glob("*/result.json")):
-        raise BadInput("DIR", out, "no stored run in it; give the --out of an earlier comparison")
+        raise BadInput("DIR", out, "no stored run in it; give the --out of an earlier comparison, sweep or study")
     return folder

@@ -32,7 +32,9 @@ class Report:
         """Write them and print their paths."""
         folder = Path(self.out)
         if not folder.is_dir():
-            raise BadInput("DIR", self.out, "no such directory; give the --out of an earlier comparison or study")
+            raise BadInput(
+                "DIR", self.out, "no such directory; give the --out of an earlier comparison, sweep or study"
+            )
         from fenland.lab.report import write_report
         from fenland.lab.studies.index import comparisons_below, studies_below, write_index
 
