@@ -139,9 +139,16 @@ def test_the_whole_study_on_local_files(tmp_path, monkeypatch, lossy):
     assert {v.holds for v in done.verdicts if "accuracy" in v.claim} == {None}
 
 
-def test_data_that_are_not_here_name_the_way_to_them(tmp_path):
-    with pytest.raises(BadInput, match="data"):
-        run_study("classification", "quick", {"data": "local"}, tmp_path)
+def test_data_that_are_not_here_name_the_way_to_them(tmp_path, monkeypatch):
+    import datasets
+
+    def offline(*args, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.setenv("FENLAND_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BadInput, match=r"no network.*--data-root DIR with cifar10 as DIR/cifar10"):
+        run_study("classification", "quick", {}, tmp_path)
 
 
 @pytest.mark.parametrize(("field", "value"), [("factors", (1.0, 2.0)), ("radii", (0.1,)), ("optimizers", ("sgd",))])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fenland.lab.errors import BadInput
 from fenland.lab.studies.base import Lab, Sheet, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, identified, radius_of, sources
+from fenland.lab.studies.trained import check_device, fetch, identified, radius_of, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -111,6 +111,7 @@ class Classification(Study[ClassificationConfig]):
     def run(self, config: ClassificationConfig, lab: Lab) -> Tables:
         """One row a run."""
         check_device(config.device)
+        fetch(config.data, lab)
         results = lab.train(identified(self.runs(config, lab))).results
         return {"runs": results[list(ABOUT)], "data": sources(config.data, lab)}
 

@@ -13,7 +13,19 @@ from fenland.lab.figures.plots import marker_of, scale_axis
 from fenland.lab.figures.style import SMALL, blank, head, legend_height, name_x, title_of
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.base import Sheet, Tables, Verdict
-from fenland.lab.studies.trained import above, below, by, colours, lossy, lost, paired, ratio_of, shown, together
+from fenland.lab.studies.trained import (
+    above,
+    below,
+    by,
+    colours,
+    explained,
+    lossy,
+    lost,
+    paired,
+    ratio_of,
+    shown,
+    together,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +60,7 @@ def judge(config: ClassificationConfig, tables: Tables) -> list[Verdict]:
     for ours, theirs in (("ssam", "sam"), ("ssam-u", "usam"), ("stable-asam", "asam")):
         if {ours, theirs} <= set(rows["optimizer"]):
             verdicts.append(_cost(rows, ours, theirs, config.data[0]))
-    return verdicts
+    return explained(verdicts)
 
 
 def sheets(config: ClassificationConfig, tables: Tables) -> list[Sheet]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fenland.lab.errors import BadInput
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, sources
+from fenland.lab.studies.trained import check_device, fetch, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -92,6 +92,7 @@ class Gamma(Study[GammaConfig]):
     def run(self, config: GammaConfig, lab: Lab) -> Tables:
         """One row a run and epoch."""
         check_device(config.device)
+        fetch([config.data], lab)
         records = lab.train(self.runs(config, lab))
         about = records.results[["run", "model", "rho", "status"]]
         metrics = records.metrics[["run", "optimizer", "seed", "epoch", *MEASURED]].merge(about, on="run")

@@ -10,7 +10,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_panels
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import above, below, by, lossy, lost, paired, shown, together
+from fenland.lab.studies.trained import above, below, by, explained, lossy, lost, paired, shown, together
 
 PAPER = "SSAM paper, Fig. 3"
 NAMES = {"usam": "unnormalised ascent, as in the paper", "sam": "normalised ascent"}
@@ -29,7 +29,7 @@ def draw(tables: Tables, optimizer: str) -> Drawn:
             mean, low, high = ([getattr(x, key) for x in found.values()] for key in ("mean", "low", "high"))
             lines.append(Line(_label(float(rho)), list(found), mean, low, high))
             words.append(f"{model}, rho = {rho:g}: {mean[0]:.3f} at first, {mean[-1]:.3f} at last")
-        panels.append(Panel(lines, "epoch", str(model), marks=[Mark(1.0, across="y")]))
+        panels.append(Panel(lines, "epoch", str(model), marks=[Mark(1.0, across="y")], whole=True))
     return Drawn(
         f"gamma_{optimizer}",
         title,
@@ -48,7 +48,7 @@ def judge(tables: Tables, optimizers: list[str]) -> list[Verdict]:
         found.append(_falls(tables))
     if len(optimizers) == 2:
         found.append(_apart(tables))
-    return found
+    return explained(found)
 
 
 def _label(rho: float) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fenland.lab.errors import BadInput
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, identified, radius_of, sources
+from fenland.lab.studies.trained import check_device, fetch, identified, radius_of, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -38,7 +38,7 @@ class SpectrumConfig:
         augment: random crop and flip in training.
         seeds: of the training.
         examples: train images whose mean loss the Hessian is of; None for all.
-        count: largest eigenvalues, and as many of the smallest.
+        count: largest eigenvalues.
         tol: bound on a residual as a share of its eigenvalue.
         products: Hessian-vector products after which the eigenvalues stop.
         draws: random vectors for the trace.
@@ -59,7 +59,7 @@ class SpectrumConfig:
     weight_decay: float = 5e-4
     augment: bool = False
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    examples: int | None = None
+    examples: int | None = 500
     count: int = 3
     tol: float = 1e-3
     products: int = 1000
@@ -89,7 +89,8 @@ class Spectrum(Study[SpectrumConfig]):
         "Cross-entropy is flat wherever it is small: a method that fits the data further has smaller eigenvalues for "
         "that alone. So the train losses stand beside every verdict.",
         "Preset paper: ResNet-20 on CIFAR-10, 200 epochs, batches of 128, lr 0.05, momentum 0.9, weight decay 5e-4, "
-        "cosine, augmented; the Hessian over 10,000 images. Preset quick: an MLP and a LeNet on scikit-learn's digits.",
+        "cosine, augmented; the Hessian over 10,000 images. Preset quick: an MLP and a LeNet on scikit-learn's "
+        "digits, 500 of them.",
     )
     presets: Mapping[str, SpectrumConfig] = {
         "quick": SpectrumConfig(),
@@ -104,6 +105,7 @@ class Spectrum(Study[SpectrumConfig]):
         from fenland.lab.studies.spectrum_measured import Network, density, eigenvalues
 
         check_device(config.device)
+        fetch([config.data], lab)
         runs = {run.hash: run for run in self.runs(config, lab)}
         results = lab.train(list(runs.values())).results[list(ABOUT)]
         done = results[results["status"] == "finished"]

@@ -15,7 +15,7 @@ from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
 from fenland.lab.statistics import interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import below, colours, lossy, lost, paired, ratio_of, shown, together
+from fenland.lab.studies.trained import below, colours, explained, lossy, lost, paired, ratio_of, shown, together
 
 PAPER = "SSAM paper, abstract: flatter minima by Hessian analyses"
 STABLE = (("ssam", "sam"), ("ssam-u", "usam"))
@@ -38,7 +38,7 @@ def judge(optimizers: Sequence[str], tol: float, tables: Tables) -> list[Verdict
     verdicts = [_flatter(tables, name, first, kind) for kind in ("largest", "trace") for name in others]
     pairs = [(ours, theirs) for ours, theirs in STABLE if {ours, theirs} <= set(optimizers)]
     verdicts += [_flatter(tables, ours, theirs, kind) for kind in ("largest", "trace") for ours, theirs in pairs]
-    return [*verdicts, _residuals(tables, tol)]
+    return explained([*verdicts, _residuals(tables, tol)])
 
 
 def _flatter(tables: Tables, ours: str, theirs: str, kind: str) -> Verdict:
@@ -87,7 +87,7 @@ def _lost(tables: Tables) -> str:
 def _residuals(tables: Tables, tol: float) -> Verdict:
     """As `curvature.extreme_eigenvalues` promises them: of 1 % of the largest where an eigenvalue is smaller."""
     rows = tables["spectrum"]
-    rows = rows[rows["kind"].isin(["largest", "smallest"])]
+    rows = rows[rows["kind"] == "largest"]
     share = 0.0
     for _, part in rows.groupby("run"):
         size = part["value"].abs()

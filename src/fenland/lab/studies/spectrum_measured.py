@@ -47,14 +47,13 @@ class Network:
 
 
 def eigenvalues(at: Network, config: SpectrumConfig) -> pd.DataFrame:
-    """``kind, rank, value, error``: "largest" and "smallest" with their residuals, "trace" with its standard error."""
+    """``kind, rank, value, error``: "largest" with their residuals, "trace" with its standard error."""
     model, batches = at.make()
     found = curvature.extreme_eigenvalues(
-        model, _loss, batches, k=config.count, tol=config.tol, max_products=config.products
+        model, _loss, batches, k=config.count, which="largest", tol=config.tol, max_products=config.products
     )
     trace = curvature.trace(model, _loss, batches, draws=config.draws)
-    ends = (("largest", found.largest), ("smallest", found.smallest))
-    rows = [(kind, rank, pair.value, pair.residual) for kind, pairs in ends for rank, pair in enumerate(pairs, 1)]
+    rows = [("largest", rank, pair.value, pair.residual) for rank, pair in enumerate(found.largest, 1)]
     rows.append(("trace", 0, trace.value, trace.standard_error))
     return pd.DataFrame(rows, columns=["kind", "rank", "value", "error"])
 

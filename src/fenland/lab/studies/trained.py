@@ -14,7 +14,7 @@ from fenland.lab.statistics import Interval, interval
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-    from fenland.lab.studies.base import Lab, Tables
+    from fenland.lab.studies.base import Lab, Tables, Verdict
 
 _JPEG = b"\xff\xd8"  # the first two bytes of every JPEG file
 
@@ -60,6 +60,27 @@ def identified(runs: Iterable[RunConfig]) -> list[RunConfig]:
             found[key] = data.identify(run).data_id
         named.append(dataclasses.replace(run, data_id=found[key]))
     return named
+
+
+def fetch(names: Iterable[str], lab: Lab) -> None:
+    """Have the hub's data sets here before the first run, so that one error says what all runs would.
+
+    Raises:
+        BadInput: one is not to be had, naming where a study looks for it.
+    """
+    from fenland.lab import data
+    from fenland.lab.config import RunConfig
+
+    for name in dict.fromkeys(names):
+        if name != "digits" and lab.data_dir(name) is None:
+            try:
+                data.load(RunConfig(name, "mlp", "sgd"))
+            except BadInput as error:
+                cure = error.cure.split("; ")[0]
+                folder = f"--data-root DIR with {name} as DIR/{name}/*.parquet"
+                raise BadInput(
+                    error.argument, error.value, f"{cure}; give {folder}, or other data with --set"
+                ) from error
 
 
 def sources(names: Iterable[str], lab: Lab) -> pd.DataFrame:
@@ -147,3 +168,14 @@ def lost(table: pd.DataFrame) -> str:
     runs = table.drop_duplicates(subset=["run"]) if "run" in table else table
     count = int((runs["status"] != "finished").sum())
     return f"{count} of {len(runs)} runs diverged and are left out." if count else ""
+
+
+def explained(verdicts: Iterable[Verdict], over: str = "seeds") -> list[Verdict]:
+    """The verdicts, those that are open for their intervals with a word on that."""
+    why = f"Not decided: an interval over {over} reaches to both sides, or there are too few; more {over} would tell."
+    return [
+        dataclasses.replace(each, note=f"{why} {each.note}".strip())
+        if each.holds is None and not each.note.startswith(("Not decided", "No bound"))
+        else each
+        for each in verdicts
+    ]

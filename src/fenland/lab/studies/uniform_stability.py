@@ -10,7 +10,7 @@ import pandas as pd
 
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.studies.base import Lab, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, radius_of, sources
+from fenland.lab.studies.trained import check_device, fetch, radius_of, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -111,6 +111,7 @@ class UniformStability(Study[UniformStabilityConfig]):
         from fenland.lab.studies.uniform_stability_pairs import bounds, follow
 
         check_device(config.device)
+        fetch([*(task.rpartition("/")[0] for task in config.tasks), config.convex or "digits"], lab)
         parts, theory = [], []
         runs = identified(self.runs(config, lab))
         for run in lab.track(runs, len(runs), "pairs"):

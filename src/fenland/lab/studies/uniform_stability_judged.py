@@ -13,7 +13,19 @@ from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import above, below, by, colours, lossy, lost, paired, ratio_of, shown, together
+from fenland.lab.studies.trained import (
+    above,
+    below,
+    by,
+    colours,
+    explained,
+    lossy,
+    lost,
+    paired,
+    ratio_of,
+    shown,
+    together,
+)
 from fenland.lab.studies.uniform_stability import LINEAR
 
 PAPER = "ours, as a reading of the SSAM paper's Figs. 4 and 5 by its abstract; the captions state no order"
@@ -45,7 +57,7 @@ def judge(optimizers: Sequence[str], measure: str, tables: Tables) -> list[Verdi
         found += [_nearer(str(task), rows, ours, theirs, measure, note) for theirs, ours in steps]
         found += [_gap(str(task), rows, ours, theirs, note) for theirs, ours in steps]
     names = dict.fromkeys(tables["bounds"]["optimizer"])
-    return found + [_within(tables, table, str(name)) for name in names]
+    return explained([*found, *(_within(tables, table, str(name)) for name in names)], "pairs")
 
 
 def _derived(tables: Tables) -> pd.DataFrame:
@@ -168,7 +180,7 @@ def _curves(rows: pd.DataFrame, column: str, optimizers: Sequence[str]) -> Drawn
             line = _line(part[part["optimizer"] == name], name, column)
             lines.append(line)
             words.append(f"{title_of(name)} on {task} {line.y[-1]:.3g}" if line.y else f"{title_of(name)} none")
-        panels.append(Panel(lines, "epoch", str(task)))
+        panels.append(Panel(lines, "epoch", str(task), whole=True))
     title = TITLES[column]
     return Drawn(
         column, title,
@@ -201,9 +213,10 @@ def _bounded(tables: Tables, table: pd.DataFrame) -> Drawn:
         words.append(f"{title_of(name)} {line.y[-1] if line.y else float('nan'):.3g}, {allowed}")
     return Drawn(
         "convex", CONVEX,
-        "Points: mean over pairs with 95 % intervals; thin lines: the bound of the expected distance. Logarithmic "
+        "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected "
+        "distance. Logarithmic "
         "axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is cut there. "
         "SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound.",
         f"{CONVEX}. At the last epoch: {'; '.join(words)}.",
-        lambda canvas: draw_panels(canvas, CONVEX, [Panel(lines, "epoch", log_y=True)]), colours(names),
+        lambda canvas: draw_panels(canvas, CONVEX, [Panel(lines, "epoch", log_y=True, whole=True)]), colours(names),
     )  # fmt: skip
