@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= out/demo
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ test: lint  ## lint, types and every test
 
 bench: setup  ## time the step against the floor, the plain base, the textbook code and pip's
 	$(BIN)/python benchmarks/step.py
+
+docs: setup  ## build the documentation site in out/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir out/docs
 
 clean:
 	rm -rf .venv out

@@ -1,0 +1,102 @@
+"""The tables of numbers on the pages, made from committed measurements: python docs/tables.py [--check].
+
+Each stands between `<!-- table NAME -->` and `<!-- end -->`; with --check nothing is written, and a stale page is an
+error (exit code 1).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "benchmarks" / "results"
+PLACE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def newest(holds: str) -> tuple[str, dict[str, Any]]:
+    """Name and content of the newest record that has this key; of one day's, the last by name."""
+    found = [(path.name, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob("*.json"))]
+    return [(name, record) for name, record in found if holds in record][-1]
+
+
+def steps() -> str:
+    """Time of a step beyond the base's own, in floors."""
+    name, record = newest("sets")
+    lines = [f"From `benchmarks/results/{name}`: {_machine(record['machine'])}.", ""]
+    for size, bases in record["sets"].items():
+        names = list(dict.fromkeys(who for rows in bases.values() for who in rows if who not in ("floor", "base")))
+        lines += [f"**{size}**", "", f"| method | {' | '.join(bases)} |", f"|---|{'---:|' * len(bases)}"]
+        for who in names:
+            cells = [_floors(rows.get(who)) for rows in bases.values()]
+            lines.append(f"| {who} | {' | '.join(cells)} |")
+        floors = [f"{rows['floor']['ms']:.2f} ms" for rows in bases.values()]
+        lines += [f"| *one floor* | {' | '.join(floors)} |", ""]
+    return "\n".join(lines)
+
+
+def _floors(row: dict[str, Any] | None) -> str:
+    return f"{row['floors']:.2f}" if row and row.get("floors") is not None else "–"
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores of {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+
+
+def curvature() -> str:
+    """Seconds of the Hessian's largest eigenvalue and trace, at equal error."""
+    name, record = newest("cases")
+    lines = [f"From `benchmarks/results/{name}`: one thread, torch {record['torch']}.", ""]
+    lines += ["| case | quantity | beside | times as fast at no larger error |", "|---|---|---|---:|"]
+    for case in record["cases"]:
+        for row in case["ratios"]:
+            other = row.get("PyHessian", "")
+            lines.append(f"| {case['case']} | {row['quantity']} | PyHessian, {other} | {row['times as fast']:.2f} |")
+    return "\n".join([*lines, ""])
+
+
+def when_not() -> str:
+    """Accuracy and loss at equal gradients."""
+    record = json.loads((HERE / "measured" / "when-not.json").read_text(encoding="utf-8"))
+    lines: list[str] = []
+    for case, rows in record["cases"].items():
+        lines += [f"**{case[0].upper()}{case[1:]}**", ""]
+        lines += ["| | gradients | test accuracy, % | test loss |", "|---|---:|---:|---:|"]
+        for row in rows:
+            accuracy, loss = row["test_accuracy"], row["test_loss"]
+            shown = f"{100 * accuracy['mean']:.2f} ± {100 * (accuracy['high'] - accuracy['mean']):.2f}"
+            lost = f"{loss['mean']:.3f} ± {loss['high'] - loss['mean']:.3f}"
+            lines.append(f"| {row['name']} | {row['gradients']} | {shown} | {lost} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"steps": steps, "curvature": curvature, "when-not": when_not}
+
+
+def filled(text: str) -> str:
+    """The page with its tables as they are now."""
+    return PLACE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+
+
+def main(check: bool) -> int:
+    """Write the pages that changed, or name them."""
+    stale = []
+    for page in sorted(HERE.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        now = filled(text)
+        if now != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(now, encoding="utf-8")
+    if check and stale:
+        print(f"stale: {', '.join(stale)}; run: python docs/tables.py", file=sys.stderr)
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
