@@ -1,9 +1,9 @@
 """Does the doctor's verdict agree with what training does? An MLP on real digits, over learning rates and radii.
 
-    python benchmarks/doctor_agreement.py [--steps 60] [--out FILE.json]
+    python benchmarks/doctor_agreement.py [--steps 40] [--out FILE.json]
 
 From each of a few base points (full-batch SGD with a small learning rate, so that the limit is not yet reached) every
-method continues on the same 512 examples, full batch, with each learning rate and radius. Training counts as unstable
+method continues on the same 256 examples, full batch, with each learning rate and radius. Training counts as unstable
 where the loss within `--steps` steps ever exceeds `RISE` times that of the base point, or is not finite. The doctor
 sees the base point only. Learning rates are multiples of SGD's limit there, so that the grid straddles all limits.
 """
@@ -28,10 +28,10 @@ import fenland
 from fenland.lab.data import digits
 from fenland.lab.models import build_model
 
-EXAMPLES = 512
+EXAMPLES = 256
 BASES = {"plain": 0.0, "momentum 0.9": 0.9}
-SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.15, 1.4, 2.0, 3.0)
-NORMALIZED, UNNORMALIZED = (0.02, 0.1, 0.3), (0.05, 0.2, 0.8)
+SHARES = (0.1, 0.25, 0.5, 0.7, 0.85, 1.2, 1.6, 3.0)
+NORMALIZED, UNNORMALIZED = (0.03, 0.2), (0.1, 0.6)
 RISES = (1.0, 1.1, 2.0)
 RISE = 1.1
 
@@ -117,7 +117,7 @@ def agreement(counts: dict[str, int]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--points", type=int, nargs="+", default=[50, 400], help="steps to each base point")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--out", type=Path)
