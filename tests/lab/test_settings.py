@@ -122,7 +122,7 @@ def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "out"
     words = "optimizer=sgd,sam rho=0.05,0.1 seed=0..1 epochs=1 limit=320 model=mlp"
     command = ["sweep", "compare", *(part for word in words.split() for part in ("--set", word)), "--out", str(out)]
-    assert cli.main(command) == 0
+    assert cli.main([*command, "--logger", "tensorboard"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     lines = captured.out.splitlines()
@@ -131,6 +131,8 @@ def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [line.split()[:3] for line in lines if "±" in line and "Mean" not in line] == [
         ["sgd", "-", "2"], ["sam", "0.05", "2"], ["sam", "0.1", "2"],
     ]  # fmt: skip
+    told = {path.parent.name for path in (out / "trackers" / "tensorboard").glob("*/events*")}
+    assert told == {path.name for path in (out / "runs").iterdir()}
     assert "SAM (rho=0.05)" in (out / "report.html").read_text()
     assert cli.main([*command, "--json"]) == 0
     content = json.loads(capsys.readouterr().out)

@@ -1,11 +1,16 @@
 """A study is run once for each combination of the values of its fields."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fenland.lab import cli, study_sweep
+from fenland.lab.config import RunConfig
+from fenland.lab.studies import find
+from fenland.lab.studies.laboratory import Laboratory
 
 COMMAND = ["sweep", "quadratic", "--set", "steps=300,400", "--set", "starts=5", "--set", "paths=100"]
 
@@ -30,6 +35,30 @@ def test_each_combination_is_measured_once(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().out
     assert said.count("measured before") == 2
     assert said.splitlines()[-1] == str(out / "index.html")
+
+
+def test_training_runs_of_a_study_are_tracked(tmp_path: Path) -> None:
+    run = RunConfig("digits", "mlp", "sgd", batch_size=64, limit=128)
+    lab = Laboratory(tmp_path, find("quadratic"), Console(file=io.StringIO()), trackers=["tensorboard"])
+    lab.train([run])
+    assert [path.parent.name for path in (tmp_path / "trackers" / "tensorboard").glob("*/events*")] == list(lab.trained)
+
+
+@pytest.mark.parametrize("command", [["sweep", "quadratic"], ["study", "quadratic"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--logger aim", "--logger=aim: choose one of tensorboard, mlflow, wandb"),
+        ("--cpus-per-run 2", "--cpus-per-run=2: is for a cluster; add --ray local or --ray ADDRESS"),
+        ("--ray local --gpus-per-run -1", "--gpus-per-run=-1: give a whole number, or a fraction below 1"),
+    ],
+)
+def test_trackers_and_resources_are_checked(
+    command: list[str], words: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*command, *words.split(), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"fenland: {said}\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

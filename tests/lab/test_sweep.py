@@ -17,7 +17,7 @@ from fenland.lab.config import RunConfig
 from fenland.lab.metrics import EpochRecord
 from fenland.lab.progress import Bars, Lines, duration, watch
 from fenland.lab.store import Store
-from fenland.lab.sweep import Outcome, sweep
+from fenland.lab.sweep import Outcome, SweepResult, sweep
 
 BASE = RunConfig("digits", "mlp", "sgd", batch_size=64, epochs=2, limit=128)
 RUNS = [dataclasses.replace(BASE, seed=seed, optimizer=name) for seed in range(2) for name in ("sgd", "sam")]
@@ -42,30 +42,39 @@ class Recorder:
         self.outcomes[outcome.run] = outcome
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_every_run_once_and_stored_ones_never_again(tmp_path: Path, workers: int) -> None:
+def numbers(store: Store) -> list[Any]:
+    """The metrics of all runs, without what a clock says."""
+    return [run.metrics().drop(columns=["seconds", "images_per_second"]) for run in store.runs()]
+
+
+def test_every_run_once_and_stored_ones_never_again(tmp_path: Path) -> None:
     store, recorder = Store(tmp_path), Recorder()
-    first = sweep([*RUNS, RUNS[0]], store, recorder, workers)
-    assert {outcome.run for outcome in first.outcomes} == {run.hash for run in RUNS} == set(recorder.outcomes)
-    assert sorted(recorder.epochs) == sorted((run.hash, epoch) for run in RUNS for epoch in (1, 2))
-    assert not first.failed
-    assert not first.skipped
+    first = sweep([*RUNS, RUNS[0]], store, recorder)
+    check_first(first, recorder)
     times = {run.folder: run.folder.stat().st_mtime_ns for run in store.runs()}
     extra = dataclasses.replace(BASE, seed=9)
-    second = sweep([*RUNS, extra], store, Recorder(), workers)
+    second = sweep([*RUNS, extra], store, Recorder())
     assert [outcome.run for outcome in second.outcomes] == [extra.hash]
     assert second.skipped == RUNS
     assert all(folder.stat().st_mtime_ns == time for folder, time in times.items())
 
 
+def check_first(first: SweepResult, recorder: Recorder) -> None:
+    assert sorted(outcome.run for outcome in first.outcomes) == sorted(run.hash for run in RUNS)
+    assert {run.hash for run in RUNS} == set(recorder.outcomes)
+    assert sorted(recorder.epochs) == sorted((run.hash, epoch) for run in RUNS for epoch in (1, 2))
+    assert not first.failed
+    assert not first.skipped
+
+
 @pytest.mark.slow
-def test_workers_and_loop_give_the_same_numbers(tmp_path: Path) -> None:
-    tables = []
-    for workers in (1, 2):
-        store = Store(tmp_path / str(workers))
-        sweep(RUNS, store, Recorder(), workers)
-        tables.append([run.metrics().drop(columns=["seconds", "images_per_second"]) for run in store.runs()])
-    assert all(one.equals(two) for one, two in zip(*tables, strict=True))
+def test_workers_do_the_same_and_give_the_same_numbers(tmp_path: Path) -> None:
+    alone, shared, recorder = Store(tmp_path / "1"), Store(tmp_path / "2"), Recorder()
+    sweep(RUNS, alone, Recorder())
+    check_first(sweep([*RUNS, RUNS[0]], shared, recorder, workers=2), recorder)
+    assert all(one.equals(two) for one, two in zip(numbers(alone), numbers(shared), strict=True))
+    # What is stored starts no worker.
+    assert sweep(RUNS, shared, Recorder(), workers=2).skipped == RUNS
 
 
 def test_a_failing_run_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -91,16 +100,11 @@ def test_any_error_is_a_failure_of_its_run_alone(tmp_path: Path, monkeypatch: py
 
 
 class Killer(Recorder):
-    """Kills, once or always, the worker process of the first run that reports."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.times = times
+    """Kills all worker processes whenever the run of seed 0 reports."""
 
     def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
         super().epoch(config, record)
-        if self.times and config.seed == 0:
-            self.times -= 1
+        if config.seed == 0:
             for process in workers_of(os.getpid()):
                 os.kill(process, signal.SIGKILL)
 
@@ -122,23 +126,16 @@ def workers_of(parent: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
-def test_runs_of_a_killed_worker_are_tried_once_more(tmp_path: Path) -> None:
+def test_a_run_that_kills_its_worker_fails_alone_and_what_was_lost_with_it_is_tried_again(tmp_path: Path) -> None:
     long = [dataclasses.replace(BASE, seed=seed, epochs=25, limit=None) for seed in range(2)]
-    result = sweep([*long, *RUNS], Store(tmp_path), Killer(1), workers=2)
-    assert not result.failed
-    assert len(Store(tmp_path).runs()) == 6
-    assert not list((tmp_path / "runs").glob(".*"))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers by /proc")
-def test_a_run_that_always_kills_its_worker_fails_alone(tmp_path: Path) -> None:
-    long = [dataclasses.replace(BASE, seed=seed, epochs=25, limit=None) for seed in range(2)]
-    result = sweep([*long, *RUNS[2:]], Store(tmp_path), Killer(1000), workers=2)
+    killer = Killer()
+    result = sweep([*long, *RUNS[2:]], Store(tmp_path), killer, workers=2)
     assert [(each.run, each.error) for each in result.failed] == [
         (long[0].hash, "its worker process died twice (out of memory?)")
     ]
     assert len(Store(tmp_path).runs()) == 3
+    assert long[1].hash in {run.config.hash for run in Store(tmp_path).runs()}
+    assert not list((tmp_path / "runs").glob(".*"))
 
 
 def test_events_arrive_whole_and_in_order(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 
 import fenland
 from fenland.lab.config import RunConfig
+from fenland.lab.data import load
 from fenland.lab.errors import BadInput
 from fenland.lab.metrics import EpochRecord, StepMeans
 from fenland.lab.optimizers import OPTIMIZERS, build_optimizer, check_optimizer
@@ -272,6 +273,12 @@ def test_warm_up_reaches_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     result = train(dataclasses.replace(QUICK, warmup=1.0, schedule="constant", epochs=2))
     assert seen == pytest.approx([*(0.05 * k / 22 for k in range(1, 23)), 0.05])
     assert [record.lr for record in result.records] == [0.05, 0.05]
+
+
+def test_the_number_of_noisy_labels_is_a_result() -> None:
+    assert "noisy_labels" not in train(QUICK).summary()
+    noisy = dataclasses.replace(QUICK, label_noise=0.25)
+    assert train(noisy).summary()["noisy_labels"] == load(noisy).noisy_labels > 0
 
 
 def test_weights_are_kept_where_asked_for() -> None:

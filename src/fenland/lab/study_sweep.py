@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,12 +67,16 @@ def plan(name: str, preset: str, words: Sequence[str]) -> StudyPlan:
     return StudyPlan(study, preset, tuple(combinations), tuple(name for name in axes if len(axes[name]) > 1))
 
 
-def run(
-    done: StudyPlan, out: Path, console: Console, workers: int, data_root: Path | None, ray: str | None
-) -> Iterator[Setting]:
+def run(done: StudyPlan, out: Path, console: Console, **options: Any) -> Iterator[Setting]:
     """Run what is not measured yet, each combination in a folder of its own below ``out``.
 
     One that another sweep is working on is left to it, and read when that has ended.
+
+    Args:
+        done: what to run.
+        out: output directory.
+        console: where progress goes.
+        options: what ``fenland.lab.studies.run.run_study`` takes besides: workers, data_root, ray, trackers.
     """
     waiting = deque(done.settings)
     passed_over = 0
@@ -90,23 +94,25 @@ def run(
             continue
         passed_over = 0
         try:
-            yield _one(done, values, named, folder, console, workers, data_root, ray)
+            yield _one(done, values, named, folder, console, options)
         finally:
             claim.release(done=True)
 
 
 def _one(
-    done: StudyPlan, values: dict[str, str], named: dict[str, str], folder: Path, console: Console, workers: int,
-    data_root: Path | None, ray: str | None,
-) -> Setting:  # fmt: skip
+    done: StudyPlan,
+    values: dict[str, str],
+    named: dict[str, str],
+    folder: Path,
+    console: Console,
+    options: Mapping[str, Any],
+) -> Setting:
     from fenland.lab.studies.run import run_study
 
     words = ", ".join(f"{name}={value}" for name, value in named.items()) or done.preset
     console.print(f"{done.study.name}: {words}", markup=False, highlight=False, soft_wrap=True)
     try:
-        found = run_study(
-            done.study, done.preset, values, folder, console=console, workers=workers, data_root=data_root, ray=ray
-        )
+        found = run_study(done.study, done.preset, values, folder, console=console, **options)
     # The border of a sweep: whatever one setting raises must not end the others.
     except Exception as error:
         line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"

@@ -52,7 +52,11 @@ class Sweep:
     cpus_per_run: _Number = "1"
     """Cores that each run gets on the cluster; fractions too."""
     gpus_per_run: _Number = "0"
-    """GPUs that each run gets on the cluster; fractions too. Then it trains on cuda."""
+    """GPUs that each run gets on the cluster; fractions too. Then compare's runs train on cuda (a study has a field
+    device)."""
+    logger: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Also tell tensorboard, mlflow or wandb (several allowed) of every training run, in OUT/trackers (of a study: in
+    the folder of its setting)."""
     data_root: _Folder = ""
     """Of a study: folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
     out: _Folder = ""
@@ -89,7 +93,7 @@ class Sweep:
             raise BadInput("data-root", self.data_root, "is for studies; here write --set data_dir=DIR")
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, self._workers())
         plan = settings.plan(self.set, device="cuda" if ray is not None and ray.gpus else None)
-        done = carry_out(plan.runs, out, console, self._workers(), arguments, ray, plan.fields)
+        done = carry_out(plan.runs, out, console, self._workers(), arguments, ray, plan.fields, self.logger)
         table = settings.table(plan, Store(out))
         if self.json:
             output.print_json({**shared.counts(done), "settings": table.to_dict("records")})
@@ -102,15 +106,17 @@ class Sweep:
         from fenland.lab import logs, study_sweep, tables
         from fenland.lab.compare import check_out
         from fenland.lab.studies.index import write_index
+        from fenland.lab.trackers import check_trackers
 
-        if (self.cpus_per_run, self.gpus_per_run) != ("1", "0"):
-            raise BadInput("cpus-per-run", self.cpus_per_run, "is for compare; a study's runs get one core each")
+        check_trackers(self.logger)
         workers, plan = self._workers(), study_sweep.plan(self.target, self.preset, self.set)
+        ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         check_out(out)
         root = Path(self.data_root) if self.data_root else None
         out.mkdir(parents=True, exist_ok=True)
         with logs.kept(out / "log.txt"):
-            done = list(study_sweep.run(plan, out, console, workers, root, self.ray or None))
+            options = {"workers": workers, "data_root": root, "ray": ray, "trackers": self.logger}
+            done = list(study_sweep.run(plan, out, console, **options))
         failed = [setting for setting in done if setting.verdicts is None]
         index = write_index(out) if len(failed) < len(done) else None
         if self.json:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
+    from fenland.lab.cluster import Cluster
     from fenland.lab.records import Records
     from fenland.lab.studies.base import Study
 
@@ -36,7 +37,8 @@ class Laboratory:
         console: where progress goes.
         workers: processes that share the runs of a sweep.
         data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
-        ray: address of a Ray cluster, or "local"; None for processes of this machine.
+        ray: a Ray cluster, its address, or "local"; None for processes of this machine.
+        trackers: names of ``fenland.lab.trackers.TRACKERS`` that are told of every run.
     """
 
     def __init__(
@@ -46,7 +48,8 @@ class Laboratory:
         console: Console,
         workers: int = 1,
         data_root: Path | None = None,
-        ray: str | None = None,
+        ray: Cluster | str | None = None,
+        trackers: Sequence[str] = (),
     ) -> None:
         self.workers = workers
         self.trained: dict[str, RunConfig] = {}
@@ -55,6 +58,7 @@ class Laboratory:
         self._console = console
         self._data_root = data_root
         self._ray = ray
+        self._trackers = trackers
         self._store = Store(out)
         self._live = False
 
@@ -67,13 +71,14 @@ class Laboratory:
         """
         from fenland.lab.records import read_records
         from fenland.lab.sweep import sweep
+        from fenland.lab.trackers import tracked
 
         known = {run.hash: run for run in map(self._identified, runs)}
         self.trained |= known
         pending = [run for run in known.values() if not self._store.has(run)]
         if pending:
             cluster: dict[str, Any] = {} if self._ray is None else {"ray": self._ray}
-            with self._watching(pending) as watcher:
+            with self._watching(pending) as shown, tracked(shown, self._trackers, self._out) as watcher:
                 done = sweep(pending, self._store, watcher, self.workers, **cluster)
             if done.failed:
                 first = done.failed[0]

@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from fenland.lab.studies.settings import configure, plain, restore
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from fenland.lab.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def run_study(
     console: Console | None = None,
     workers: int = 1,
     data_root: Path | None = None,
-    ray: str | None = None,
+    ray: Cluster | str | None = None,
+    trackers: Sequence[str] = (),
 ) -> Done:
     """Run a study and write ``out/NAME``: config, environment, tables, verdicts, figures and the page.
 
@@ -69,7 +72,8 @@ def run_study(
         console: where progress goes; None for stderr.
         workers: processes that share the runs of a sweep.
         data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
-        ray: address of a Ray cluster, or "local".
+        ray: a Ray cluster, its address, or "local".
+        trackers: names of ``fenland.lab.trackers.TRACKERS`` that are told of every training run.
 
     Raises:
         BadInput: unknown study, preset or field, or a wrong value.
@@ -84,7 +88,7 @@ def run_study(
     folder = out / study.name
     stored = read_tables(folder, identity)
     if stored is None:
-        lab = Laboratory(out, study, console, workers, data_root, ray)
+        lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
         begun = time.monotonic()
         tables = study.run(config, lab)
         seconds = time.monotonic() - begun

@@ -40,6 +40,7 @@ class Engine:
         self.world = world
         self.device = fabric.device
         images = data.load(config)
+        self.noisy_labels = images.noisy_labels if config.label_noise > 0 else None
         dtype = torch.float64 if config.precision == "64-true" else torch.float32
         self.batches = data.Batches(
             images,

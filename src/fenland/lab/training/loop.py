@@ -15,6 +15,7 @@ from fenland.lab.metrics import EpochRecord, StepMeans, first_lost, means_of
 from fenland.lab.schedules import rate
 from fenland.lab.training import checkpoint, state
 from fenland.lab.training.engine import Engine
+from fenland.lab.training.probe import eigenvalues
 from fenland.lab.training.result import RunResult, diverged
 from fenland.lab.training.world import on_cpu
 
@@ -80,7 +81,8 @@ class Loop:
             self._epoch()
         records = tuple(self.at.records)
         status = "diverged" if self._over() else "finished"
-        return RunResult(status, records, self.engine.parameters, self.at.lost, self._weights())
+        engine = self.engine
+        return RunResult(status, records, engine.parameters, self.at.lost, engine.noisy_labels, self._weights())
 
     def _over(self) -> bool:
         return bool(self.at.records) and diverged(self.at.records[-1])
@@ -194,4 +196,5 @@ class Loop:
             images_per_second=at.step * engine.batches.batch_size / at.spent,
             seconds=at.seconds + at.spent,
             **means_of(table),
+            **eigenvalues(engine, at.epoch),
         )

@@ -21,6 +21,7 @@ class RunResult:
         parameters: trainable numbers of the model.
         diverged_step: the step, from 1 over the whole run, at whose weights the loss was no number or from which on
             every step was skipped; None for a finished run. The epoch is that of the last record.
+        noisy_labels: how many train labels were replaced by another class; None where no noise was asked for.
         weights: the model's state at the end, on the CPU, where the configuration asks for it.
     """
 
@@ -28,6 +29,7 @@ class RunResult:
     records: tuple[EpochRecord, ...]
     parameters: int
     diverged_step: int | None = None
+    noisy_labels: int | None = None
     weights: dict[str, Tensor] | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -37,6 +39,7 @@ class RunResult:
         are taken in evaluation mode on the whole sets, at the last weights (never at the best epoch on the test set).
         """
         last = self.records[-1]
+        noise = {} if self.noisy_labels is None else {"noisy_labels": self.noisy_labels}
         return {
             "status": self.status,
             "epochs": last.epoch,
@@ -50,6 +53,7 @@ class RunResult:
             "gradient_evaluations": last.gradient_evaluations,
             "parameters": self.parameters,
             "diverged_step": self.diverged_step,
+            **noise,
         }
 
 
