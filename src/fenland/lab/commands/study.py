@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from fenland.lab.cluster import Cluster
     from fenland.lab.studies.base import Study as Any_Study
     from fenland.lab.studies.run import Done
 
@@ -54,6 +55,12 @@ class Study:
     """Folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
     ray: Annotated[str, arg(metavar="ADDRESS")] = ""
     """Share training runs on a Ray cluster: its address, or local."""
+    cpus_per_run: Annotated[str, arg(metavar="NUMBER")] = "1"
+    """Cores that each training run gets on the cluster; fractions too."""
+    gpus_per_run: Annotated[str, arg(metavar="NUMBER")] = "0"
+    """GPUs that each training run gets on the cluster; fractions too. Its device is the study's own field."""
+    logger: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Also tell tensorboard, mlflow or wandb (several allowed) of every training run, in OUT/trackers."""
     list: bool = False
     """List the studies, or the fields of those that are named; run nothing."""
     json: bool = False
@@ -76,8 +83,11 @@ class Study:
         from fenland.lab.compare import check_out
         from fenland.lab.planning import whole_number
         from fenland.lab.studies.settings import configure, fields, split
+        from fenland.lab.trackers import check_trackers
 
         whole_number("workers", self.workers)
+        self._cluster()
+        check_trackers(self.logger)
         check_out(Path(self.out))
         if self.data_root and not Path(self.data_root).is_dir():
             raise BadInput("data-root", self.data_root, "no such directory; give the folder that holds mnist/, ...")
@@ -94,6 +104,9 @@ class Study:
             configure(study, self.preset, plan)
         return plans
 
+    def _cluster(self) -> Cluster | None:
+        return shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, int(self.workers))
+
     def _run_all(self, studies: Sequence[Any_Study[Any]], plans: Sequence[dict[str, str]], console: Console) -> int:
         from fenland.lab.studies.index import write_index
         from fenland.lab.studies.run import run_study, write_failure
@@ -106,7 +119,8 @@ class Study:
             try:
                 found = run_study(
                     study, self.preset, plan, out, console=console, workers=int(self.workers),
-                    data_root=Path(self.data_root) if self.data_root else None, ray=self.ray or None,
+                    data_root=Path(self.data_root) if self.data_root else None, ray=self._cluster(),
+                    trackers=self.logger,
                 )  # fmt: skip
             # The border of a list of studies: whatever one raises must not end the others.
             except Exception as error:
