@@ -68,6 +68,8 @@ def _check_devices(config: RunConfig) -> None:
         raise BadInput("devices", config.devices, "more than one needs strategy ddp or fsdp")
     if config.devices > 1 and config.device == "mps":
         raise BadInput("devices", config.devices, "there is one mps device; take cpu or cuda")
+    if config.devices > 1 and config.curvature:
+        raise BadInput("curvature", config.curvature, "is measured in one process; leave it out, or give devices=1")
     if config.batch_size % config.devices:
         cure = f"it is shared by {config.devices} devices; give a multiple of {config.devices}"
         raise BadInput("batch_size", config.batch_size, cure)
@@ -116,6 +118,7 @@ _RULES: dict[str, tuple[Holds, str, bool]] = {
     "seed": _counts(0),
     "data_seed": _counts(0),
     "cutout": _counts(0),
+    "curvature": _counts(0),
     "replace": _counts(0, optional=True),
     "augment": _switch(),
     "weights": _switch(),

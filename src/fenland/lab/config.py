@@ -17,6 +17,8 @@ SCHEMA = 2
 
 # Fields that say where the run happens or what is kept of it, not what it computes.
 _NOT_HASHED = ("data_dir", "weights")
+# Fields that came later: runs without them keep their names.
+_HASHED_WHERE_SET = ("curvature",)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class RunConfig:
         replace: number of the neighbouring train set that differs in one example, from 0; None for the set itself.
         strategy: ``auto`` (one process), ``ddp`` (replicated) or ``fsdp`` (sharded) over ``devices`` processes.
         devices: processes, each with its own device (on the CPU: its own threads).
+        curvature: epochs between two measurements of the Hessian's largest and smallest eigenvalue on a probe batch, at
+            the last epoch too; 0 for none. Its time is not training time.
         weights: keep the final weights with the result. Not part of the hash.
     """
 
@@ -85,6 +89,7 @@ class RunConfig:
     replace: int | None = None
     strategy: str = "auto"
     devices: int = 1
+    curvature: int = 0
     weights: bool = False
 
     def __post_init__(self) -> None:
@@ -104,7 +109,8 @@ class RunConfig:
 
     def identity(self) -> dict[str, Any]:
         """What fixes the numbers of the run: everything but where its data lies and what is kept."""
-        return {key: value for key, value in self.as_dict().items() if key not in _NOT_HASHED}
+        left_out = {*_NOT_HASHED, *(name for name in _HASHED_WHERE_SET if not getattr(self, name))}
+        return {key: value for key, value in self.as_dict().items() if key not in left_out}
 
     @property
     def hash(self) -> str:

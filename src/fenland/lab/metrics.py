@@ -36,6 +36,8 @@ class EpochRecord:
         gradient_evaluations: forward-backward passes since the start.
         images_per_second: train examples per second in this epoch.
         seconds: training time since the start; evaluation is not in it.
+        largest_eigenvalue: of the loss's Hessian on a probe batch (unit: loss / weight^2), where it was measured.
+        smallest_eigenvalue: likewise; below zero where the loss curves downwards.
     """
 
     epoch: int
@@ -56,6 +58,8 @@ class EpochRecord:
     gradient_evaluations: int
     images_per_second: float
     seconds: float
+    largest_eigenvalue: float = math.nan
+    smallest_eigenvalue: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name."""

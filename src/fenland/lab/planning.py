@@ -51,6 +51,7 @@ class Request:
     data_seed: str = "0"
     strategy: str = AUTO
     devices: str = "1"
+    curvature: str = "0"
     weights: bool = False
 
 
@@ -141,6 +142,7 @@ def _later(request: Request) -> dict[str, Any]:
         ),
         "cutout": whole_number("cutout", request.cutout, least=0),
         "data_seed": whole_number("data-seed", request.data_seed, least=0),
+        "curvature": whole_number("curvature", request.curvature, least=0),
         "strategy": request.strategy,
         "devices": whole_number("devices", request.devices),
         "weights": request.weights,

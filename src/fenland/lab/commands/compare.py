@@ -86,6 +86,8 @@ class Compare:
     """How one run uses several devices: ddp (replicated) or fsdp (sharded); auto is one device."""
     devices: _Number = "1"
     """Processes of one run, with --strategy; they share the batch."""
+    curvature: _Number = "0"
+    """Measure the Hessian's extreme eigenvalues every so many epochs; 0 for never."""
     weights: bool = False
     """Keep the final weights of every run."""
     workers: _Number = "1"
@@ -151,6 +153,7 @@ class Compare:
             label_noise=self.label_noise,
             cutout=self.cutout,
             data_seed=self.data_seed,
+            curvature=self.curvature,
             strategy=self.strategy,
             devices=self.devices,
             weights=self.weights,

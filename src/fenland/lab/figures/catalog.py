@@ -28,6 +28,14 @@ CURVES = (
         "(USAM's shrinks with the gradient).", decades=True,
     ),
     Curve(
+        "largest_eigenvalue", "largest_eigenvalue", "Largest eigenvalue of the Hessian, on a probe batch",
+        "Gradient descent with step eta is stable below 2 / eta.", decades=True,
+    ),
+    Curve(
+        "smallest_eigenvalue", "smallest_eigenvalue", "Smallest eigenvalue of the Hessian, on a probe batch",
+        "Below zero the loss curves downwards: a saddle, or its neighbourhood.",
+    ),
+    Curve(
         "cost_evaluations", "test_accuracy", "Test accuracy, %, against gradient evaluations",
         "SAM and its relatives pay two gradients a step, so one epoch costs them twice as much: compare along a "
         "vertical line. Each schedule ends with its own last epoch, so a curve's middle is not a shorter training.",
