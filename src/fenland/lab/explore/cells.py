@@ -22,9 +22,7 @@ _LOG = logging.getLogger(__name__)
 _SOURCES = ("algebra", "rules", "presets", "theory", "lab/replicas", "lab/explore/measure.py")
 
 
-def cells(
-    landscapes: Sequence[Landscape], watch: Callable[[str, int, int], None]
-) -> dict[tuple[str, str], Measured]:
+def cells(landscapes: Sequence[Landscape], watch: Callable[[str, int, int], None]) -> dict[tuple[str, str], Measured]:
     """Every method on every landscape; a killed run goes on where it was.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy
@@ -37,7 +38,7 @@ def _below(level: float, generator: Any) -> str:
     outlines, offsets = generator.filled(-numpy.inf, level)
     text = []
     for points, ends in zip(outlines, offsets, strict=True):
-        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+        for begin, end in pairwise(ends):
             corners = numpy.rint(points[begin : end - 1]).astype(int)
             moved = numpy.any(numpy.diff(corners, axis=0, prepend=corners[:1] - 1) != 0, axis=1)
             pairs = [f"{x} {y}" for x, y in corners[moved]]

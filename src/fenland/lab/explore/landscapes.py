@@ -58,7 +58,9 @@ class Landscape:
     def hessian(self, point: Point) -> Tensor:
         """The 2 x 2 Hessian at a point, by automatic differentiation."""
         w = torch.tensor(point, dtype=torch.float64)
-        found: Tensor = torch.func.hessian(lambda p: self.problem.value([p[:1], p[1:]])[0])(w)
+        value = self.problem.value
+        rows = torch.func.jacrev(torch.func.jacrev(lambda p: value([p[:1], p[1:]])[0]))
+        found: Tensor = rows(w)
         return found
 
     def curvatures(self, point: Point) -> list[float]:

@@ -73,8 +73,6 @@ class _Recorder(Problem):
         return self.of.gradient(w)
 
 
-
-
 def measure(landscape: Landscape, method: str) -> Measured:
     """Everything about one method on one landscape."""
     radii = radii_of(landscape, method)
@@ -97,9 +95,7 @@ def trajectories(landscape: Landscape, method: str, radii: Sequence[float]) -> t
     each, rest = divmod(len(problem.asked), SHOWN + 1)
     if rest or each != (1 if method == "SGD" else 2):
         raise RuntimeError(f"{method}: {len(problem.asked)} gradients in {SHOWN + 1} steps; a step asks at w and w+e")
-    first, *second = (
-        torch.stack(problem.asked[k::each], 1).reshape(*given.shape, SHOWN + 1, 2) for k in range(each)
-    )
+    first, *second = (torch.stack(problem.asked[k::each], 1).reshape(*given.shape, SHOWN + 1, 2) for k in range(each))
     return first, second[0] if second else None
 
 
@@ -130,7 +126,8 @@ def _held(landscape: Landscape, method: str, radii: Sequence[float]) -> Tensor:
     begin = ((points - centre) @ directions[:, 0]).abs()
     allowed = torch.maximum(begin, given.rho.reshape(given.shape)) if method in NORMALIZED else begin
     held = (end <= allowed) & (out.lost < 0).reshape(given.shape)
-    return held.to(torch.float64).mean(-1)
+    shares: Tensor = held.to(torch.float64).mean(-1)
+    return shares
 
 
 def _limits(landscape: Landscape, method: str, radii: Sequence[float]) -> Tensor:
@@ -182,5 +179,3 @@ def _distance(points: Tensor, targets: Sequence[Point]) -> Tensor:
 
 def _draws(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-

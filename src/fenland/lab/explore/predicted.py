@@ -6,7 +6,7 @@ import math
 
 from fenland.lab.explore.landscapes import MOMENTA, Landscape
 from fenland.lab.explore.measure import NORMALIZED, radii_of
-from fenland.theory import capturing_gradient, captures, cycle_amplitude, spectrum_limit
+from fenland.theory import captures, capturing_gradient, cycle_amplitude, spectrum_limit
 
 
 def limits(landscape: Landscape, method: str) -> list[list[float]]:

@@ -163,8 +163,8 @@ function compare() {
     const captured = found.capture[r], product = landscape.product[state.rho];
     $("captured").textContent = captured ? "held" : "free";
     $("held").textContent = `${share(found.held[r][l][m])} held`;
-    $("held-text").textContent = name === "SGD" ? "Plain gradients always lead away from a saddle; starts on its other side are no exception."
-      : name.includes("U") && name !== "SAM" && name !== "SSAM" ? `rho·m = ${short(product)} ${captured ? "> 1: the ascent point lies beyond the ridge, and its gradient points back." : "≤ 1: slower than SGD, but free."}`
+    $("held-text").textContent = name === "SGD" ? "A plain gradient step leads away from a saddle, on either side."
+      : name.includes("U") ? `rho·m = ${short(product)} ${captured ? "> 1: the ascent point lies beyond the ridge, and its gradient points back, while the learning rate is small." : "≤ 1: the ascent point stays on this side of the ridge."}`
       : `From nearer than ‖g‖ = rho·m = ${short(product)} the normalised ascent overshoots the ridge, whatever rho is, while the learning rate is small.`;
   }
 }
