@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fenland.lab.sweep import Watcher
 
 LOCAL = "local"
+_LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 # Results are a few kilobytes, weights go to the disk when they do not fit.
 _LOCAL_STORE_BYTES = 256 * 2**20
@@ -211,8 +212,11 @@ class _Flight:
         ready, _ = self._ray.wait([self._letters], timeout=0)
         if ready:
             with contextlib.suppress(self._ray.exceptions.RayError):
-                for name, record in self._ray.get(self._letters):
-                    self._watcher.epoch(self._known[name], record)
+                for name, letter in self._ray.get(self._letters):
+                    if isinstance(letter, str):
+                        _LOG.info("%s (%s) runs on node %s", self._known[name].label, name, letter)
+                    else:
+                        self._watcher.epoch(self._known[name], letter)
             self._letters = self._mail.empty.remote()
 
     def end(self) -> None:
@@ -224,15 +228,15 @@ class _Flight:
 
 
 class _Mailbox:
-    """An actor that keeps the epochs of all runs until the driver asks."""
+    """An actor that keeps what runs tell until the driver asks: the node that they begin on, and their epochs."""
 
     def __init__(self) -> None:
-        self._letters: list[tuple[str, dict[str, Any]]] = []
+        self._letters: list[tuple[str, str | dict[str, Any]]] = []
 
-    def put(self, name: str, record: dict[str, Any]) -> None:
-        self._letters.append((name, record))
+    def put(self, name: str, letter: str | dict[str, Any]) -> None:
+        self._letters.append((name, letter))
 
-    def empty(self) -> list[tuple[str, dict[str, Any]]]:
+    def empty(self) -> list[tuple[str, str | dict[str, Any]]]:
         letters, self._letters = self._letters, []
         return letters
 
@@ -280,6 +284,7 @@ def _train(config: RunConfig, mail: Any, place: _Place, version: str = __version
     try:
         if version != __version__:
             raise RuntimeError(f"this node has fenland {__version__}, the driver {version}; install the same")
+        mail.put.remote(config.hash, _node())
         result = train(config, tell, checkpoint=place.checkpoint())
         return result, {**environment.describe(config.threads), "node": _node()}
     # As in `runner.run_one`: what one run raises is its own outcome.
