@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fenland.lab import claims, trainer
+from fenland.lab import claims, cli, trainer
 from fenland.lab.config import RunConfig
 from fenland.lab.metrics import EpochRecord
 from fenland.lab.runner import BUSY, Outcome, run_one
@@ -251,26 +251,38 @@ SWEEP = """
 
 @pytest.mark.slow
 @linux
-def test_killed_and_finished(tmp_path: Path) -> None:
+def test_killed_twice_and_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """kill -9 of the command and nobody else: its workers end, no claim stays, and the same command goes on."""
     script = tmp_path / "sweep.py"
     script.write_text(textwrap.dedent(SWEEP))
     out = tmp_path / "out"
-    words = "sweep compare --set data=digits --set model=mlp --set optimizer=sgd,sam --set seed=0..2 --set epochs=10"
-    command = [sys.executable, str(script), *words.split(), "--workers", "2", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: any(out.glob("runs/*/result.json")), 100)
-    workers = children(process.pid)
-    process.kill()
-    process.wait()
-    assert len(workers) >= 2
-    wait_for(lambda: not any(alive(each) for each in workers))
-    times = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=150, check=True)
-    content = json.loads(done.stdout)
-    assert content["stored_before"] == len(times) >= 1
-    assert content["ran"] + content["stored_before"] == 6
-    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    words = "sweep compare --set data=digits --set model=mlp --set optimizer=sgd,sam --set seed=0..3 --set epochs=10"
+    command = [*words.split(), "--out", str(out)]
+
+    def stored() -> dict[str, int]:
+        return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+
+    seen: list[dict[str, int]] = [{}]
+    for workers in (2, 1):
+        process = subprocess.Popen(
+            [sys.executable, str(script), *command, "--workers", str(workers)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda: len(stored()) > len(seen[-1]), 150)
+        own = children(process.pid)
+        process.kill()
+        process.wait()
+        assert len(own) >= (2 if workers == 2 else 0)
+        wait_for(lambda: not any(alive(each) for each in own))  # noqa: B023
+        seen.append(stored())
+        assert len(seen[-1]) < 8, "it was to be killed before the end"
+    assert cli.main([*command, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["stored_before"], content["ran"]) == (len(seen[2]), 8 - len(seen[2]))
+    # What is stored was computed once: no kill lost it, no start wrote it again.
+    assert seen[1].items() < seen[2].items() < stored().items()
+    assert len(stored()) == 8
     assert not list((out / "runs").glob(".*"))
 
 
