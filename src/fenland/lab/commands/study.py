@@ -63,6 +63,9 @@ class Study:
     """Also tell tensorboard, mlflow or wandb (several allowed) of every training run, in OUT/trackers."""
     list: bool = False
     """List the studies, or the fields of those that are named; run nothing."""
+    table: Annotated[str, arg(metavar="DIR")] = ""
+    """Print the table of claims, published, measured and whether they hold, over the studies (or record files) in this
+    folder, as Markdown; with --json as records. Runs nothing."""
     json: bool = False
     """Print one JSON document; progress goes to stderr."""
 
@@ -70,6 +73,8 @@ class Study:
         """Run them one after the other, print verdicts and paths."""
         from fenland.lab.studies import STUDIES, find
 
+        if self.table:
+            return self._table()
         if self.list:
             return self._list([find(name) for name in self.names or STUDIES])
         if not self.names:
@@ -77,6 +82,17 @@ class Study:
         studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
         plans = self._plans(studies)
         return self._run_all(studies, plans, output.console(stderr=self.json))
+
+    def _table(self) -> int:
+        from fenland.lab.studies.reproduction import collect, markdown, plain
+
+        if not Path(self.table).is_dir():
+            raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
+        records = [each for each in collect(Path(self.table)) if {ALL, each.study} & {*(self.names or [ALL])}]
+        if not records:
+            raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
+        output.print_json(plain(records)) if self.json else print(markdown(records), end="")
+        return output.OK
 
     def _plans(self, studies: Sequence[Any_Study[Any]]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 TABLE = "Investigations on SAM, Table I"
 READINGS = {"test_loss": "cross-entropy", "smoothed_loss": "divergence from smoothed labels"}
-DROPS = (0.3, 0.6)  # of the epochs: where the learning rate falls and the report saw the loss drop
+FALLS = (0.3, 0.6, 0.8)  # shares of the epochs after which the learning rate falls to a fifth
+DROPS = FALLS[:2]  # where the report saw the loss drop
 
 
 class Published(NamedTuple):
@@ -253,7 +254,7 @@ def _curves(config: RadiusConfig, tables: Tables) -> Drawn:
     accuracy = [curve(label, part, "test_accuracy", 100.0) for label, part in groups.items()]
     loss, train = ([curve(label, part, name) for label, part in groups.items()]
                    for name in ("test_loss", "train_eval_loss"))  # fmt: skip
-    marks = [Mark(math.ceil(share * config.epochs) + 0.5) for share in DROPS] if config.schedule == "step" else []
+    marks = [Mark(math.ceil(share * config.epochs) + 0.5) for share in FALLS] if config.schedule == "step" else []
     panels = [
         Panel(accuracy, "epoch", "Test accuracy, %", marks=marks, whole=True),
         Panel(loss, "epoch", "Test loss (cross-entropy)", log_y=True, marks=marks, whole=True),
