@@ -87,7 +87,7 @@ class Spectrum(Study[SpectrumConfig]):
         "without the weight decay, at the last weights.",
         "The ascent is normalised, of length rho; --set optimizers=sgd,usam,ssam-u is the paper's own.",
         "Cross-entropy is flat wherever it is small: a method that fits the data further has smaller eigenvalues for "
-        "that alone. So the train losses stand beside every verdict.",
+        "that alone. So the train losses stand beside every verdict, and eigenvalues are also compared for their loss.",
         "Preset paper: ResNet-20 on CIFAR-10, 200 epochs, batches of 128, lr 0.05, momentum 0.9, weight decay 5e-4, "
         "cosine, augmented; the Hessian over 10,000 images. Preset quick: an MLP and a LeNet on scikit-learn's "
         "digits, 500 of them.",

@@ -15,9 +15,16 @@ from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
 from fenland.lab.statistics import interval
 from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import below, colours, explained, lossy, lost, paired, ratio_of, shown, together
+from fenland.lab.studies.trained import below, by, colours, explained, lossy, lost, paired, ratio_of, shown, together
 
 PAPER = "SSAM paper, abstract: flatter minima by Hessian analyses"
+OURS = "ours: what sharpness-aware training is for (Foret et al. 2021)"
+PER_LOSS = "ours: near a fit the Hessian of cross-entropy shrinks with the loss, whatever minimised it"
+WORDS = {
+    "largest": "largest eigenvalue of the Hessian",
+    "trace": "trace of the Hessian",
+    "per loss": "largest eigenvalue for its train loss",
+}
 STABLE = (("ssam", "sam"), ("ssam-u", "usam"))
 FLOOR = 1e-6  # of a density's peak: below, the logarithmic axis would show quadrature noise only
 POINTS = 200
@@ -35,33 +42,35 @@ def draw(optimizers: Sequence[str], tables: Tables) -> list[Drawn]:
 def judge(optimizers: Sequence[str], tol: float, tables: Tables) -> list[Verdict]:
     """All verdicts."""
     first, *others = optimizers
-    verdicts = [_flatter(tables, name, first, kind) for kind in ("largest", "trace") for name in others]
-    pairs = [(ours, theirs) for ours, theirs in STABLE if {ours, theirs} <= set(optimizers)]
-    verdicts += [_flatter(tables, ours, theirs, kind) for kind in ("largest", "trace") for ours, theirs in pairs]
+    pairs = [(name, first) for name in others]
+    pairs += [(ours, theirs) for ours, theirs in STABLE if {ours, theirs} <= set(optimizers) and theirs != first]
+    verdicts = [_flatter(tables, ours, theirs, what) for what in WORDS for ours, theirs in pairs]
     return explained([*verdicts, _residuals(tables, tol)])
 
 
-def _flatter(tables: Tables, ours: str, theirs: str, kind: str) -> Verdict:
+def _flatter(tables: Tables, ours: str, theirs: str, what: str) -> Verdict:
     """The ratio of two positive numbers, by its logarithm."""
     rows = tables["spectrum"]
-    rows = rows[(rows["kind"] == kind) & (rows["rank"] <= 1)]
+    rows = rows[(rows["kind"] == ("trace" if what == "trace" else "largest")) & (rows["rank"] <= 1)]
+    if what == "per loss":
+        rows = rows.merge(tables["runs"][["run", "train_loss"]], on="run")
+        rows = rows.assign(value=rows["value"] / rows["train_loss"])
     rows = rows.assign(log=np.log(rows["value"].where(rows["value"] > 0).astype(float)))
     answers, words = [], []
-    for model, part in rows.groupby("model", sort=False):
+    for model, part in by(rows, "model"):
         log = paired(part, "optimizer", ours, theirs, "log")
         answers.append(below(log))
         ratio = ratio_of(log)
         means = " against ".join(_mean(part, name) for name in (ours, theirs))
         words.append(f"{model}: {shown(ratio, sign=False)} times as much ({means})")
-    what = "largest eigenvalue of the Hessian" if kind == "largest" else "trace of the Hessian"
     return Verdict(
-        f"{title_of(ours)} ends with a smaller {what} than {title_of(theirs)}.",
-        PAPER if ours.startswith("ssam") else "ours: what sharpness-aware training is for (Foret et al. 2021)",
+        f"{title_of(ours)} ends with a smaller {WORDS[what]} than {title_of(theirs)}.",
+        PER_LOSS if what == "per loss" else PAPER if ours.startswith("ssam") else OURS,
         "a ratio below 1, for each network",
         "; ".join(words) or "no finished run",
         together(answers),
         " ".join(x for x in ("Paired over seeds, by logarithms.", _losses(tables), lossy(tables), _lost(tables)) if x),
-        "largest" if kind == "largest" else f"trace_{rows['model'].iloc[0]}" if len(rows) else "",
+        "largest" if what != "trace" else f"trace_{rows['model'].iloc[0]}" if len(rows) else "",
     )
 
 
@@ -115,7 +124,7 @@ def _largest(tables: Tables, labels: tuple[str, ...]) -> Drawn:
             mean, low, high = ([getattr(x, key) for x in found.values()] for key in ("mean", "low", "high"))
             lines.append(Line(title_of(name), list(found), mean, low, high, "joined"))
             words.append(f"{title_of(name)} on {model}: {', '.join(f'{x:.3g}' for x in mean)}")
-        panels.append(Panel(lines, "rank", str(model), log_y=True))
+        panels.append(Panel(lines, "rank", str(model), log_y=True, whole=True))
     title = "Largest eigenvalues of the Hessian"
     return Drawn(
         "largest", title,
