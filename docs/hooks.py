@@ -1,4 +1,4 @@
-"""What the site is made of beside the pages: the list of decisions, and the change log."""
+"""What the site needs beside the pages: the list of decisions, and bars in the code of tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ MARK = "<!-- decisions -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the list of decisions where the mark is."""
-    return markdown.replace(MARK, decisions()) if MARK in markdown else markdown
+    """Put the list of decisions where the mark is, and write the bars of tables as this Markdown reads them."""
+    markdown = markdown.replace(MARK, decisions()) if MARK in markdown else markdown
+    return "\n".join(_bars(line) if line.startswith("|") else line for line in markdown.split("\n"))
+
+
+def _bars(row: str) -> str:
+    r"""GitHub wants `\|` for a bar in a table's code; Python-Markdown knows code and would show the backslash."""
+    parts = row.split("`")
+    parts[1::2] = [code.replace("\\|", "|") for code in parts[1::2]]
+    return "`".join(parts)
 
 
 def decisions() -> str:

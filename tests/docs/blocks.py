@@ -76,15 +76,22 @@ def blocks(page: Path) -> list[Block]:
 def run_page(page: Path) -> None:
     """Run the blocks of one page, in order; the first failure is raised with its place."""
     scope: dict[str, object] = {"__name__": "page"}
-    for block in blocks(page):
-        where = f"{block.page}:{block.line}"
-        if block.elsewhere or block.example:
-            continue
-        if block.language == "python":
-            exec(compile("\n" * block.line + block.code, where, "exec"), scope)
-        elif block.language == "pycon":
-            _check_session(block, where, scope)
-        gc.collect()  # optimizers that a block left behind go here, not in the middle of a later forward
+    gc.freeze()  # what is there already need not be looked through after each block
+    try:
+        for block in blocks(page):
+            if not (block.elsewhere or block.example):
+                _run(block, scope)
+            gc.collect()  # optimizers that a block left behind go here, not in the middle of a later forward
+    finally:
+        gc.unfreeze()
+
+
+def _run(block: Block, scope: dict[str, object]) -> None:
+    where = f"{block.page}:{block.line}"
+    if block.language == "python":
+        exec(compile("\n" * block.line + block.code, where, "exec"), scope)
+    elif block.language == "pycon":
+        _check_session(block, where, scope)
 
 
 def _check_session(block: Block, where: str, scope: dict[str, object]) -> None:

@@ -1,0 +1,61 @@
+"""Tables and pictures are those that the committed commands make from the committed measurements."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from blocks import DOCS, ROOT
+
+pytest.importorskip("matplotlib")
+
+
+def test_no_table_is_stale():
+    command = [sys.executable, str(DOCS / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_number_makes_a_page_stale(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import tables
+
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    assert tables.filled(text) == text
+    changed = re.sub(r"\| SAM \| \d", "| SAM | 99", text, count=1)
+    assert changed != text
+    assert tables.filled(changed) == text
+    sys.modules.pop("tables")
+
+
+def test_pages_use_every_picture_and_no_other():
+    made = {p.name for p in (DOCS / "images" / "choices").glob("*.svg")}
+    used = set(re.findall(r"images/choices/([\w-]+\.svg)", (DOCS / "choices.md").read_text()))
+    assert made == used
+
+
+@pytest.mark.slow
+def test_the_pictures_are_those_that_the_engine_draws(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import figures
+
+    for name in figures.FIGURES:
+        kept = (DOCS / "images" / "choices" / f"{name}-light.svg").read_text(encoding="utf-8")
+        assert _near(figures.draw(name, "light"), kept), f"{name}: run python docs/figures.py"
+    sys.modules.pop("figures")
+
+
+def _near(first: str, second: str) -> bool:
+    """Equal but for numbers that differ by less than a tenth of a point: processors round differently."""
+    number = r"-?\d+\.?\d*(?:e-?\d+)?"
+    if re.sub(number, "#", first) != re.sub(number, "#", second):
+        return False
+    pairs = zip(re.findall(number, first), re.findall(number, second), strict=True)
+    return all(abs(float(a) - float(b)) < 0.1 for a, b in pairs)
+
+
+def test_measurements_are_made_by_committed_commands():
+    for page in (DOCS / "when-not.md", DOCS / "benchmarks.md", DOCS / "choices.md"):
+        commands = re.findall(r"`python ((?:docs|benchmarks)/\w+\.py)", page.read_text(encoding="utf-8"))
+        assert commands, page.name
+        assert all((ROOT / command).exists() for command in commands)
