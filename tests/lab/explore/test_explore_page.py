@@ -12,6 +12,8 @@ from explored import SMALL
 from fenland.lab.cli import main
 from fenland.lab.explore import contours
 from fenland.lab.explore import page as pages
+from fenland.lab.explore.landscapes import LANDSCAPES
+from fenland.lab.explore.measure import METHODS, radii_of, trajectories
 from fenland.lab.explore.pack import BEYOND, FULL, encode, planes, quantise
 
 
@@ -32,6 +34,17 @@ def test_packed_points_come_back_to_half_a_step():
     step = numpy.array(half) / FULL
     assert (numpy.abs(q[inside] * step + middle - path[inside]) <= step / 2 + 1e-12).all()
     assert (numpy.abs(summits * step + middle - ascent) <= step / 2 + 1e-12).all()
+
+
+def test_all_landscapes_fit_into_the_page():
+    size = 0
+    for each in LANDSCAPES:
+        parts = []
+        for method in METHODS:
+            points = trajectories(each, method, radii_of(each, method))
+            parts.append(planes(*(None if x is None else quantise(x.numpy(), *each.spread) for x in points)))
+        size += len(encode(parts)) + sum(map(len, contours.paths(each)))
+    assert 1_000_000 < size < 3_500_000, "the gallery needs room too"
 
 
 def test_level_regions_lie_in_one_another():

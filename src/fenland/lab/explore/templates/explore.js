@@ -15,7 +15,10 @@ const radii = method => numbers(method).predicted.length;
 const rho = method => radii(method) === 1 ? 0 : state.rho;
 const short = x => x === null || x === undefined ? "–" : x === 0 ? "0" : Math.abs(x) < 1e-3 ? "< 0.001" : String(Number(x.toPrecision(3)));
 const share = x => x > 0 && x < 0.005 ? "< 1 %" : x < 1 && x > 0.995 ? "> 99 %" : `${Math.round(100 * x)} %`;
-const pair = p => `(${p.map(x => x.toFixed(2).replace("-", "−")).join(", ")})`;
+// Two digits, and no minus before a nought.
+const pair = p => `(${p.map(x => (Math.round(100 * x) / 100 || 0).toFixed(2).replace("-", "−")).join(", ")})`;
+// Distances of drawn points: stored in 16 bits, they are good for three decimals.
+const gap = x => x < 5e-4 ? "less than 0.001" : String(Number(x.toFixed(3)));
 const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 
 // One landscape's trajectories: base64, deflate, low bytes before high bytes, differences from step to step.
@@ -119,20 +122,20 @@ function describe(w, ascent) {
   const landscape = here(), t = state.step, name = data.methods[state.method].name;
   const nearest = p => landscape.minima.map(m => [distance(p, m), m]).sort((a, b) => a[0] - b[0])[0];
   const inside = p => p && p[0] >= landscape.window[0] && p[0] <= landscape.window[1] && p[1] >= landscape.window[2] && p[1] <= landscape.window[3];
-  const parts = [`${name} on ${landscape.title.toLowerCase()}, start ${NAMES[state.start]}, step ${t} of ${data.steps}:`];
+  const parts = [`${name} on ${landscape.title}, start ${NAMES[state.start]}, step ${t} of ${data.steps}:`];
   if (w[t]) {
     const [far, minimum] = nearest(w[t]);
-    parts.push(`w = ${pair(w[t])}, ${short(far)} from the minimum ${pair(minimum)}${inside(w[t]) ? "" : ", outside the picture"}.`);
-    if (ascent[t]) parts.push(`The ascent point is ${short(distance(w[t], ascent[t]))} away at ${pair(ascent[t])}.`);
+    parts.push(`w = ${pair(w[t])}, ${gap(far)} from the minimum ${pair(minimum)}${inside(w[t]) ? "" : ", outside the picture"}.`);
+    if (ascent[t]) parts.push(`The ascent point is ${gap(distance(w[t], ascent[t]))} away at ${pair(ascent[t])}.`);
     else if (ascent.length) parts.push("The ascent point is far outside the picture.");
   } else if (w.length) parts.push("w is far outside the picture.");
   const end = w[w.length - 1];
   if (w.length && !end) parts.push("In the end it is lost: the trajectory leaves the picture for good.");
   else if (end) {
     const [far] = nearest(end);
-    const held = landscape.saddle && distance(end, landscape.saddle) < far ? `, nearer to the saddle (${short(distance(end, landscape.saddle))})` : "";
-    parts.push(far <= landscape.tolerance ? `After ${data.steps} steps a minimum is reached: ${short(far)} away.`
-      : `After ${data.steps} steps no minimum is reached: ${short(far)} away${held}.`);
+    const held = landscape.saddle && distance(end, landscape.saddle) < far ? `, nearer to the saddle (${gap(distance(end, landscape.saddle))})` : "";
+    parts.push(far <= landscape.tolerance ? `After ${data.steps} steps a minimum is reached: ${gap(far)} away.`
+      : `After ${data.steps} steps no minimum is reached: ${gap(far)} away${held}.`);
   }
   const text = parts.join(" ");
   $("summary").textContent = $("view-text").textContent = text;
@@ -178,7 +181,7 @@ function drawMap() {
       const chosen = r === rho(state.method) && l === state.lr ? ' aria-current="true"' : "";
       return `<td style="--share:${cell[m]}"${chosen}>${share(cell[m])}</td>`;
     }).join("") + `<td class="limit">${short(found.predicted[r][m])}</td><td class="limit">${found.limit[r][m] === null ? "none" : short(found.limit[r][m])}</td></tr>`).join("");
-  $("map-note").textContent = `${data.methods[state.method].name} on ${landscape.title.toLowerCase()}, momentum ${data.momenta[m]}: share of ${data.starts} random starts within ${landscape.tolerance} of a minimum after ${landscape.runSteps} steps. The frame marks what is chosen above.`;
+  $("map-note").textContent = `${data.methods[state.method].name} on ${landscape.title}, momentum ${data.momenta[m]}: share of ${data.starts} random starts within ${landscape.tolerance} of a minimum after ${landscape.runSteps} steps. The frame marks what is chosen above.`;
 }
 
 // Controls.
