@@ -28,7 +28,7 @@ opt = fenland.SSAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, model=
 def closure() -> torch.Tensor:
     opt.zero_grad()
     loss = torch.nn.functional.mse_loss(model(x), y)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return loss
 
 
