@@ -274,8 +274,8 @@ def _cycle(config: Config, rates: pd.DataFrame) -> list[Verdict]:
             Verdict(
                 claim, "theory for quadratics, ours", "measured over predicted within 0.9 to 1.1",
                 f"median {ratio.median():.3f}; {words}", bool((abs(ratio - 1) <= 0.1).all()),
-                f"{len(near)} pairs of learning rate and radius with rho + prediction at most {NEAR:g}, a bound that was "
-                f"set after the first results. {note}",
+                f"{len(near)} pairs of learning rate and radius with rho + prediction at most {NEAR:g}, a bound set "
+                f"after the first results. {note}",
                 figure=column,
             )
         )  # fmt: skip

@@ -19,7 +19,10 @@ from fenland.lab.studies.trained import below, by, colours, explained, lossy, lo
 
 PAPER = "SSAM paper, abstract: flatter minima by Hessian analyses"
 OURS = "ours: what sharpness-aware training is for (Foret et al. 2021)"
-PER_LOSS = "ours, added after the first results: near a fit the Hessian of cross-entropy shrinks with the loss, whatever minimised it"
+PER_LOSS = (
+    "ours, added after the first results: near a fit the Hessian of cross-entropy shrinks with the loss, "
+    "whatever minimised it"
+)
 WORDS = {
     "largest": "largest eigenvalue of the Hessian",
     "trace": "trace of the Hessian",
