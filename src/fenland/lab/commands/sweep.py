@@ -52,11 +52,9 @@ class Sweep:
     cpus_per_run: _Number = "1"
     """Cores that each run gets on the cluster; fractions too."""
     gpus_per_run: _Number = "0"
-    """GPUs that each run gets on the cluster; fractions too. Then compare's runs train on cuda (a study has a field
-    device)."""
+    """GPUs that each run gets on the cluster; compare then trains on cuda, a study on its field device."""
     logger: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
-    """Also tell tensorboard, mlflow or wandb (several allowed) of every training run, in OUT/trackers (of a study: in
-    the folder of its setting)."""
+    """Also tell tensorboard, mlflow or wandb of every training run, in trackers/ beside runs/."""
     data_root: _Folder = ""
     """Of a study: folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
     out: _Folder = ""
