@@ -10,15 +10,17 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Panel, draw_panels
 from fenland.lab.figures.style import title_of
 from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.architectures import OPTIMIZERS
+from fenland.lab.studies.architectures import OPTIMIZERS, family_of
 from fenland.lab.studies.base import Sheet, Tables, Verdict
 from fenland.lab.studies.investigations import curve, remarks, spoken
 from fenland.lab.studies.shares import share
-from fenland.lab.studies.trained import above, below, colours, paired, shown, together
+from fenland.lab.studies.trained import above, below, paired, shown, together
 
 if TYPE_CHECKING:
     from fenland.lab.studies.architectures import ArchitecturesConfig
 
+# SGD and SAM keep the colours that they have in other studies; ASAM takes that of USAM, which is not shown here.
+LABELS = ("SGD", "ASAM", "SSAM-U", "SAM")
 SECTION = "Investigations on SAM, section IV-B and Table II"
 # Points of accuracy. The report calls SAM and SGD close on PyramidNet and gives no number in the text at hand.
 CLOSE = 0.5
@@ -29,7 +31,7 @@ LEAST_FAILURES = 1 / 3
 def judge(config: ArchitecturesConfig, tables: Tables) -> list[Verdict]:
     """All verdicts that the configured networks allow."""
     verdicts = []
-    for model, family in _families(tables):
+    for model, family in _families(config, tables):
         if family in ("ResNet", "WideResNet"):
             verdicts += [_better(config, tables, model, *pair) for pair in (("sam", "sgd"), ("asam", "sam"))]
         elif family == "PyramidNet":
@@ -131,9 +133,10 @@ def _counted(counts: dict[str, tuple[int, int]]) -> str:
     return "; ".join(parts)
 
 
-def _families(tables: Tables) -> list[tuple[str, str]]:
-    pairs = tables["runs"][["model", "family"]].drop_duplicates()
-    return [(str(model), str(family)) for model, family in pairs.itertuples(index=False)]
+def _families(config: ArchitecturesConfig, tables: Tables) -> list[tuple[str, str]]:
+    """Networks with their families, in the configuration's order."""
+    found = set(tables["runs"]["model"])
+    return [(model, family_of(model)) for model in config.models if model in found]
 
 
 def _count(tables: Tables, model: str, optimizer: str) -> tuple[int, int]:
@@ -156,7 +159,7 @@ def _gap(tables: Tables, model: str, ours: str, theirs: str) -> Interval:
 def sheet(config: ArchitecturesConfig, tables: Tables) -> Sheet:
     """A row a network, a column an optimizer, failed runs beside."""
     rows = tuple(
-        (model, *(_cell(tables, model, name) for name in OPTIMIZERS)) for model, _ in _families(tables)
+        (model, *(_cell(tables, model, name) for name in OPTIMIZERS)) for model, _ in _families(config, tables)
     )  # fmt: skip
     caption = f"Mean over the seeds that did not fail ± half of the 95 % interval; {config.here()}. {remarks(tables)}"
     return Sheet("Test accuracy by network, %", caption.strip(), ("network", *map(title_of, OPTIMIZERS)), rows)
@@ -183,7 +186,7 @@ def _curves(
     config: ArchitecturesConfig, tables: Tables, name: str, column: str, title: str, unit: float
 ) -> Drawn:  # fmt: skip
     panels, words = [], []
-    for model, _ in _families(tables):
+    for model, _ in _families(config, tables):
         part = tables["epochs"][tables["epochs"]["model"] == model]
         lines = [curve(title_of(each), part[part["optimizer"] == each], column, unit) for each in OPTIMIZERS]
         panels.append(Panel(lines, "epoch", model, whole=True, log_y=column == "test_loss"))
@@ -193,5 +196,5 @@ def _curves(
         f"{config.here()[0].upper()}{config.here()[1:]}. Means over seeds, failed runs among them; bands are 95 % "
         "intervals.",
         f"{title}, at the last epoch. {'. '.join(words)}.",
-        lambda canvas: draw_panels(canvas, f"{title}, by epoch", panels), colours(OPTIMIZERS),
+        lambda canvas: draw_panels(canvas, f"{title}, by epoch", panels), LABELS,
     )  # fmt: skip

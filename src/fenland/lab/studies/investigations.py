@@ -173,12 +173,14 @@ def remarks(tables: Tables, *sentences: str) -> str:
 
 
 def curve(label: str, runs: pd.DataFrame, column: str, unit: float = 1.0) -> Line:
-    """Mean and 95 % band over seeds by epoch; epochs that fewer seeds reached have the mean of those."""
+    """Mean and 95 % band over seeds by epoch, of an accuracy within 0 and 100 %; a seed counts as far as it came."""
     from fenland.lab.figures.plots import Line
 
     found = {int(str(epoch)): interval(unit * rows[column].astype(float)) for epoch, rows in runs.groupby("epoch")}
     kept = {epoch: each for epoch, each in found.items() if each.n}
     mean, low, high = ([getattr(each, name) for each in kept.values()] for name in ("mean", "low", "high"))
+    if column == "test_accuracy":
+        low, high = [max(0.0, x) for x in low], [min(unit, x) for x in high]
     return Line(label, list(kept), mean, low, high)
 
 

@@ -37,7 +37,8 @@ fenland study --table docs/records > docs/reproduction.md
 **Scale** is the preset. `quick` is small and meant for two cores; where it says "as published", it is the paper's own
 setting. **JPEG** marks images that were compressed again with losses: absolute accuracies on them lie off the published
 ones, so that methods are to be compared with each other. Intervals in brackets are 95 %, over seeds where there are
-seeds. Times are those of a wall clock, on machines that may have done other work as well.
+seeds. Times are those of a wall clock, on machines that may have done other work as well; where pieces of a study were
+found stored, they are of the rest.
 """
 
 
