@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -62,6 +63,7 @@ def same(first: RunResult, second: RunResult) -> None:
 def interrupted(config: RunConfig, path: Path, at: list[int], monkeypatch: pytest.MonkeyPatch) -> RunResult:
     """The run with a checkpoint at every step, stopped before each of the steps in ``at`` (from 0 in the whole run)."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "WRITING", math.inf)
     step = loop.Loop._step
     stops = sorted(at)
 
@@ -104,6 +106,7 @@ def test_stopped_at_any_step(at: int, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_run_that_is_over_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "WRITING", math.inf)
     path = tmp_path / "run.pt"
     diverging = dataclasses.replace(CONFIG, lr=1e30, schedule="constant", model="mlp")
     for config in (CONFIG, diverging):
@@ -169,6 +172,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "WRITING", math.inf)
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):
         result = train(CONFIG, checkpoint=tmp_path / "file" / "run.pt")
@@ -179,6 +183,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(
 
 def test_no_half_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "WRITING", math.inf)
     train(CONFIG, checkpoint=tmp_path / "run.pt")
     assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
 
@@ -189,7 +194,7 @@ from pathlib import Path
 from fenland.lab.config import RunConfig
 from fenland.lab.trainer import train
 from fenland.lab.training import loop
-loop.CHECKPOINT_SECONDS = 0.02
+loop.CHECKPOINT_SECONDS, loop.WRITING = 0.02, float("inf")
 train(RunConfig.from_dict(eval(sys.argv[2])), checkpoint=Path(sys.argv[1]))
 """
 
@@ -215,3 +220,17 @@ def test_kill_nine_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     again = train(config, lambda record: began.append(record.epoch), checkpoint=path)
     assert began == [1, 2]
     same(train(config), again)
+
+
+def test_slow_writing_makes_checkpoints_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes 0.1 s a write is asked again after 5 s, not after the next step."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    writes = []
+
+    def slow(*arguments: object) -> None:
+        writes.append(arguments)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(checkpoint, "write", slow)
+    train(CONFIG, checkpoint=tmp_path / "run.pt")
+    assert len(writes) == 1

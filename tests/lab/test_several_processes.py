@@ -35,7 +35,7 @@ from fenland.lab.config import RunConfig
 from fenland.lab.trainer import train
 from fenland.lab.training import loop
 
-loop.CHECKPOINT_SECONDS, loop.LOOK_EVERY = 0.0, 3
+loop.CHECKPOINT_SECONDS, loop.LOOK_EVERY, loop.WRITING = 0.0, 3, float("inf")
 
 class Stop(Exception):
     pass

@@ -112,6 +112,9 @@ class Compare:
         from fenland.lab.compare import compare
         from fenland.lab.planning import whole_number
 
+        for name in ("rho", "options", "logger"):
+            if f"--{name}" in arguments and not getattr(self, name):
+                raise BadInput(name, "(nothing)", "give a value, or leave it out")
         workers = whole_number("workers", self.workers)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         out = Path(self.out or f"out/compare-{self.data.replace('/', '-')}")

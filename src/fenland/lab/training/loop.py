@@ -28,6 +28,8 @@ PROBE = 10_000
 # At most this long between two checkpoints inside an epoch, and at least so long between two at the ends of epochs.
 CHECKPOINT_SECONDS = 30.0
 EPOCH_SECONDS = 1.0
+# Writing takes at most this share of the time: where it is slow, checkpoints come less often.
+WRITING = 0.02
 # Steps between two looks at the losses: each waits for the device once.
 LOOK_EVERY = 50
 
@@ -71,6 +73,7 @@ class Loop:
         self.at = Progress()
         self.means = StepMeans(engine.device)
         self.saved = time.monotonic()
+        self.writing = 0.0  # seconds that the last checkpoint took
 
     def run(self) -> RunResult:
         """Train from the start or from the checkpoint."""
@@ -148,10 +151,11 @@ class Loop:
         """Whether it is time for a checkpoint; several processes ask the first one, now and then."""
         if self.path is None or (self.world.size > 1 and self.at.step % LOOK_EVERY):
             return False
-        return self.world.told(time.monotonic() - self.saved >= seconds)
+        return self.world.told(time.monotonic() - self.saved >= max(seconds, self.writing / WRITING))
 
     def _save(self) -> None:
         assert self.path is not None
+        begun = time.monotonic()
         at = {**vars(self.at), "records": [record.as_dict() for record in self.at.records]}
         content = {**state.snapshot(self.engine), "at": at, "rows": self.world.gather(self.means.rows())}
         if self.world.rank == 0:
@@ -160,6 +164,7 @@ class Loop:
             except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
                 _LOG.warning("cannot write the checkpoint %s (%s): the run goes on without it", self.path, error)
         self.saved = time.monotonic()
+        self.writing = self.saved - begun
 
     def _resume(self) -> None:
         """Go to where the checkpoint was written, if there is one of this run."""
