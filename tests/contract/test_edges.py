@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from cases import Problem, make_problem
+from fenland import SAM
 from harness import (
     BASES,
     Session,
@@ -227,7 +228,24 @@ def test_dropped_optimizers_leave_no_hooks_on_the_model(variant, form):
         Session(problem, opt, form).run(int(form != "unused"))
         del opt
         gc.collect()
+    assert hooks() <= before + len(list(problem.model.modules())), "each new optimizer clears up after the last"
+    problem.loss()
     assert hooks() == before
+
+
+def test_the_garbage_collector_may_come_in_the_middle_of_a_forward():
+    """Torch goes through a module's hooks while a dropped optimizer's cycle is collected: no hook may vanish then."""
+    problem = make_problem("mlp")
+    opt = SAM(SGD(problem.parameters(), lr=0.1), rho=0.1, model=problem.model)
+    opt.myself = opt  # a cycle: only the collector frees it
+    del opt
+    hooks = problem.model._forward_pre_hooks
+    walk = iter(hooks.items())
+    next(walk)
+    gc.collect()
+    assert list(walk) == []  # "OrderedDict mutated during iteration" otherwise
+    problem.loss()
+    assert not hooks
 
 
 @every_variant

@@ -101,7 +101,9 @@ class ForwardWatch:
     """Calls back at the first training forward of a model after it is armed: where the two-call form's step begins.
 
     Nobody says which module the loop calls (the model, or the network inside a trainer's module), so all are watched
-    until one is called; what is inside that one is then left alone.
+    until one is called; what is inside that one is then left alone. The hooks of a watch that is gone leave at their
+    module's next forward, or when the model is watched anew: the garbage collector, which may come in the middle of a
+    forward, must not change the hooks that torch is going through.
     """
 
     def __init__(self, model: nn.Module, on_first: Callable[[], None]) -> None:
@@ -111,25 +113,19 @@ class ForwardWatch:
         self._hook = _Hook(weakref.ref(self))
         self._outermost: set[int] = set()
         for module in model.modules():
+            _leave(module, lambda hook: isinstance(hook, _Hook) and hook.dead)
             module.register_forward_pre_hook(self._hook)
 
     def called(self, module: nn.Module) -> None:
         """A watched module is about to run."""
         if id(module) not in self._outermost:
             self._outermost.add(id(module))
-            self._leave(part for part in module.modules() if part is not module)
+            for part in module.modules():
+                if part is not module:
+                    _leave(part, lambda hook: hook is self._hook)
         if self.armed and torch.is_grad_enabled():
             self.armed = False
             self.on_first()
-
-    def _leave(self, modules: Iterable[nn.Module]) -> None:
-        # Not by handles: their weak references may be dead already when the garbage collector comes here.
-        for module in modules:
-            for key in [k for k, hook in module._forward_pre_hooks.items() if hook is self._hook]:
-                del module._forward_pre_hooks[key]
-
-    def __del__(self) -> None:
-        self._leave(self.model.modules())
 
 
 class _Hook:
@@ -138,13 +134,25 @@ class _Hook:
     def __init__(self, watch: weakref.ref[ForwardWatch] | None = None) -> None:
         self.watch = watch
 
+    @property
+    def dead(self) -> bool:
+        """Whether nobody is to be told any more."""
+        return self.watch is None or self.watch() is None
+
     def __call__(self, module: nn.Module, args: Any) -> None:
         watch = self.watch() if self.watch is not None else None
         if watch is not None:
             watch.called(module)
+        else:
+            _leave(module, lambda hook: hook is self)  # torch calls hooks from a copy of their list
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         return _Hook()
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
         return _Hook, ()
+
+
+def _leave(module: nn.Module, gone: Callable[[Any], bool]) -> None:
+    for key in [key for key, hook in module._forward_pre_hooks.items() if gone(hook)]:
+        del module._forward_pre_hooks[key]
