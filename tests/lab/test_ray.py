@@ -73,7 +73,7 @@ def test_driver_and_node_are_killed_and_every_result_is_there_once(two_nodes: An
     command = [*COMMAND, *words.split(), "--ray", two_nodes.address, "--out", str(out)]
 
     def stored() -> dict[str, int]:
-        return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+        return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/[!.]*/result.json")}
 
     with (tmp_path / "first").open("w") as heard:
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=heard)

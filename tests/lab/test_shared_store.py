@@ -260,7 +260,7 @@ def test_killed_twice_and_finished(tmp_path: Path, capsys: pytest.CaptureFixture
     command = [*words.split(), "--out", str(out)]
 
     def stored() -> dict[str, int]:
-        return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
+        return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("runs/[!.]*/result.json")}
 
     seen: list[dict[str, int]] = [{}]
     for workers in (2, 1):
