@@ -95,6 +95,7 @@ def test_driver_and_node_are_killed_and_every_result_is_there_once(two_nodes: An
         wait_for(lambda: any(run not in stored() for run in begun(lost)))
         in_flight = next(run for run in reversed(begun(lost)) if run not in stored())
         two_nodes.remove_node(two_nodes.second, allow_graceful=False)
+        gone = time.time_ns()
         assert driver.wait(200) == 0
     content = json.loads((tmp_path / "json").read_text())
     last = stored()
@@ -110,8 +111,7 @@ def test_driver_and_node_are_killed_and_every_result_is_there_once(two_nodes: An
     head = two_nodes.head_node.node_id
     nodes = {run.config.hash: run.environment["node"].split()[-1] for run in runs}
     assert set(nodes.values()) <= {lost, head}
-    assert nodes[in_flight] == head
-    assert in_flight in begun(head)
+    assert nodes[in_flight] == head or last[in_flight] < gone, "it began on the lost node, and was not in time"
     # Progress comes to the driver, and nothing else is left in the store.
     assert "[1/" in (tmp_path / "second").read_text()
     assert not list((out / "runs").glob(".*"))
