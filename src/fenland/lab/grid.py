@@ -97,10 +97,24 @@ def _read(text: str, kind: Any) -> Any:
         if text.lower() in ("none", "all"):
             return None
         return _read(text, next(each for each in get_args(kind) if each is not type(None)))
+    return scalar(text, kind, _SWITCH)
+
+
+def scalar(text: str, kind: Any, switch: Mapping[str, bool]) -> Any:
+    """A switch, a number or a word.
+
+    Args:
+        text: as it was given.
+        kind: bool, int, float, or anything else for a word.
+        switch: the words for on and off, in lower case.
+
+    Raises:
+        ValueError: it is none of that kind; the message is what to write instead.
+    """
     if kind is bool:
-        if text.lower() not in _SWITCH:
+        if text.lower() not in switch:
             raise ValueError("write on or off")
-        return _SWITCH[text.lower()]
+        return switch[text.lower()]
     if kind in (int, float):
         try:
             return kind(text)

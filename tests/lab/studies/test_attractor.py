@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from bare import Lab
 
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import find
@@ -131,16 +132,6 @@ def test_shares_have_wilsons_interval():
     assert (half.low, half.high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     with pytest.raises(ValueError, match="hits"):
         share(3, 2)
-
-
-class Lab:
-    workers = 1
-
-    def keep(self, name, key, compute):
-        return compute()
-
-    def track(self, items, total, what):
-        return items
 
 
 def test_the_study_runs_and_draws(tmp_path):

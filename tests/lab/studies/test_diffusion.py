@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bare import Lab
 
 from fenland.lab.errors import BadInput
 from fenland.lab.statistics import interval
@@ -14,16 +15,6 @@ from fenland.lab.studies.diffusion_paths import GROUPS, Walk, data, optimizer, r
 from fenland.theory.diffusion import displacement
 
 SMALL = DiffusionConfig(steps=40, lr=0.025, paths=2000, rhos=(0.2,), batches=(4,), samples=256)
-
-
-class Lab:
-    workers = 1
-
-    def keep(self, name, key, compute):
-        return compute()
-
-    def track(self, items, total, what):
-        return items
 
 
 @pytest.fixture(scope="module")

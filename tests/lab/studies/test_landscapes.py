@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bare import Lab
 
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import find
@@ -19,16 +20,6 @@ with warnings.catch_warnings():
     pytest.importorskip("geoopt")
 
 SMALL = LandscapesConfig(starts=60, steps=40, lr=0.05, anisotropies=(1.0,), lengths=(0.3, 1.1))
-
-
-class Lab:
-    workers = 1
-
-    def keep(self, name, key, compute):
-        return compute()
-
-    def track(self, items, total, what):
-        return items
 
 
 @pytest.mark.parametrize("problem", [valley(20, 5, 10), on_sphere(20, 5, 4), on_stiefel(20, 5, 4, 2), Hyperbola()])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fenland.lab.errors import BadInput, one_of
+from fenland.lab.grid import scalar
 from fenland.lab.studies.base import Study
 
 _SWITCH = {"true": True, "false": False, "on": True, "off": False}
@@ -107,7 +108,7 @@ def _read(text: str, kind: Any) -> Any:
         if text not in get_args(kind):
             raise ValueError(one_of(map(str, get_args(kind))))
         return text
-    return _scalar(text, kind)
+    return scalar(text, kind, _SWITCH)
 
 
 def _several(part: str, kind: Any) -> list[Any]:
@@ -115,16 +116,3 @@ def _several(part: str, kind: Any) -> list[Any]:
     if dots and kind is int and first.isdigit() and last.isdigit() and int(first) <= int(last):
         return list(range(int(first), int(last) + 1))
     return [_read(part, kind)]
-
-
-def _scalar(text: str, kind: Any) -> Any:
-    if kind is bool:
-        if text.lower() not in _SWITCH:
-            raise ValueError("write on or off")
-        return _SWITCH[text.lower()]
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            raise ValueError("write a whole number" if kind is int else "write a number") from None
-    return text
