@@ -1,18 +1,27 @@
-"""What the site needs beside the pages: the list of decisions, and bars in the code of tables."""
+"""What the site needs beside the pages: the list of decisions, pictures by theme, and bars in the code of tables."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 MARK = "<!-- decisions -->"
+LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg)\)$", re.M)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the list of decisions where the mark is, and write the bars of tables as this Markdown reads them."""
+    """Put the list of decisions where the mark is, and write pictures and tables as this Markdown reads them."""
     markdown = markdown.replace(MARK, decisions()) if MARK in markdown else markdown
+    markdown = LIGHT.sub(_by_theme, markdown)
     return "\n".join(_bars(line) if line.startswith("|") else line for line in markdown.split("\n"))
+
+
+def _by_theme(found: re.Match[str]) -> str:
+    """The picture of a light page and that of a dark one; pages name the first alone, so that GitHub shows one."""
+    start, end = found.groups()
+    return "\n".join(f"{start}-{theme}{end}#only-{theme}){{ .fenland-figure }}" for theme in ("light", "dark"))
 
 
 def _bars(row: str) -> str:
