@@ -8,7 +8,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MARK = "<!-- decisions -->"
-LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg)\)$", re.M)
+LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg|\.png)\)$", re.M)
+KINDS = {".svg": "fenland-figure", ".png": "fenland-screen"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -21,7 +22,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _by_theme(found: re.Match[str]) -> str:
     """The picture of a light page and that of a dark one; pages name the first alone, so that GitHub shows one."""
     start, end = found.groups()
-    return "\n".join(f"{start}-{theme}{end}#only-{theme}){{ .fenland-figure }}" for theme in ("light", "dark"))
+    return "\n".join(f"{start}-{theme}{end}#only-{theme}){{ .{KINDS[end]} }}" for theme in ("light", "dark"))
 
 
 def _bars(row: str) -> str:
