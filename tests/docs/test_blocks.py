@@ -12,7 +12,7 @@ PAGES = blocks.pages()
 ALL = [block for page in PAGES for block in blocks.blocks(page)]
 CODE = [page for page in PAGES if any(b.language in ("python", "pycon") for b in blocks.blocks(page))]
 SHELL = [(b, line) for b in ALL if b.language == "sh" for line in b.code.splitlines() if line.strip()]
-TRUSTED = {"ray start"}  # commands of other programs that take a cluster to run
+TRUSTED = {"ray start", "tensorboard --logdir"}  # commands of other programs, which go on until they are stopped
 
 
 @pytest.mark.parametrize("page", CODE, ids=blocks.name_of)

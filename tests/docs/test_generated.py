@@ -35,6 +35,40 @@ def test_pages_use_every_picture_and_no_other():
     assert made == {f"{name}-{theme}.svg" for name in named for theme in ("light", "dark")}
 
 
+def test_the_screens_of_the_lab_are_there_small_and_used(monkeypatch):
+    pytest.importorskip("PIL")
+    monkeypatch.syspath_prepend(str(DOCS))
+    import screens
+
+    made = {p.name: p for p in (DOCS / "images" / "lab").iterdir()}
+    text = (DOCS / "lab.md").read_text(encoding="utf-8")
+    used = dict(re.findall(r"^!\[([^\]]+)\]\(images/lab/([\w-]+)-light\.png\)$", text, re.M))
+    assert sorted(used.values()) == sorted(screens.SCREENS)
+    assert sorted(made) == sorted(screens.names())  # docs/hooks.py adds the dark one
+    assert all(len(alt) > 40 for alt in used), "say what there is to see"
+    for name, path in made.items():
+        kind, scheme = path.stem.rsplit("-", 1)
+        assert path.stat().st_size < screens.LIMIT, name
+        with screens.Image.open(path) as picture:
+            screen = screens.SCREENS[kind]
+            assert picture.size == (round(screen.width * screens.SHARP), round(screen.height * screens.SHARP))
+            dark = picture.convert("L").resize((1, 1)).getpixel((0, 0)) < 100
+        assert dark is (scheme == "dark"), name
+    sys.modules.pop("screens")
+
+
+def test_the_screens_are_of_commands_that_exist(monkeypatch):
+    pytest.importorskip("PIL")
+    monkeypatch.syspath_prepend(str(DOCS))
+    import screens
+
+    from fenland.lab.cli import parse
+
+    for command in screens.COMMANDS:
+        assert parse(command.format(out="out").split())
+    sys.modules.pop("screens")
+
+
 @pytest.mark.slow
 def test_the_pictures_are_those_that_the_engine_draws(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))

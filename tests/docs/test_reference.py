@@ -1,6 +1,7 @@
 """A public name has an entry in the reference, an example that runs, and a test."""
 
 import importlib
+import inspect
 import re
 import sys
 
@@ -10,6 +11,7 @@ from blocks import DOCS, ROOT
 
 import fenland
 from fenland import theory
+from fenland.lab.commands import COMMANDS
 
 REFERENCE = "\n".join(p.read_text(encoding="utf-8") for p in (DOCS / "api").glob("*.md"))
 ENTRIES = re.findall(r"^::: ([\w.]+)", REFERENCE, re.M)
@@ -53,6 +55,73 @@ def test_functions_of_public_modules_have_entries(module):
     own = {n for n in own if callable(found[n])} - {"of"}  # curvature.of: a seam between modules
     entries = {e.rsplit(".", 1)[1] for e in ENTRIES}
     assert own <= entries, own - entries
+
+
+def _listed_in_the_lab() -> list[tuple[str, str]]:
+    """(module, name) of all that the lab's modules list in ``__all__``."""
+    found = []
+    for path in sorted((ROOT / "src" / "fenland" / "lab").rglob("*.py")):
+        if re.search("^__all__", path.read_text(encoding="utf-8"), re.M):
+            parts = path.relative_to(ROOT / "src").with_suffix("").parts
+            module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found += [(module, name) for name in importlib.import_module(module).__all__]
+    return found
+
+
+LAB_PAGE = (DOCS / "api" / "lab.md").read_text(encoding="utf-8")
+LAB_TEXT = re.sub(r"^:::.*$", "", LAB_PAGE, flags=re.M)
+LAB = _listed_in_the_lab()
+
+
+def _thing(dotted: str) -> object:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(("module", "name"), LAB, ids=[".".join(each) for each in LAB])
+def test_a_name_that_the_lab_lists_is_in_its_reference(module, name):
+    thing = getattr(importlib.import_module(module), name)
+    if inspect.isclass(thing) or inspect.isfunction(thing):
+        entries = [e for e in ENTRIES if e.startswith("fenland.lab.") and e.rpartition(".")[2] == name]
+        assert any(_thing(e) is thing for e in entries), f"docs/api/lab.md: write `::: {module}.{name}`"
+    else:  # constants and types of arguments have no docstring
+        assert re.search(rf"\b{name}\b", LAB_TEXT), f"docs/api/lab.md: say what {module}.{name} is"
+
+
+def test_what_the_page_of_the_lab_imports_is_used_and_explained():
+    lines = re.findall(r"^from (fenland\.lab[\w.]*) import (.+)$", LAB_PAGE, re.M)
+    imported = [(module, name) for module, names in lines for name in names.split(", ")]
+    assert len(imported) > 10
+    entries = [_thing(e) for e in ENTRIES if e.startswith("fenland.lab.")]
+    for module, name in imported:
+        uses = re.findall(
+            rf"^(?!from ).*\b{name}\b", "\n".join(b.code for b in blocks.blocks(DOCS / "api" / "lab.md")), re.M
+        )
+        assert uses, f"{name} is imported and not used"
+        thing = getattr(importlib.import_module(module), name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            assert any(thing is e for e in entries), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_on_the_page_of_the_lab_and_in_a_line_to_type(command):
+    assert re.search(rf"\bfenland {command}\b", (DOCS / "lab.md").read_text(encoding="utf-8")), (
+        f"docs/lab.md: {command}"
+    )
+    typed = [
+        line for p in blocks.pages() for b in blocks.blocks(p) if b.language == "sh" for line in b.code.splitlines()
+    ]
+    assert any(line.startswith(f"fenland {command}") for line in typed), f"docs: a `sh` block with fenland {command}"
+
+
+def test_the_commands_are_those_of_the_parser(capsys):
+    from fenland.lab.cli import parse
+
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    offered = re.search(r"\{([\w,]+)\}", capsys.readouterr().out)
+    assert offered
+    assert set(offered[1].split(",")) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("entry", sorted(set(ENTRIES)))

@@ -1,8 +1,6 @@
 """The site builds without a warning, asks nothing of the network, and reads well in a browser, narrow and wide."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,9 +9,6 @@ from blocks import DOCS, ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
 from browser import CHROMIUM, visit
-
-pytest.importorskip("mkdocs")
-pytest.importorskip("mkdocstrings")
 
 MEASURE = """(w, d) => ({
   over: d.documentElement.scrollWidth - d.documentElement.clientWidth,
@@ -25,17 +20,6 @@ MEASURE = """(w, d) => ({
   h1: d.querySelectorAll("h1").length,
   dark: getComputedStyle(d.body).backgroundColor,
 })"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out), "--config-file"]
-    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(ROOT / "mkdocs.yml")], capture_output=True, text=True, timeout=180, env=quiet)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "WARNING" not in done.stderr
-    return out
 
 
 def html(site: Path) -> dict[str, str]:

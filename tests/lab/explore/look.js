@@ -34,7 +34,7 @@
   const lines = all("#trail, #climb, #summit, #here, #other-line, #marks path").map(e =>
     [ratio(parse(window.getComputedStyle(e).stroke).slice(0, 3), behind(e.closest(".view"))), e.id || "mark"]);
   const ids = all("[id]").map(e => e.id), page = document.documentElement;
-  const named = e => e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || (e.labels && e.labels.length);
+  const named = e => e.title || e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || (e.labels && e.labels.length);
   const controls = all("input, select, button, summary, a[href]").filter(shown);
   const view = document.querySelector("#view");
   return {
