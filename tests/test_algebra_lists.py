@@ -81,14 +81,28 @@ def test_metric_step(sizes, dtype, spend):
     assert all(u is x for u, x in zip(direction, a, strict=True)) == spend
 
 
+PAIRS = {
+    "two numbers": (0.5, 2.0),
+    "a mixture": (0.2, 0.8),
+    "g added": (0.5, 1.0),
+    "tensors": (torch.tensor(0.5, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)),
+    "a number and a tensor": (-0.6, torch.tensor(1.7, dtype=torch.float64)),
+    "a tensor and a number": (torch.tensor(0.3), 0.6),
+}
+
+
 @every_size
-@pytest.mark.parametrize("alpha", [0.5, torch.tensor(0.5)], ids=["number", "tensor"])
-def test_combine(sizes, alpha):
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_combine(sizes, pair):
+    alpha, beta = pair
     gs, hs = vectors(sizes, torch.float64)
-    want = [0.5 * g + 2.0 * h for g, h in zip(gs, hs, strict=True)]
-    combine_(alpha, gs, 2.0, hs)
+    want = [float(alpha) * g + float(beta) * h for g, h in zip(gs, hs, strict=True)]
+    kept = [g.clone() for g in gs]
+    combine_(alpha, gs, beta, hs)
     for h, x in zip(hs, want, strict=True):
         torch.testing.assert_close(h, x, rtol=1e-14, atol=1e-14)
+    if isinstance(alpha, float):
+        assert all(torch.equal(g, x) for g, x in zip(gs, kept, strict=True)), "numbers leave g as it was"
 
 
 @every_size

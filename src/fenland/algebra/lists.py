@@ -159,15 +159,16 @@ def _in_pieces(root: Callable[..., Tensor], out: Tensor, a: Tensor, *others: Ten
     into, *flat = (x.view(-1) for x in (out, a, *others))
     dtype, norms = accumulator_dtype([a]), []
     for begin in range(0, max(1, a.numel()), PIECE):
-        x, *rest = (y[begin : begin + PIECE] for y in flat)
+        to, x, *rest = (y[begin : begin + PIECE] for y in (into, *flat))
         r = root(x, *rest)
-        scaled = r * x
-        norms.append(torch.linalg.vector_norm(scaled, dtype=dtype))
-        torch.mul(r, scaled, out=into[begin : begin + PIECE])
+        torch.mul(r, x, out=to)
+        norms.append(torch.linalg.vector_norm(to, dtype=dtype))
+        to.mul_(r)
+        del r  # before the next one is made: one such piece at a time
     return _length(torch.stack(norms))
 
 
-PIECE = 1 << 16  # elements: with what a rule makes of them, a quarter of a megabyte each, they fit into a core's cache
+PIECE = 1 << 17  # elements: half a megabyte each; with what a rule makes of them they fit into a core's cache
 JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer than a call
 FEW = 8
 _FULL = ({torch.float32}, {torch.float64})
@@ -195,27 +196,33 @@ def _per_device(s: Scalar, xs: Vector, f: Callable[[Scalar, Vector], None]) -> N
 
 
 def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector) -> None:
-    """h <- alpha * g + beta * h in place; g's tensors are used up as scratch."""
+    """h <- alpha * g + beta * h in place; where alpha is a tensor, g's are used up as scratch."""
     if not hs:
         return
-    if hs[0].is_cpu and max(map(Tensor.numel, hs)) > PIECE:
-        for g, h in zip(gs, hs, strict=True):
-            _combine_pieces(alpha, g, beta, h)
+    if isinstance(alpha, float) and isinstance(beta, float) and alpha + beta == 1.0:
+        torch._foreach_lerp_(hs, gs, alpha)
         return
     if not (isinstance(beta, float) and beta == 1.0):
+        if hs[0].is_cpu and max(map(Tensor.numel, hs)) > PIECE:
+            for g, h in zip(gs, hs, strict=True):
+                _combine_pieces(alpha, g, beta, h)
+            return
         torch._foreach_mul_(hs, beta)
+    if isinstance(alpha, float):
+        torch._foreach_add_(hs, gs, alpha=alpha)
+        return
     torch._foreach_mul_(gs, alpha)
     torch._foreach_add_(hs, gs)
 
 
 def _combine_pieces(alpha: Scalar | float, g: Tensor, beta: Scalar | float, h: Tensor) -> None:
-    """The same for one tensor of a CPU, in pieces that stay in its cache: h and g are read once, not three times."""
+    """The same for one tensor of a CPU, in pieces that stay in its cache: h and g are read once."""
     pieces = [(g, h)]
     if g.is_contiguous() and h.is_contiguous():
         pieces = list(zip(torch.split(g.view(-1), PIECE), torch.split(h.view(-1), PIECE), strict=True))
     for x, y in pieces:
         y.mul_(beta)
-        y.add_(x.mul_(alpha))
+        y.add_(x, alpha=alpha) if isinstance(alpha, float) else y.addcmul_(x, alpha)
 
 
 def axpby(a: Scalar | float, xs: Vector, b: Scalar | float, ys: Vector) -> Vector:

@@ -31,7 +31,8 @@ class Update:
         sharded: some parameter is a DTensor.
         finite: 0-d bool tensor, whether this step may be taken.
         record: the step's record.
-        corrections: after the base's step, w += lr * c: (local w, c, group).
+        corrections: after the base's step, w += lr * weight * c: (local w, c, group).
+        weight: of the corrections.
     """
 
     d: Vector
@@ -40,6 +41,7 @@ class Update:
     finite: Tensor
     record: StepRecord
     corrections: list[tuple[Tensor, Tensor, dict[str, Any]]] = field(default_factory=list)
+    weight: float = 1.0
 
 
 def come_home(asc: Ascent, setting: Setting) -> None:
@@ -161,19 +163,19 @@ def _corrected(setting: Setting, asc: Ascent, h: Gradients, of: tuple[float, flo
     gs, hs = aligned(asc.g, h)
     group_of = {p: group for group in setting.groups for p in group["params"]}
     owner: Sequence[Tensor] = h.params + [p for p in asc.g.params if p not in set(h.params)]
-    torch._foreach_mul_(hs, of[1])  # in h's own buffers: nobody else needs them
-    torch._foreach_add_(hs, gs, alpha=of[0])
-    c = hs
+    weight = of[1] or 1.0  # one pass less than both factors would take
+    combine_(of[0] / weight, gs, of[1] / weight, hs)  # in h's own buffers; g stays, it is what the base gets
     asc.g.give_back()
     d = collect(setting.groups)
     factor = clip_factor(setting.choices.max_norm, asc.g_norm) if asc.g_norm is not None else 1.0
     if setting.choices.max_norm is not None:
         d.make_writable()
-    waits = [(local(p.detach()), x, group_of[p]) for p, x in zip(owner, c, strict=True)]
-    return Update(d.tensors, factor, d.V.layouts is not None, finite, asc.record, waits)
+    waits = [(local(p.detach()), x, group_of[p]) for p, x in zip(owner, hs, strict=True)]
+    return Update(d.tensors, factor, d.V.layouts is not None, finite, asc.record, waits, weight)
 
 
 def correct(update: Update) -> None:
-    """w += lr * c, after the base's step."""
+    """w += lr * weight * c, after the base's step."""
     for w, c, group in update.corrections:
-        w.add_(c * group["lr"])
+        by = group["lr"] * update.weight
+        w.addcmul_(c, by) if isinstance(by, Tensor) else w.add_(c, alpha=by)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fenland.algebra import Scalar, Vector
+from fenland.algebra.fresh import clones, fresh_like
 from fenland.algebra.lists import addcmul_into
 from fenland.algebra.shards import local
 from fenland.step.storage import Roster, why_not_movable
@@ -129,13 +130,13 @@ class Journey:
         moves, overwrites = kind
         if not moves:
             ws = [local(p) for p in params]
-            saved = list(map(_on_host, ws)) if self.travel == "offload" else torch._foreach_clone(ws)
+            saved = list(map(_on_host, ws)) if self.travel == "offload" else clones(ws)
             self._copied += list(zip(params, ws, saved, strict=True))
             addcmul_into(ws, us, s, out=ws, spend=overwrites)
             increment_version(params)
             return
         ws = [p.data for p in params]
-        there = us if overwrites else [torch.empty_like(w) for w in ws]
+        there = us if overwrites else fresh_like(ws)
         addcmul_into(ws, us, s, out=there, plain=plain)
         self._moved += list(zip(params, ws, strict=True))
         for p, x in zip(params, there, strict=True):

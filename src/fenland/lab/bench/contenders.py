@@ -103,14 +103,15 @@ def passes_of(opt: SharpnessAware, fused: bool) -> dict[str, int]:
     """The passes that a step of these choices cannot do without, over the parameters' bytes.
 
     Two norms (of g and h) and one a + s * b; <a, M a> instead of ||g|| on other balls; <g, h> and one more pass where d
-    is combined of both; one pass for each vector that is kept; a scaling of h where the base does not take a factor.
+    is combined of both, and another where w is corrected after the base's step; one pass for each vector that is kept;
+    a scaling of h where the base does not take a factor.
     """
     choices = opt.choices
     own = {"norm": 2, "axpy": 1}
     if not choices.ball.along_a:
         own |= {"norm": 1, "dot": 1}
     if choices.combine.keeps_g:
-        own["axpy"] += 1
+        own["axpy"] += 1 + choices.combine.corrects
         own["dot"] = own.get("dot", 0) + ("gh" in choices.combine.scalars)
     elif choices.combine.scalars and not fused:
         own["scale"] = 1
