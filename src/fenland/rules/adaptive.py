@@ -114,8 +114,8 @@ class Fisher(Ball):
 
     def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
         direction, length = at.V.metric_step(
-            lambda x: x.square().mul_(self.eta).add_(1).rsqrt_(), a, spend=at.spend
-        )  # F^-1/2
+            lambda x: torch.addcmul(x.new_ones(()), x, x, value=self.eta).rsqrt_(), a, spend=at.spend
+        )  # F^-1/2, F = 1 + eta * g^2
         return Steepest(direction, at.V.inverse(length))
 
     def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
