@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab import events, logs, runner
 from fenland.lab.config import RunConfig
@@ -88,13 +89,8 @@ def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int) -> I
     """The outcomes of one pool; fewer than there are runs when a worker of it died."""
     from joblib.externals.loky import ProcessPoolExecutor
 
-    threads = dict.fromkeys(_THREADS, str(configs[0].threads))
-    with warnings.catch_warnings():
-        # A worker that has grown is replaced between two runs, which is no news.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
-        executor = ProcessPoolExecutor(
-            min(workers, len(configs)), env=threads, initializer=_begin, initargs=(os.getpid(), logs.loudness())
-        )
+    with replaced_silently():
+        executor = ProcessPoolExecutor(min(workers, len(configs)), **setup(configs[0].threads))
         try:
             for future in as_completed([executor.submit(_work, config, store, path) for config in configs]):
                 try:
@@ -103,6 +99,20 @@ def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int) -> I
                     return
         finally:
             executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextlib.contextmanager
+def replaced_silently() -> Iterator[None]:
+    """A worker that has grown is replaced between two pieces of work, which is no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
+        yield
+
+
+def setup(threads: int) -> dict[str, Any]:
+    """What an executor is to be told: the threads of its processes, and that they end when this one does."""
+    env = dict.fromkeys(_THREADS, str(threads))
+    return {"env": env, "initializer": _begin, "initargs": (os.getpid(), logs.loudness())}
 
 
 def _begin(parent: int, level: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
@@ -12,7 +13,7 @@ from fenland.lab.errors import BadInput, one_of
 from fenland.lab.studies.attractor_functions import Stage, stages
 from fenland.lab.studies.attractor_runs import basins, portrait_field, portrait_paths, regions, thresholds
 from fenland.lab.studies.attractor_verdicts import judge
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from fenland.lab.figures.catalog import Drawn
@@ -87,38 +88,20 @@ class Attractor(Study[AttractorConfig]):
         """Ends of all starts, captures beside each saddle, and what the portraits show."""
         scenes = scenes_of(config)
         jobs = [(name, method) for name in scenes for method in ("SGD", *UNNORMALISED, *NORMALISED)]
+        pieces = [
+            Piece(
+                table, {**asdict(config), "function": name, "method": method},
+                partial(_measure, config, name, method, table),
+            )
+            for name, method in jobs
+            for table in _tables(method)
+        ]  # fmt: skip
         parts: dict[str, list[pd.DataFrame]] = {
-            "basins": [],
-            "thresholds": [],
-            "regions": [],
-            "fields": [],
-            "paths": [],
+            name: [] for name in ("basins", "thresholds", "regions", "fields", "paths")
         }
-        for name, method in lab.track(jobs, len(jobs), "functions and methods"):
-            for table, part in self._of(config, scenes[name], name, method, lab).items():
-                parts[table].append(part.assign(function=name, method=method))
+        for piece, part in zip(pieces, lab.keep_all(pieces, "functions and methods"), strict=True):
+            parts[piece.name].append(part.assign(function=piece.key["function"], method=piece.key["method"]))
         return {name: pd.concat(each, ignore_index=True) for name, each in parts.items()}
-
-    def _of(self, config: AttractorConfig, stage: Stage, name: str, method: str, lab: Lab) -> Tables:
-        """Every table of one function and method."""
-        rhos = radii(config, stage, method)
-        shown = rhos[-1]
-        found: Tables = {
-            "basins": lab.keep(
-                "basins", {**asdict(config), "function": name, "method": method},
-                lambda: basins(stage, method, rhos, config.count),
-            ),
-            "fields": portrait_field(stage, method, shown),
-            "paths": portrait_paths(stage, method, shown),
-        }  # fmt: skip
-        beside = thresholds if method in UNNORMALISED else regions
-        if method != "SGD":
-            each = [
-                beside(stage, method, config.near, config.circle, how, config.seed).assign(how=how)
-                for how in ("flow", "steps")
-            ]
-            found["thresholds" if method in UNNORMALISED else "regions"] = pd.concat(each, ignore_index=True)
-        return found
 
     def figures(self, config: AttractorConfig, tables: Tables) -> list[Drawn]:
         """Portraits, basins, and captured fractions."""
@@ -129,6 +112,28 @@ class Attractor(Study[AttractorConfig]):
     def verdicts(self, config: AttractorConfig, tables: Tables) -> list[Verdict]:
         """Judge."""
         return judge(scenes_of(config), tables)
+
+
+def _tables(method: str) -> tuple[str, ...]:
+    """What is measured of a method on every function."""
+    if method == "SGD":
+        return "basins", "fields", "paths"
+    return "basins", "fields", "paths", "thresholds" if method in UNNORMALISED else "regions"
+
+
+def _measure(config: AttractorConfig, name: str, method: str, table: str) -> pd.DataFrame:
+    """One table of one function and method; portraits are those of the largest radius."""
+    stage = scenes_of(config)[name]
+    rhos = radii(config, stage, method)
+    if table == "basins":
+        return basins(stage, method, rhos, config.count)
+    if table in ("fields", "paths"):
+        return (portrait_field if table == "fields" else portrait_paths)(stage, method, rhos[-1])
+    beside = thresholds if table == "thresholds" else regions
+    each = [
+        beside(stage, method, config.near, config.circle, how, config.seed).assign(how=how) for how in ("flow", "steps")
+    ]
+    return pd.concat(each, ignore_index=True)
 
 
 def scenes_of(config: AttractorConfig) -> dict[str, Stage]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas
     from torch import Tensor
 
@@ -60,6 +62,24 @@ class Sheet:
     rows: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A table that depends on no other piece: `Lab.keep_all` may compute it in another process.
+
+    Attributes:
+        name: of the table, for people who look at the files.
+        key: plain values that fix what is computed, all of them.
+        compute: makes it; a function of a module, or `functools.partial` of one, with arguments that can be pickled.
+    """
+
+    name: str
+    key: Mapping[str, Any]
+    compute: Callable[[], pandas.DataFrame]
+
+    def __str__(self) -> str:
+        return f"piece {self.name} of " + ", ".join(f"{name}={value}" for name, value in self.key.items())
+
+
 class Lab(Protocol):
     """What a study may use of the laboratory; `fenland.lab.studies.run` has the real one."""
 
@@ -75,11 +95,17 @@ class Lab(Protocol):
     def weights(self, run: RunConfig) -> Mapping[str, Tensor]:
         """The final state dict of a run that was trained with ``weights=True``."""
 
+    def weights_file(self, run: RunConfig) -> Path:
+        """Where `weights` reads them, for pieces that are computed in another process."""
+
     def data_dir(self, data: str) -> str | None:
         """The folder of local parquet files for a data set; None for the embedded one and the hub."""
 
     def keep(self, name: str, key: Mapping[str, Any], compute: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
         """A table by the content of its key: computed once, stored whole, found again after a kill."""
+
+    def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
+        """As `keep`, in the order of the pieces, shared by worker processes where that saves time; shows progress."""
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:
         """Pass the items on and show progress."""

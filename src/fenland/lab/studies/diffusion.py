@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.lab.studies.diffusion_fits import KEY, fits
 from fenland.lab.studies.diffusion_paths import GROUPS, Walk, optimizer, replicas
 from fenland.lab.studies.diffusion_verdicts import judge
@@ -85,20 +86,18 @@ class Diffusion(Study[DiffusionConfig]):
         """Curves of every source, by group; their coefficients; and means beside theory."""
         cases = list(_cases(config))
         walk = Walk(config.strength, config.lr, config.steps, config.every, config.paths, config.seed)
-        parts = []
-        for source, method, rho, batch in lab.track(cases, len(cases), "curves"):
-            key = {
-                "walk": vars(walk), "source": source, "method": method, "rho": rho, "batch": batch,
-                "samples": config.samples,
-            }  # fmt: skip
-
-            def compute(source: str = source, method: str = method, rho: float = rho, batch: int = batch) -> Any:
-                if source.startswith("optimizer"):
-                    return optimizer(walk, source.split()[1], rho, batch, config.samples)
-                return replicas(walk, method if rho else "SGD", source, rho, batch)  # type: ignore[arg-type]
-
-            curve = lab.keep("diffusion", key, compute)
-            parts.append(curve.assign(source=source, method=method, rho=rho, batch=batch))
+        shared = {"walk": vars(walk), "samples": config.samples}
+        pieces = [
+            Piece(
+                "diffusion", {**shared, "source": source, "method": method, "rho": rho, "batch": batch},
+                partial(_curve, walk, config.samples, source, method, rho, batch),
+            )
+            for source, method, rho, batch in cases
+        ]  # fmt: skip
+        parts = [
+            curve.assign(source=source, method=method, rho=rho, batch=batch)
+            for (source, method, rho, batch), curve in zip(cases, lab.keep_all(pieces, "curves"), strict=True)
+        ]
         curves = pd.concat(parts, ignore_index=True)
         linear = curves[curves["method"].isin(["SGD", "USAM"])]
         last = curves[curves["step"] == curves["step"].max()].drop(columns="step")
@@ -125,6 +124,12 @@ def _cases(config: DiffusionConfig) -> list[tuple[str, str, float, int]]:
             cases += [(f"optimizer {inputs}", "USAM", rho, batch) for inputs in INPUTS]
             cases += [("shared", method, rho, batch) for method in OTHERS]
     return cases
+
+
+def _curve(walk: Walk, samples: int, source: str, method: str, rho: float, batch: int) -> pd.DataFrame:
+    if source.startswith("optimizer"):
+        return optimizer(walk, source.split()[1], rho, batch, samples)
+    return replicas(walk, method if rho else "SGD", source, rho, batch)  # type: ignore[arg-type]
 
 
 def _means(curves: pd.DataFrame, config: DiffusionConfig) -> pd.DataFrame:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fenland.lab.config import RunConfig
 from fenland.lab.store import Store
+from fenland.lab.studies.pieces import Task, compute, write_table
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from fenland.lab.cluster import Cluster
     from fenland.lab.records import Records
-    from fenland.lab.studies.base import Study
+    from fenland.lab.studies.base import Piece, Study
 
 T = TypeVar("T")
 # Without a terminal a long loop says where it is when this long has passed since the last line.
@@ -93,14 +94,14 @@ class Laboratory:
         Raises:
             FileNotFoundError: it was not.
         """
-        import torch
-
-        name = self._identified(run).hash
-        path = self._store.folder / name / "weights.pt"
+        path = self.weights_file(run)
         if not path.is_file():
-            raise FileNotFoundError(f"no weights of run {name} in {self._store.folder}: train it with weights=True")
-        stored: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
-        return stored
+            raise FileNotFoundError(f"no weights in {path.parent}: train this run with weights=True")
+        return read_weights(path)
+
+    def weights_file(self, run: RunConfig) -> Path:
+        """Where `weights` reads them, for pieces that are computed in another process."""
+        return self._store.folder / self._identified(run).hash / "weights.pt"
 
     def data_dir(self, data: str) -> str | None:
         """The folder of local parquet files for a data set; None for the embedded one and the hub."""
@@ -117,15 +118,46 @@ class Laboratory:
         """
         import pandas
 
-        of = [self._study.name, self._study.version, name, key]
-        digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=_refuse).encode()).hexdigest()[:16]
-        path = self._out / "pieces" / f"{self._study.name}-{name}-{digest}.parquet"
+        path = self._piece(name, key)
         if path.is_file():
             return pandas.read_parquet(path)
         table = compute()
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_table(table, path)
         return table
+
+    def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
+        """As `keep`, in the order of the pieces, shared by worker processes where that saves time; shows progress.
+
+        With a Ray cluster they stay in this process: runs of a sweep go there, pieces do not.
+
+        Args:
+            pieces: in the order of the result; one that is listed twice is computed once.
+            what: they are, for the progress.
+
+        Raises:
+            RuntimeError: a piece failed; it is named, and those that were done are stored.
+        """
+        import pandas
+
+        paths = [self._piece(piece.name, piece.key) for piece in pieces]
+        missing, stored = {}, []
+        for path, piece in zip(paths, pieces, strict=True):
+            if path.is_file():
+                stored.append(path)
+            else:
+                missing[path] = Task(piece, path)
+        done = compute(missing.values(), self.workers if self._ray is None else 1)
+        for _ in self.track(itertools.chain(stored, done), len(stored) + len(missing), what):
+            pass
+        return [pandas.read_parquet(path) for path in paths]
+
+    def _piece(self, name: str, key: Mapping[str, Any]) -> Path:
+        """The file of a piece, in a folder that exists."""
+        of = [self._study.name, self._study.version, name, key]
+        digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=_refuse).encode()).hexdigest()[:16]
+        folder = self._out / "pieces"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self._study.name}-{name}-{digest}.parquet"
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:
         """Pass the items on and show progress: a bar on a terminal, a line now and then elsewhere."""
@@ -174,14 +206,12 @@ class Laboratory:
         return run if run.data_id else data.identify(run)
 
 
-def write_table(table: pandas.DataFrame, path: Path) -> None:
-    """Write a parquet file whole, then rename it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        table.to_parquet(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """A final state dict, on the CPU."""
+    import torch
+
+    stored: Mapping[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+    return stored
 
 
 def _refuse(value: object) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.lab.studies.landscapes_designs import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
 from fenland.lab.studies.landscapes_runs import (
     CURVED,
@@ -100,11 +101,16 @@ class Landscapes(Study[LandscapesConfig]):
         for name in MANIFOLDS:
             manifold_of(name)  # without geoopt: say so before anything is computed
         jobs = [(design, method) for design in designs(config) for method in methods(design)]
-        parts = []
-        for design, method in lab.track(jobs, len(jobs), "landscapes"):
-            key = {**asdict(config), "design": design, "method": method}
-            part = lab.keep("ends", key, lambda d=design, m=method: _ends(config, d, m))  # type: ignore[misc]
-            parts.append(part.assign(design=design, method=method))
+        pieces = [
+            Piece(
+                "ends", {**asdict(config), "design": design, "method": method}, partial(_ends, config, design, method)
+            )
+            for design, method in jobs
+        ]
+        parts = [
+            part.assign(design=design, method=method)
+            for (design, method), part in zip(jobs, lab.keep_all(pieces, "landscapes"), strict=True)
+        ]
         return {"ends": pd.concat(parts, ignore_index=True), "agreement": _agreement(config)}
 
     def figures(self, config: LandscapesConfig, tables: Tables) -> list[Drawn]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +14,7 @@ from scipy.special import ndtri
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.studies import quadratic_runs
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.theory import (
     convergence,
     cycle_amplitude,
@@ -113,38 +115,21 @@ class QuadraticModes(Study[Config]):
             "steps": config.steps,
             "starts": config.starts,
         }
-        pieces = []
-        for method, rho in lab.track(plans, len(plans), "methods and radii"):
-            key = {**shared, "method": method, "rho": rho, "seed": config.seed}
-            pieces.append(
-                lab.keep("rates", key, lambda key=key: quadratic_runs.rates(**key))  # type: ignore[misc]
-            )
+        pieces = [
+            _piece("rates", quadratic_runs.rates, {**shared, "method": method, "rho": rho, "seed": config.seed})
+            for method, rho in plans
+        ]
         below = [lr for lr in config.lrs if lr * config.steepest < 1.9]
         cycle: dict[str, Any] = {"curvature": config.steepest, "radii": config.lengths, "lrs": below} | {
             name: shared[name] for name in ("steps", "starts")
         }
-        return {
-            "rates": pd.concat(pieces, ignore_index=True),
-            "cycles": lab.keep("cycles", cycle, lambda: quadratic_runs.cycles(**cycle)),
-            "gamma": pd.concat([self._gamma(config, lab, method) for method in (*UNNORMALISED, "SSAM")]),
-            "noise": pd.concat([self._noise(config, lab, name) for name in ("shared", "independent", "descent")]),
-        }
-
-    def _gamma(self, config: Config, lab: Lab, method: str) -> pd.DataFrame:
-        normalised = method == "SSAM"
-        key = {
-            "eigenvalues": config.eigenvalues[:1] if normalised else config.eigenvalues, "method": method,
-            "radii": config.lengths if normalised else config.radii, "starts": config.starts, "steps": 60,
-            "lr": 0.5 / (config.steepest * (1 + max(config.radii) * config.steepest)),
-        }  # fmt: skip
-        return lab.keep("gamma", key, lambda: quadratic_runs.gammas(**key))  # type: ignore[arg-type]
-
-    def _noise(self, config: Config, lab: Lab, where: str) -> pd.DataFrame:
-        key = {
-            "curvature": 1.0, "radii": (0.0, *config.radii), "lr": config.noise_lr, "std": config.noise, "where": where,
-            "steps": config.noise_steps, "paths": config.paths, "seed": config.seed,
-        }  # fmt: skip
-        return lab.keep("noise", key, lambda: quadratic_runs.floors(**key))  # type: ignore[arg-type]
+        pieces.append(_piece("cycles", quadratic_runs.cycles, cycle))
+        pieces += [_gammas(config, method) for method in (*UNNORMALISED, "SSAM")]
+        pieces += [_floors(config, name) for name in ("shared", "independent", "descent")]
+        parts: dict[str, list[pd.DataFrame]] = {}
+        for piece, part in zip(pieces, lab.keep_all(pieces, "parts"), strict=True):
+            parts.setdefault(piece.name, []).append(part)
+        return {name: pd.concat(each, ignore_index=name == "rates") for name, each in parts.items()}
 
     def figures(self, config: Config, tables: Tables) -> list[Drawn]:
         """Measured points on the lines of theory."""
@@ -163,6 +148,29 @@ class QuadraticModes(Study[Config]):
             *(_floor(config, tables["noise"], where) for where in ("shared", "independent", "descent")),
             _above(config, tables["noise"]),
         ]
+
+
+def _piece(name: str, measure: Callable[..., pd.DataFrame], settings: Mapping[str, Any]) -> Piece:
+    """What a measurement gives with these settings, which are its key as well."""
+    return Piece(name, settings, partial(measure, **settings))
+
+
+def _gammas(config: Config, method: str) -> Piece:
+    normalised = method == "SSAM"
+    settings = {
+        "eigenvalues": config.eigenvalues[:1] if normalised else config.eigenvalues, "method": method,
+        "radii": config.lengths if normalised else config.radii, "starts": config.starts, "steps": 60,
+        "lr": 0.5 / (config.steepest * (1 + max(config.radii) * config.steepest)),
+    }  # fmt: skip
+    return _piece("gamma", quadratic_runs.gammas, settings)
+
+
+def _floors(config: Config, where: str) -> Piece:
+    settings = {
+        "curvature": 1.0, "radii": (0.0, *config.radii), "lr": config.noise_lr, "std": config.noise, "where": where,
+        "steps": config.noise_steps, "paths": config.paths, "seed": config.seed,
+    }  # fmt: skip
+    return _piece("noise", quadratic_runs.floors, settings)
 
 
 def radii_of(config: Config, method: str) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.studies.analytic import one_thread
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.theory.quadratic import cycle_amplitude, stable_lr
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ class QuarticBasin(Study[Config]):
         plans += [(method, rho) for method in NORMALISED for rho in config.lengths]
         names = ("grid", "coarse", "highest", "starts", "box", "steps", "tolerance", "seed")
         key = {name: getattr(config, name) for name in names}
-        pieces = []
-        for method, rho in lab.track(plans, len(plans), "methods and radii"):
-            of = {**key, "method": method, "rho": rho}
-            pieces.append(lab.keep("rates", of, lambda m=method, r=rho: _rates(config, m, r)))  # type: ignore[misc]
-        return {"rates": pd.concat(pieces, ignore_index=True)}
+        pieces = [
+            Piece("rates", {**key, "method": method, "rho": rho}, partial(_rates, config, method, rho))
+            for method, rho in plans
+        ]
+        return {"rates": pd.concat(lab.keep_all(pieces, "methods and radii"), ignore_index=True)}
 
     def figures(self, config: Config, tables: Tables) -> list[Drawn]:
         """The contour plot, success against learning rate for both ascents, and SAM's final distance."""

@@ -18,7 +18,8 @@ from fenland import __version__
 from fenland.lab import environment
 from fenland.lab.studies import find
 from fenland.lab.studies.base import Study, Tables, Verdict
-from fenland.lab.studies.laboratory import Laboratory, write_table
+from fenland.lab.studies.laboratory import Laboratory
+from fenland.lab.studies.pieces import write_table
 from fenland.lab.studies.settings import configure, plain, restore
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import plain_number
 from fenland.lab.statistics import Interval, interval
 from fenland.lab.studies.analytic import one_thread
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,10 +118,12 @@ class SaddleEscape(Study[Config]):
         plans: list[tuple[str, tuple[float, ...]]] = [("SGD", (0.0,))]
         plans += [(method, tuple(p / config.strength for p in config.products)) for method in UNNORMALISED]
         plans += [(method, config.lengths) for method in NORMALISED]
+        pieces = [
+            Piece("curves", {**key, "method": method, "radii": radii}, partial(_curves, config, method, radii))
+            for method, radii in plans
+        ]
         curves, escapes = [], []
-        for method, radii in lab.track(plans, len(plans), "methods"):
-            of = {**key, "method": method, "radii": radii}
-            piece = lab.keep("curves", of, lambda m=method, r=radii: _curves(config, m, r))  # type: ignore[misc]
+        for piece in lab.keep_all(pieces, "methods"):
             last = piece[piece["steps"] == piece["steps"].max()]
             escapes.append(last[["method", "rho", "seed", "hit", "rate", "start", "descending", "length"]])
             curves.append(piece[["method", "rho", "seed", "steps", "loss"]])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.lab.studies.trained import check_device, fetch, identified, radius_of, sources
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class SpectrumConfig:
     count: int = 3
     tol: float = 1e-3
     products: int = 1000
-    draws: int = 64
+    draws: int = 40
     paths: int = 3
     steps: int = 40
     device: str = "cpu"
@@ -102,22 +103,17 @@ class Spectrum(Study[SpectrumConfig]):
 
     def run(self, config: SpectrumConfig, lab: Lab) -> Tables:
         """Train, then measure each finished run: a kill loses the one that was being measured."""
-        from fenland.lab.studies.spectrum_measured import Network, density, eigenvalues
-
         check_device(config.device)
         fetch([config.data], lab)
         runs = {run.hash: run for run in self.runs(config, lab)}
         results = lab.train(list(runs.values())).results[list(ABOUT)]
         done = results[results["status"] == "finished"]
-        values, densities = [], []
-        asked = {"examples": config.examples}
-        for name in lab.track(done["run"].tolist(), len(done), "spectra"):
-            at = Network(runs[name], lab, config.examples)
-            key = {**asked, "count": config.count, "tol": config.tol, "products": config.products}
-            key |= {"draws": config.draws, "run": name}
-            values.append(lab.keep("eigenvalues", key, lambda at=at: eigenvalues(at, config)).assign(run=name))  # type: ignore[misc]
-            key = {**asked, "paths": config.paths, "steps": config.steps, "run": name}
-            densities.append(lab.keep("density", key, lambda at=at: density(at, config)).assign(run=name))  # type: ignore[misc]
+        pieces = [piece for name in done["run"] for piece in _pieces(config, runs[name], lab)]
+        found = [
+            table.assign(run=piece.key["run"])
+            for table, piece in zip(lab.keep_all(pieces, "spectra"), pieces, strict=True)
+        ]
+        values, densities = found[::2], found[1::2]
         names = ["run", "model", "optimizer", "seed"]
         every = pd.concat(values, ignore_index=True) if values else pd.DataFrame(columns=["run", "kind"])
         nodes = pd.concat(densities, ignore_index=True) if densities else pd.DataFrame(columns=["run", "node"])
@@ -154,3 +150,17 @@ class Spectrum(Study[SpectrumConfig]):
         from fenland.lab.studies.spectrum_judged import judge
 
         return judge(config.optimizers, config.tol, tables)
+
+
+def _pieces(config: SpectrumConfig, run: RunConfig, lab: Lab) -> tuple[Piece, Piece]:
+    """Eigenvalues and density of one run."""
+    from fenland.lab.studies.spectrum_measured import Network, density, eigenvalues
+
+    at = Network(run, lab.weights_file(run), config.examples)
+    asked = {"examples": config.examples, "run": run.hash}
+    ends = {**asked, "count": config.count, "tol": config.tol, "products": config.products, "draws": config.draws}
+    nodes = {**asked, "paths": config.paths, "steps": config.steps}
+    return (
+        Piece("eigenvalues", ends, partial(eigenvalues, at, config)),
+        Piece("density", nodes, partial(density, at, config)),
+    )

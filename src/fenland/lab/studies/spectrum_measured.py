@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fenland.diagnostics import curvature
+from fenland.lab.studies.laboratory import read_weights
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-    from fenland.lab.studies.base import Lab
     from fenland.lab.studies.spectrum import SpectrumConfig
 
 
@@ -24,12 +25,12 @@ class Network:
 
     Attributes:
         run: that ended with it.
-        lab: which has its weights.
+        weights: file of its last weights.
         examples: train images; None for all.
     """
 
     run: RunConfig
-    lab: Lab
+    weights: Path
     examples: int | None
 
     def make(self) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
@@ -40,7 +41,7 @@ class Network:
         images = data.load(self.run)
         with torch.random.fork_rng():
             model = build_model(self.run.model, images.shape, len(images.classes))
-        model.load_state_dict(dict(self.lab.weights(self.run)))
+        model.load_state_dict(dict(read_weights(self.weights)))
         device = torch.device(self.run.device)
         batches = data.Batches(images, device, self.run.batch_size, self.run.seed)
         return model.to(device).eval(), list(batches.evaluation("train", self.examples))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.lab.studies.trained import check_device, fetch, radius_of, sources
 
 if TYPE_CHECKING:
@@ -112,16 +113,20 @@ class UniformStability(Study[UniformStabilityConfig]):
 
         check_device(config.device)
         fetch([*(task.rpartition("/")[0] for task in config.tasks), config.convex or "digits"], lab)
-        parts, theory = [], []
         runs = identified(self.runs(config, lab))
-        for run in lab.track(runs, len(runs), "pairs"):
-            key = {"run": run.identity(), "test": config.test_examples}
-            about: dict[str, Any] = {"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed}
-            found = lab.keep("pairs", key, lambda run=run: follow(run, config.test_examples))  # type: ignore[misc]
-            parts.append(found.assign(**about))
-            if run.model == LINEAR:
-                limits = lab.keep("bounds", key, lambda run=run: bounds(run))  # type: ignore[misc]
-                theory.append(limits.assign(**about))
+        keys = [{"run": run.identity(), "test": config.test_examples} for run in runs]
+        about: list[dict[str, Any]] = [
+            {"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed} for run in runs
+        ]
+        pieces = [
+            Piece("pairs", key, partial(follow, run, config.test_examples)) for run, key in zip(runs, keys, strict=True)
+        ]
+        parts = [found.assign(**of) for found, of in zip(lab.keep_all(pieces, "pairs"), about, strict=True)]
+        theory = [
+            lab.keep("bounds", key, partial(bounds, run)).assign(**of)
+            for run, key, of in zip(runs, keys, about, strict=True)
+            if run.model == LINEAR
+        ]
         none = pd.DataFrame(columns=["epoch", "bound", "why", "optimizer", "pair"])
         return {
             "pairs": pd.concat(parts, ignore_index=True),
