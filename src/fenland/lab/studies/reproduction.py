@@ -26,7 +26,8 @@ The claims of the papers that fenland's studies ask after, with what was measure
 like any other, and one that its scale cannot decide stays open.
 
 This page is written by a program from the records in `docs/records`, which `fenland study` made. DIR holds `cifar10/`
-and `mnist/`; without it the hub is asked:
+and `mnist/`, each with `train.parquet` and `test.parquet`; without `--data-root` the hub is asked. The last two lines
+are for a clone:
 
 ```sh
 fenland study all --preset quick --data-root DIR --out OUT
@@ -38,7 +39,7 @@ fenland study --table docs/records > docs/reproduction.md
 setting. **JPEG** marks images that were compressed again with losses: absolute accuracies on them lie off the published
 ones, so that methods are to be compared with each other. Intervals in brackets are 95 %, over seeds where there are
 seeds. Times are those of a wall clock, on machines that may have done other work as well; where pieces of a study were
-found stored, they are of the rest.
+found stored, they are of the rest. A commit that ends in `-dirty` had edits beside it when the study ran.
 """
 
 
