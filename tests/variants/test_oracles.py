@@ -116,7 +116,8 @@ def test_msam_with_the_fitting_radius_is_nesterov():
 def test_msam_reads_adam_s_first_moment_too():
     session = run(lambda b: fenland.MSAM(b, 0.3), steps=3, base=lambda p: torch.optim.AdamW(p, lr=0.01))
     assert float(session.opt.last.radius) == pytest.approx(0.3)
-    plain = run(lambda b: fenland.MSAM(b, 0.3), steps=3, base=lambda p: torch.optim.SGD(p, lr=0.01))
+    with pytest.warns(UserWarning, match="momentum = 0"):
+        plain = run(lambda b: fenland.MSAM(b, 0.3), steps=3, base=lambda p: torch.optim.SGD(p, lr=0.01))
     assert float(plain.opt.last.radius) == 0.0  # no momentum to look along
 
 

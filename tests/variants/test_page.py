@@ -54,7 +54,7 @@ def test_the_row_says_what_the_function_does(row):
     assert set(required) <= set(row.needs)
     if not row.needs:
         params = [torch.nn.Parameter(torch.ones(2, 2))]
-        assert isinstance(row.build(torch.optim.SGD(params, lr=0.1)), fenland.SharpnessAware)
+        assert isinstance(row.build(torch.optim.SGD(params, lr=0.1, momentum=0.9)), fenland.SharpnessAware)
 
 
 def test_no_name_that_means_two_methods():

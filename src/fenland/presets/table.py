@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from fenland.optimizer import SharpnessAware
+from fenland.presets.calls import explained
 
 Build: TypeAlias = Callable[..., SharpnessAware]
 F = TypeVar("F", bound=Build)
@@ -80,6 +81,7 @@ def preset(equation: str, source: str, *choices: str, **row: object) -> Callable
 
     def enter(build: F) -> F:
         title = (build.__doc__ or "").strip()
+        build = explained(build)
         made = Preset(build.__name__, build, title, equation, source, choices, **row)  # type: ignore[arg-type]
         PRESETS[made.name] = made
         build.__doc__ = made.text

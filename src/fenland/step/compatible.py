@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from fenland.algebra.shards import is_dtensor
@@ -32,6 +34,12 @@ def check_compatible(choices: Choices, base: torch.optim.Optimizer, census: Cens
             "or build the base on model.named_parameters()"
         )
     _check_parameters(choices, base, census)
+    if source.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):
+        warnings.warn(
+            f"source = {source}: climbs along the base's momentum, and {type(base).__name__} has momentum = 0, so that "
+            "every step is one of the base alone; give the base a momentum, such as 0.9",
+            stacklevel=2,
+        )
 
 
 def _check_parameters(choices: Choices, base: torch.optim.Optimizer, census: Census | None) -> None:
