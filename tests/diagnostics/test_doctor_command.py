@@ -71,6 +71,13 @@ def test_a_function_is_judged(here, capsys):
     assert "pass the optimizer" in capsys.readouterr().out
 
 
+def test_the_function_may_import_what_lies_beside_it(here, tmp_path, capsys):
+    (tmp_path / "ward.py").write_text("from clinic import patient\n")
+    (tmp_path / "surgery.py").write_text("def setup():\n    import ward\n\n    return ward.patient()\n")
+    assert main(["doctor", "surgery:setup"]) == 0
+    assert "verdict" in capsys.readouterr().out
+
+
 def test_json(here, capsys):
     assert main(["doctor", "clinic:patient", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -95,6 +102,8 @@ BAD = {
     ("no_such_module:f",): "No module named 'no_such_module'",
     ("clinic:wrong",): "must return model, loss_fn, batches",
     ("clinic:nan",): "must be finite",
+    ("json:dumps",): "cannot be called without arguments (missing a required argument: 'obj')",
+    ("json:__name__",): "cannot be called without arguments ('json' is not a callable object)",
     ("clinic:patient", "--run", "ab"): "is for a stored run",
     ("clinic:patient", "--examples", "9"): "is for a stored run",
     ("clinic:patient", "--lr", "-1"): "give a number >= 0",

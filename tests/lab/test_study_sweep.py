@@ -65,3 +65,10 @@ def test_wrong_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["sweep", "quadratic", "--set", "steps=few", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err == "fenland: --set=steps=few: quadratic: write a whole number\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_of_data_is_no_download(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "classification", "--data-root", "/nowhere", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 2
+    assert capsys.readouterr().err.startswith("fenland: --data-root=/nowhere: no such directory; give the folder that")
+    assert not (tmp_path / "out").exists()

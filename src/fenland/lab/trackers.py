@@ -67,10 +67,11 @@ class MLflow:
     def __init__(self, folder: Path, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         address = f"sqlite:///{(folder / 'mlflow.db').absolute()}"
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would tell of every table that it creates
         from lightning.pytorch.loggers.mlflow import MLFlowLogger
         from mlflow.tracking import MlflowClient
 
+        # It would tell of every table that it creates. After the import, which sets the level itself.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         client = MlflowClient(address)
         if client.get_experiment_by_name(PROJECT) is None:
             client.create_experiment(PROJECT, artifact_location=(folder / "mlflow").absolute().as_uri())

@@ -134,6 +134,19 @@ def test_wrong_words_are_answered_before_anything_is_written(tmp_path, capsys, w
 
 
 @pytest.mark.usefixtures("toys")
+def test_an_interrupt_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def stop(self, config, lab):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Toy, "run", stop)
+    assert main(["study", "toy", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == (
+        f"fenland: interrupted; finished runs are in {tmp_path}, the same command goes on from there\n"
+    )
+    assert not list(tmp_path.rglob("config.json"))
+
+
+@pytest.mark.usefixtures("toys")
 def test_the_list_names_studies_and_their_fields(capsys):
     assert main(["study", "--list"]) == 0
     assert "Dice, rolled" in capsys.readouterr().out

@@ -43,7 +43,8 @@ class Compare:
     """mlp, lenet, resnet20, resnet56 (with -identity: the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K,
     pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit."""
     optimizers: _Words = ("sgd", "sam", "ssam")
-    """sgd, sam, usam, ssam, ssam-u (the paper's SSAM, on the unnormalised ascent)."""
+    """sgd, sam, usam, ssam, ssam-u (the paper's SSAM, on the unnormalised ascent), or a method of fenland variants in
+    small letters."""
     rho: _Radii = ()
     """Radius of the ascent: one for all, or one each as in: sam=0.05 usam=0.2. Default 0.05."""
     options: _Options = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -91,14 +92,19 @@ def _called(target: str) -> Patient:
     from importlib import import_module
 
     module, _, name = target.partition(":")
-    sys.path.insert(0, "")  # as ``python -m`` has it: modules that lie here
+    sys.path.insert(0, "")  # as ``python -m`` has it: modules that lie here, those that the function imports as well
     try:
-        function = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadInput("DIR", target, f"{error}; give MODULE:FUNCTION, or the directory of stored runs") from error
+        try:
+            function = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise BadInput("DIR", target, f"{error}; give MODULE:FUNCTION, or the directory of stored runs") from error
+        try:
+            inspect.signature(function).bind()
+        except (TypeError, ValueError) as error:
+            raise BadInput("DIR", target, f"cannot be called without arguments ({error})") from error
+        found = function()
     finally:
         sys.path.remove("")
-    found = function()
     if not isinstance(found, tuple) or len(found) not in (3, 4):
         raise BadInput(
             "DIR", target, "the function must return model, loss_fn, batches and, if it likes, the optimizer"

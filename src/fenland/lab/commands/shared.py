@@ -43,6 +43,17 @@ def _resource(name: str, text: str) -> float:
     return value
 
 
+def data_root(text: str) -> Path | None:
+    """The folder of the option ``--data-root``; None without it.
+
+    Raises:
+        BadInput: there is no such folder; the data would be asked of the hub instead, unnoticed.
+    """
+    if text and not Path(text).is_dir():
+        raise BadInput("data-root", text, "no such directory; give the folder that holds mnist/, ...")
+    return Path(text) if text else None
+
+
 def interrupted(out: Path) -> int:
     """Say what Ctrl-C leaves; the exit code."""
     said = f"fenland: interrupted; finished runs are in {out}, the same command goes on from there"

@@ -81,7 +81,10 @@ class Study:
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
         studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
         plans = self._plans(studies)
-        return self._run_all(studies, plans, output.console(stderr=self.json))
+        try:
+            return self._run_all(studies, plans, output.console(stderr=self.json))
+        except KeyboardInterrupt:
+            return shared.interrupted(Path(self.out))
 
     def _table(self) -> int:
         from fenland.lab.studies.reproduction import collect, markdown, plain
@@ -105,8 +108,7 @@ class Study:
         self._cluster()
         check_trackers(self.logger)
         check_out(Path(self.out))
-        if self.data_root and not Path(self.data_root).is_dir():
-            raise BadInput("data-root", self.data_root, "no such directory; give the folder that holds mnist/, ...")
+        shared.data_root(self.data_root)
         given = split(self.set)
         own = {study.name: [row["field"] for row in fields(study)] for study in studies}
         for name, value in given.items():
@@ -135,8 +137,7 @@ class Study:
             try:
                 found = run_study(
                     study, self.preset, plan, out, console=console, workers=int(self.workers),
-                    data_root=Path(self.data_root) if self.data_root else None, ray=self._cluster(),
-                    trackers=self.logger,
+                    data_root=shared.data_root(self.data_root), ray=self._cluster(), trackers=self.logger,
                 )  # fmt: skip
             # The border of a list of studies: whatever one raises must not end the others.
             except Exception as error:

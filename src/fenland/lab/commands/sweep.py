@@ -110,7 +110,7 @@ class Sweep:
         workers, plan = self._workers(), study_sweep.plan(self.target, self.preset, self.set)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         check_out(out)
-        root = Path(self.data_root) if self.data_root else None
+        root = shared.data_root(self.data_root)
         out.mkdir(parents=True, exist_ok=True)
         with logs.kept(out / "log.txt"):
             options = {"workers": workers, "data_root": root, "ray": ray, "trackers": self.logger}
