@@ -29,7 +29,8 @@ def steps() -> str:
     name, record = newest("sets")
     lines = [f"From `benchmarks/results/{name}`: {_machine(record['machine'])}.", ""]
     for size, bases in record["sets"].items():
-        names = list(dict.fromkeys(who for rows in bases.values() for who in rows if who not in ("floor", "base")))
+        timed = [(who, row) for rows in bases.values() for who, row in rows.items()]
+        names = list(dict.fromkeys(who for who, row in timed if row.get("floors") is not None and who != "base"))
         lines += [f"**{size}**", "", f"| method | {' | '.join(bases)} |", f"|---|{'---:|' * len(bases)}"]
         for who in names:
             cells = [_floors(rows.get(who)) for rows in bases.values()]
@@ -40,7 +41,14 @@ def steps() -> str:
 
 
 def _floors(row: dict[str, Any] | None) -> str:
-    return f"{row['floors']:.2f}" if row and row.get("floors") is not None else "–"
+    if not row or row.get("floors") is None:
+        return "–"
+    own = row.get("own_floors")
+    return (
+        f"{row['floors']:.2f}"
+        if own is None or abs(own - row["floors"]) < 0.005
+        else f"{row['floors']:.2f} ({own:.2f})"
+    )
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -75,7 +83,54 @@ def when_not() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"steps": steps, "curvature": curvature, "when-not": when_not}
+def cheaper() -> str:
+    """Accuracy, and the price of the first fall of the test loss to a target, for equal seconds of training."""
+    name, record = newest("target")
+    config, machine = record["config"], record["machine"]
+    seeds = max(map(len, record["runs"].values()))
+    images = f"{config['limit'] or 'all'} images of {config['data']}"
+    lines = [
+        f"From `benchmarks/results/{name}`: {config['model']} on {images}, {seeds} seeds, "
+        f"torch {machine['torch']}, {machine['threads']} thread.",
+        "",
+        "| method | epochs | test accuracy, % | seconds | gradients | seconds to the loss | gradients to the loss |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for who, row in record["table"].items():
+        reached = row["seconds_to_target"] is not None
+        to = f"{row['seconds_to_target']:.1f} | {row['evaluations_to_target']:.0f}" if reached else "not reached | –"
+        last = [100 * run["rows"][-1]["test_accuracy"] for run in record["runs"][who]]
+        shown = f"{100 * row['accuracy']:.2f} ({min(last):.2f} to {max(last):.2f})"
+        lines.append(
+            f"| {who} | {row['epochs']:.0f} | {shown} | {row['seconds']:.1f} | {row['evaluations']:.0f} | {to} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def whole() -> str:
+    """A whole step of SAM over one of SGD, and the lab's trainer over a bare loop."""
+    name, record = newest("ms_a_step")
+    options, machine = record["options"], record["environment"]
+    lines = [
+        f"From `benchmarks/results/{name}`: {options['model']}, batch {options['batch']}, {options['rounds']} rounds, "
+        f"{options['threads']} thread, torch {machine['torch']}.",
+        "",
+        "| | measured | quartiles | goal |",
+        "|---|---:|---:|---:|",
+    ]
+    for title, figure in record["figures"].items():
+        it = figure.get("cpu", figure["wall"])
+        lines.append(f"| {title} | {it['median']:.3f} | {it['low']:.3f} to {it['high']:.3f} | {figure['target']} |")
+    return "\n".join([*lines, ""])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "steps": steps,
+    "whole": whole,
+    "cheaper": cheaper,
+    "curvature": curvature,
+    "when-not": when_not,
+}
 
 
 def filled(text: str) -> str:
