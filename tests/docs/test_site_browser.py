@@ -28,8 +28,8 @@ MORE = """(() => {
 # 404.html is left out: it is the server's answer to any address, so that its own links begin at the server's root.
 LEFT_OUT = {"404.html"}
 # Of a set of tabs the chosen one is a stop, and arrows go to the others.
-STOPS = """article a[href]:not([tabindex='-1']), article button:not([tabindex='-1']), article summary, article input:checked,
-  article [tabindex='0']"""
+STOPS = """article a[href]:not([tabindex='-1']), article button:not([tabindex='-1']), article summary,
+  article input:checked, article [tabindex='0']"""
 FOCUS = """(() => {
   const e = document.activeElement, tabs = e.matches(".tabbed-set > input") && e.parentElement;
   const label = tabs ? tabs.querySelector(".tabbed-labels") : e.matches(".md-option") && e.nextElementSibling;
