@@ -108,7 +108,7 @@ BAD = {
     ("clinic:patient", "--examples", "9"): "is for a stored run",
     ("clinic:patient", "--lr", "-1"): "give a number >= 0",
     ("clinic:without", "--rho", "1"): "there is no optimizer with a rho",
-    ("nowhere",): "no such directory",
+    ("nowhere",): "no such directory; give the --out of an earlier comparison, or MODULE:FUNCTION",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -73,6 +74,9 @@ class Doctor:
             return _called(self.target)
         if self.examples < 1:
             raise BadInput("examples", self.examples, "give a whole number >= 1")
+        if not Path(self.target).is_dir():
+            cure = "no such directory; give the --out of an earlier comparison, or MODULE:FUNCTION of your own program"
+            raise BadInput("DIR", self.target, cure)
         return _stored(self.target, self.run_hash, self.examples)
 
     @staticmethod
