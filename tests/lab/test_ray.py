@@ -14,6 +14,7 @@ import pytest
 
 from fenland.lab import cli
 from fenland.lab.cluster import Cluster
+from fenland.lab.errors import BadInput
 from fenland.lab.store import Store
 
 pytest.importorskip("ray", reason="needs fenland[cluster]")
@@ -142,3 +143,28 @@ def test_resources_are_checked(words: str, said: str, capsys: pytest.CaptureFixt
     assert cli.main(command) == 2
     assert capsys.readouterr().err == f"fenland: {said}\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "cure"),
+    [
+        (
+            "local",
+            "the cluster did not start (the node timed out); Ray gives it 30 s: when the machine is less busy try",
+        ),
+        ("auto", "cannot connect (the node timed out); give local, auto, or the HOST:PORT that ray start printed"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_no_trace(address: str, cure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        @staticmethod
+        def is_initialized() -> bool:
+            return False
+
+        @staticmethod
+        def init(**options: Any) -> None:
+            raise Exception("the node timed out\nwith more lines")
+
+    monkeypatch.setattr("fenland.lab.cluster._ray", Dead)
+    with pytest.raises(BadInput, match=re.escape(f"ray={address}: {cure}")), Cluster(address).connected():
+        pass

@@ -96,8 +96,15 @@ class Cluster:
         # Ray raises what it likes: ConnectionError, RuntimeError for other versions, ValueError for a bad address.
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            cure = f"cannot connect ({reason}); give local, auto, or the HOST:PORT that ray start printed"
-            raise BadInput("ray", self.address, cure) from error
+            raise BadInput("ray", self.address, self._cure(reason)) from error
+
+    def _cure(self, reason: str) -> str:
+        if self.address == LOCAL:
+            return (
+                f"the cluster did not start ({reason}); Ray gives it 30 s: when the machine is less busy try again, "
+                "or leave --ray out, --workers does the same here"
+            )
+        return f"cannot connect ({reason}); give local, auto, or the HOST:PORT that ray start printed"
 
     def _check(self, ray: Any) -> None:
         """A local cluster does not grow, so what it lacks now it lacks for ever."""

@@ -27,6 +27,16 @@ def where(seed: int, wait: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame({"seed": [seed], "process": [os.getpid()], "parent": [os.getppid()]})
 
 
+def meet(seed: int, marks: str, here: int) -> pd.DataFrame:
+    """Worker processes wait until two have begun, so that a quick one cannot do the work of one that still starts."""
+    if os.getpid() != here:
+        (Path(marks) / str(os.getpid())).touch()
+        end = time.monotonic() + 200
+        while len(list(Path(marks).iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+    return where(seed)
+
+
 def fail(seed: int, bad: int, how: str) -> pd.DataFrame:
     """All but one seed are well."""
     if seed == bad:
