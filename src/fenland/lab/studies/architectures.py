@@ -33,7 +33,7 @@ class ArchitecturesConfig(Training):
     """
 
     epochs: int = 10
-    limit: int | None = 384
+    limit: int | None = 320
     models: tuple[str, ...] = ("resnet20", "wrn10-1", "pyramidnet20-a48", "vgg11-plain")
     sam_rho: float = 0.05
     asam_rho: float = 2.0
