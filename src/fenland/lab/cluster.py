@@ -165,7 +165,7 @@ class _Flight:
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=cluster.retries
         )
         self._mail = ray.remote(_Mailbox).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        self._letters = self._mail.empty.remote()
+        self._letters = self._ask()
 
     def outcomes(self) -> Iterator[Outcome]:
         while self._waiting or self._flying:
@@ -224,7 +224,11 @@ class _Flight:
                         _LOG.info("%s (%s) runs on node %s", self._known[name].label, name, letter)
                     else:
                         self._watcher.epoch(self._known[name], letter)
-            self._letters = self._mail.empty.remote()
+            self._letters = self._ask()
+
+    def _ask(self) -> Any:
+        """Ask for the letters. An answer that is lost is asked for again here, so Ray need not retry and tell of it."""
+        return self._mail.empty.options(max_task_retries=0).remote()
 
     def end(self) -> None:
         """Call back what still flies, and give up the claims."""

@@ -262,7 +262,8 @@ class Tracked:
                 self._names.remove(name)
             for live in self._live.values():
                 live.pop(name, None)
-            self._watcher.note(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}; it is given up")
+            cause = error.__cause__ or error  # a client that wraps a full disk tells of something else
+            self._watcher.note(f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())}; it is given up")
 
 
 def finite(values: Numbers) -> dict[str, float]:

@@ -123,3 +123,10 @@ def test_wrong_words_are_answered_before_anything_is_measured(tmp_path, capsys, 
     assert main(["explore", *(word.format(**names) for word in words)]) == 2
     assert said.format(**names) in capsys.readouterr().err
     assert [each.name for each in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main(["explore", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} cannot be written to; give another folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Explore:
 
     Example: fenland explore --out out/explorer.html --studies out/studies
 
-    Exit codes: 0 written, 2 wrong arguments.
+    Exit codes: 0 written, 1 not written, 2 wrong arguments.
     """
 
     out: Annotated[str, arg(metavar="FILE|DIR")] = "out"
@@ -64,6 +65,8 @@ def _path(out: str) -> Path:
         if folder.exists():
             if not folder.is_dir():
                 raise BadInput("out", out, f"{folder} is a file; give another folder")
+            if not os.access(folder, os.W_OK):  # said before a minute of measuring, not after it
+                raise BadInput("out", out, f"{folder} cannot be written to; give another folder")
             break
     if path.is_dir():
         raise BadInput("out", out, f"{path} is a folder; give another name")
