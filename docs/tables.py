@@ -43,7 +43,7 @@ def steps() -> str:
 def _floors(row: dict[str, Any] | None) -> str:
     if not row or row.get("floors") is None:
         return "–"
-    own = row.get("own_floors")
+    own = row.get("own")
     return (
         f"{row['floors']:.2f}"
         if own is None or abs(own - row["floors"]) < 0.005

@@ -1,5 +1,6 @@
 """The benchmark: equal work for all, what moved between two records, the command."""
 
+import gc
 import importlib.util
 import json
 from pathlib import Path
@@ -9,10 +10,11 @@ import torch
 
 pytest.importorskip("tyro")
 
+import fenland
 from fenland.lab.bench import SETS, Plan, changes, measure, timing
 from fenland.lab.bench.contenders import BASES, Gradients, build, passes_of, plain, primitives, variants
 from fenland.lab.bench.shapes import count
-from fenland.lab.bench.timing import groups_of
+from fenland.lab.bench.timing import groups_of, report
 from fenland.lab.cli import main
 from fenland.lab.errors import BadInput
 
@@ -171,3 +173,14 @@ def test_the_command_writes_a_record_and_pictures(tmp_path, capsys):
 def test_bad_input_is_one_line(given, says, capsys):
     assert main(["bench", *given]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_record_grows_part_by_part_and_leaves_no_optimizer_behind():
+    gc.collect()
+    before = sum(isinstance(each, fenland.SharpnessAware) for each in gc.get_objects())
+    seen = []
+    plan = Plan(("resnet20",), ("sgd", "sgd-fused"), ("SAM",), rounds=3)
+    record = report(plan, keep=lambda so_far: seen.append(list(so_far["sets"]["resnet20"])))
+    assert seen == [["sgd"], ["sgd", "sgd-fused"]]
+    assert record["sets"]["resnet20"]["sgd-fused"]["SAM"]["ms"] > 0
+    assert sum(isinstance(each, fenland.SharpnessAware) for each in gc.get_objects()) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import statistics
@@ -77,6 +78,7 @@ def measure(
     rows: dict[str, Row] = {}
     for part in _parts(names, count(shapes), base):
         found = _measure_together(params, gradients, base, part, plan, tick)
+        gc.collect()  # optimizers refer to themselves: their buffers would stay beside those of the next group
         for name, row in found.items():
             rows.setdefault(name, row)
     return rows
@@ -165,11 +167,22 @@ def known(sets: Sequence[str], bases: Sequence[str], names: Sequence[str]) -> No
                 raise BadInput(argument, name, one_of(list(allowed)))
 
 
-def report(plan: Plan, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """The whole record: machine, plan, rows by set and base."""
+def report(
+    plan: Plan, tick: Callable[[], None] = lambda: None, keep: Callable[[dict[str, Any]], None] = lambda record: None
+) -> dict[str, Any]:
+    """The whole record: machine, plan, rows by set and base.
+
+    Args:
+        plan: what is measured.
+        tick: as in `measure`.
+        keep: gets the record so far after every set and base, so that a kill loses one of them at most.
+    """
     from fenland.lab.environment import describe
 
     sets: dict[str, dict[str, dict[str, Row]]] = {}
+    machine = describe(torch.get_num_threads())
+    record = {"machine": machine, "rounds": plan.rounds, "clock": plan.clock, "sets": sets}
     for name, base in plan.parts():
         sets.setdefault(name, {})[base] = measure(SETS[name](), base, plan, tick)
-    return {"machine": describe(torch.get_num_threads()), "rounds": plan.rounds, "clock": plan.clock, "sets": sets}
+        keep(record)
+    return record

@@ -74,7 +74,7 @@ class Bench:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         with _progress(plan) as tick:
-            record = report(plan, tick)
+            record = report(plan, tick, self._keep)
         if self.json:
             output.print_json(record)
         else:
@@ -82,10 +82,13 @@ class Bench:
         if self.out is not None:
             from fenland.lab.bench.picture import save
 
-            _write(self.out, record)
             paths = [self.out, *save(record, self.out.with_suffix(""))]
             output.console(stderr=True).print(f"wrote {paths[0]} and {len(paths) - 1} pictures in {paths[1].parent}")
         return output.OK
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        if self.out is not None:
+            _write(self.out, record)
 
     def _plan(self) -> Plan:
         from fenland.lab.bench.contenders import BASES
