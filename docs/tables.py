@@ -52,7 +52,8 @@ def _floors(row: dict[str, Any] | None) -> str:
 
 
 def _machine(machine: dict[str, Any]) -> str:
-    return f"{machine['cores']} cores of {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"{machine['cpu']}, {threads}, torch {machine['torch']}"
 
 
 def curvature() -> str:
