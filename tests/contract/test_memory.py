@@ -29,7 +29,7 @@ HUNGRY = (fenland.Lp, fenland.Sparse, fenland.ZScore, fenland.Riemannian, fenlan
 
 
 def choices_of(row):
-    base = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+    base = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.9)
     given = {"full_norm": lambda: 1.0, "total_steps": 10}
     if row.name == "SAMON":
         return fenland.SAM(base).choices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ def _hints(build: Callable[..., Any]) -> dict[str, Any]:
     for name, hint in build.__annotations__.items():
         alone = types.SimpleNamespace(__annotations__={name: hint})
         with contextlib.suppress(NameError):
-            found |= typing.get_type_hints(alone, build.__globals__)
+            found |= typing.get_type_hints(alone, inspect.unwrap(build).__globals__)
     return found
 
 

@@ -26,11 +26,13 @@ class Broken(Toy):
 
 
 @pytest.fixture
-def toys(monkeypatch):
-    for name in list(STUDIES):
-        monkeypatch.delitem(STUDIES, name)
-    monkeypatch.setitem(STUDIES, "broken", "test_index:Broken")
-    monkeypatch.setitem(STUDIES, "toy", "toy:Toy")
+def toys():
+    real = dict(STUDIES)  # monkeypatch would bring them back in another order, which pages follow
+    STUDIES.clear()
+    STUDIES.update(broken="test_index:Broken", toy="toy:Toy")
+    yield
+    STUDIES.clear()
+    STUDIES.update(real)
 
 
 @pytest.fixture(scope="module")
