@@ -43,12 +43,8 @@ def steps() -> str:
 def _floors(row: dict[str, Any] | None) -> str:
     if not row or row.get("floors") is None:
         return "–"
-    own = row.get("own")
-    return (
-        f"{row['floors']:.2f}"
-        if own is None or abs(own - row["floors"]) < 0.005
-        else f"{row['floors']:.2f} ({own:.2f})"
-    )
+    floors, own = f"{row['floors']:.2f}", f"{row['own']:.2f}"
+    return floors if own == floors else f"{floors} ({own})"
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -87,12 +83,12 @@ def when_not() -> str:
 def cheaper() -> str:
     """Accuracy, and the price of the first fall of the test loss to a target, for equal seconds of training."""
     name, record = newest("target")
-    config, machine = record["config"], record["machine"]
+    config = record["config"]
     seeds = max(map(len, record["runs"].values()))
     images = f"{config['limit'] or 'all'} images of {config['data']}"
     lines = [
         f"From `benchmarks/results/{name}`: {config['model']} on {images}, {seeds} seeds, "
-        f"torch {machine['torch']}, {machine['threads']} thread.",
+        f"{_machine(record['machine'])}.",
         "",
         "| method | epochs | test accuracy, % | seconds | gradients | seconds to the loss | gradients to the loss |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -111,10 +107,10 @@ def cheaper() -> str:
 def whole() -> str:
     """A whole step of SAM over one of SGD, and the lab's trainer over a bare loop."""
     name, record = newest("ms_a_step")
-    options, machine = record["options"], record["environment"]
+    options = record["options"]
     lines = [
         f"From `benchmarks/results/{name}`: {options['model']}, batch {options['batch']}, {options['rounds']} rounds, "
-        f"{options['threads']} thread, torch {machine['torch']}.",
+        f"{_machine(record['environment'])}.",
         "",
         "| | measured | quartiles | goal |",
         "|---|---:|---:|---:|",

@@ -15,10 +15,9 @@ from fenland.optimizer import SharpnessAware
 
 F = TypeVar("F", bound=Callable[..., SharpnessAware])
 
-_ADAPTIVE = "fenland.ASAM(base, rho, eta=0.0) is the adaptive ball of davda54/sam and pytorch_optimizer"
 # Arguments of other libraries (docs/migrating.md) and what stands for them.
 ELSEWHERE = {
-    "adaptive": _ADAPTIVE,
+    "adaptive": "fenland.ASAM(base, rho, eta=0.0) is the adaptive ball of davda54/sam and pytorch_optimizer",
     "base_optimizer": "the base is the first argument, as an instance",
     "use_gc": "fenland.GCSAM centralises the ascent's gradient",
     "perturb_eps": "none is needed: a zero gradient is a plain step of the base",
