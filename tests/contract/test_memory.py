@@ -51,10 +51,10 @@ def test_a_combine_that_keeps_g_holds_one_more_buffer(name):
     assert found.peak == pytest.approx(2, abs=0.02)
 
 
-@pytest.mark.parametrize("travel", ["copy", "offload"])
-def test_a_saved_copy_costs_as_much_as_a_move(travel):
+@pytest.mark.parametrize("perturb", ["inplace", "offload"])
+def test_a_saved_copy_costs_as_much_as_a_move(perturb):
     """Nothing is scratch beside the copy: g's buffer is used up for e. (On a CPU the host's memory is the same one.)"""
-    found = of_preset("SAM", travel=travel)
+    found = of_preset("SAM", perturb=perturb)
     assert found.ascent == pytest.approx(1, abs=0.02)
     assert found.peak == pytest.approx(1, abs=0.02)
 
