@@ -38,6 +38,12 @@ class Lazy:
 
     __rmul__ = __mul__
 
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Lazy:
+        """Tensor * vector is the vector's product; torch.compile sends vector * tensor here too."""
+        x, y = args
+        return x.__mul__(y) if isinstance(x, Lazy) else y.__mul__(x)
+
     def __neg__(self) -> Lazy:
         return self * -1.0
 
@@ -126,7 +132,7 @@ class Leaf(Lazy):
         self._V, self.params, self.owned, self.factor = V, params, owned, factor
         self._norm: Scalar | None = None
         self._dots: dict[int, Scalar] = {}
-        self.serial = next(_serials)
+        self.serial = 0 if V.batch_dims else next(_serials)  # replicas are traced, and a count cannot be
         self.length = None
         self.losses: Tensor | None = None
         self.dual: Scalar | None = None
@@ -184,6 +190,8 @@ def _leaf_dot(x: Leaf, y: Leaf) -> Scalar:
     """<x, y> of two leaves, remembered by the younger one."""
     if x is y:
         return x.norm * x.norm
+    if x.V.batch_dims:
+        return x.V.dot(x.tensors, y.tensors)
     old, young = (x, y) if x.serial < y.serial else (y, x)
     known = young._dots.get(old.serial)
     if known is None:

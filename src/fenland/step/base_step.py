@@ -61,6 +61,9 @@ def form(d: Lazy, groups: Sequence[dict[str, Any]], factor: Coefficient = 1.0) -
     if len(d.terms) == 1:
         c = d.terms[0][0]
         return carrier, times(times(c if carrier.factor is None else c * carrier.factor, factor), 1.0)
+    for _, x in d.terms:
+        if x is not carrier:
+            x.tensors  # noqa: B018 - takes a loss scale out, so that the sum rounds as it does without one
     order, lists, _ = aligned([x for _, x in d.terms])
     if order is not None and len(order) > len(carrier.params):
         carrier, lists = _extended(carrier, d, order, lists, groups)

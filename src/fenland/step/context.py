@@ -42,6 +42,7 @@ class StepContext(Context):
         self.numbers = dict(run.memory.numbers)
         self.vectors: dict[str, dict[Tensor, Tensor]] = {}  # put in this step, not yet kept
         self.alive: list[Gradient] = []  # answers whose memory is still theirs
+        self.at_hand: Gradient | None = None  # the one that `p.grad` holds now
         self.g: Gradient | None = None
         self.h: Gradient | None = None
         self.last: Grad | None = None
@@ -209,10 +210,15 @@ class StepContext(Context):
     def carrier(self, d: Lazy) -> Gradient:
         """The gradient in whose memory d is formed; it becomes `p.grad`."""
         found = youngest(d)
-        if found is not (self.alive[-1] if self.alive else None):
-            drop(self.groups)
+        if found is not self.at_hand:
+            self.drop()
             found.give_back()
         return found
+
+    def drop(self) -> None:
+        """Set every `p.grad` to None."""
+        drop(self.groups)
+        self.at_hand = None
 
     def fill_record(self) -> None:
         """Norms of the step, and the cosine where g is there; without an ascent h = g and e = 0."""

@@ -46,7 +46,7 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
         for closure in closures:
             if values:
                 step.begin()
-            drop(runner.groups)
+            step.drop()
             values.append(_evaluate([runner], [step], closure))
             given = step.settle(clip=False, last=False)
             if given.after:
@@ -82,7 +82,7 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
         else:
             for leaf in step.alive:
                 leaf.own()
-            drop(runner.groups)
+            step.drop()
         runner.begin_second_pass(before)
     except BaseException:
         runner.roll_back([step], before)
@@ -100,7 +100,7 @@ def descend(runner: Runner, scaling: Unscaled) -> None:
         if step.asks:
             step.come_back()
         else:
-            drop(runner.groups)
+            step.drop()
         runner.end_second_pass()
         step.settled = step.settle()
         ok = runner.decide(step, before)
@@ -182,7 +182,7 @@ def _one_pass(
         step.go()
     for step in steps:
         if step not in asking:
-            drop(step.groups)
+            step.drop()
     with ExitStack() as contexts:
         for runner in runners:
             contexts.enter_context(runner.reduction.context(request))

@@ -35,15 +35,14 @@ class ForwardWatch:
         self._take = take
         self.model = model
         self.quiet = False
-        self._depth = self._number = 0
+        self._number = 0
         self._found: Beginning | None = None
         self._silent: dict[int, Beginning] = {}  # forwards without a graph: reentrant checkpoints build theirs later
-        self._handles = []
-        before, after = _Hook(weakref.ref(self), "_enter"), _Hook(weakref.ref(self), "_leave")
+        self._outermost: Any = None  # the handle of the hook at the end of the call that is running
+        hook = _Hook(weakref.ref(self))
         for module in model.modules():
             _remove_dead(module)
-            self._handles.append(module.register_forward_pre_hook(before))
-            self._handles.append(module.register_forward_hook(after, always_call=True))
+            module.register_forward_pre_hook(hook)
 
     def beginning(self) -> Any:
         """The snapshot from before the forward that the gradients began with; None where no forward was seen."""
@@ -53,24 +52,32 @@ class ForwardWatch:
         """A step has ended: what came before counts no more."""
         self._found = None
         self._silent.clear()
-        self._depth = 0
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        self._depth += 1
-        if self.quiet or self._depth > 1:
+    def _enter(self, module: nn.Module) -> None:
+        if self.quiet or self._outermost is not None:
             return
         if torch._C._current_graph_task_id() != -1:  # a backward runs this forward again: a checkpoint
             self._count(self._silent.pop(id(module), None))
         elif self._found is None and (torch.is_grad_enabled() or module.training):
             self._number += 1
             self._silent[id(module)] = Beginning(self._number, self._take())
+        else:
+            return
+        me = weakref.ref(self)
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._depth = max(0, self._depth - 1)
-        if self.quiet or self._depth > 0 or id(module) not in self._silent or not torch.is_grad_enabled():
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            watch = me()
+            if watch is not None:
+                watch._leave(module, output)
+
+        self._outermost = module.register_forward_hook(leave, always_call=True)
+
+    def _leave(self, module: nn.Module, output: Any) -> None:
+        self._outermost.remove()
+        self._outermost = None
+        if id(module) not in self._silent or not torch.is_grad_enabled():
             return
         beginning = self._silent.pop(id(module))
-        with_graph = [x for x in _tensors(output) if x.grad_fn is not None]
         me = weakref.ref(self)
 
         def reached(grad: Tensor) -> None:
@@ -78,8 +85,9 @@ class ForwardWatch:
             if watch is not None:
                 watch._count(beginning)
 
-        for x in with_graph:
-            x.register_hook(reached)
+        for x in _tensors(output):
+            if x.grad_fn is not None:
+                x.register_hook(reached)
 
     def _count(self, beginning: Beginning | None) -> None:
         if beginning is not None and not self.quiet:
@@ -103,20 +111,22 @@ class _Hook:
     taken at the eager call around it.
     """
 
-    def __init__(self, watch: weakref.ref[ForwardWatch] | None = None, method: str = "_enter") -> None:
-        self.watch, self.method = watch, method
+    def __init__(self, watch: weakref.ref[ForwardWatch] | None = None) -> None:
+        self.watch = watch
 
     @property
     def dead(self) -> bool:
         """Whether nobody is to be told any more."""
         return self.watch is None or self.watch() is None
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, module: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling():
             return
         watch = self.watch() if self.watch is not None else None
         if watch is not None:
-            getattr(watch, self.method)(*args)
+            watch._enter(module)
+        else:  # torch calls hooks from a copy of their list
+            _remove_dead(module)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         return _Hook()
@@ -127,7 +137,5 @@ class _Hook:
 
 def _remove_dead(module: nn.Module) -> None:
     """Take away the hooks of watches that are gone; here, since a garbage collector may come in a forward's middle."""
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
-        for key in [k for k, hook in hooks.items() if isinstance(hook, _Hook) and hook.dead]:
-            del hooks[key]
-            module._forward_hooks_always_called.pop(key, None)
+    for key in [k for k, hook in module._forward_pre_hooks.items() if isinstance(hook, _Hook) and hook.dead]:
+        del module._forward_pre_hooks[key]

@@ -24,14 +24,16 @@ from fenland.rules.requests import Climb, Highest, Update
 from fenland.step.base_step import Handover, all_finite, clip_factor, corrections, form, is_finite, multiply_
 from fenland.step.base_step import writable_factor as base_multiplies
 from fenland.step.context import StepContext
-from fenland.step.gradients import Gradient, collect, drop
+from fenland.step.gradients import Gradient, collect
 
 
 class Step(StepContext):
     """A step under way."""
 
     def begin(self) -> Step:
-        """Start the program; it runs to its first request."""
+        """Start the program; it runs to its first request. Each micro-batch begins anew, on the same `self`."""
+        self.g = self.h = self.last = self.at_hand = None
+        self.alive = []
         self.program = self.rules.method.step(self)
         self.request = next(self.program)
         return self
@@ -52,7 +54,7 @@ class Step(StepContext):
         for leaf in self.alive:
             leaf.own() if leaf in kept else leaf.empty()
         self.alive = [leaf for leaf in self.alive if leaf in kept]
-        drop(self.groups)
+        self.drop()
 
     def come_back(self, losses: Any = None) -> None:
         """Read the gradient, bring the weights back to w, and let the program go on."""
@@ -63,7 +65,7 @@ class Step(StepContext):
 
     def read(self) -> Gradient:
         """The gradient that `p.grad` holds, as one at w: on a manifold its tangent part, carried back to w."""
-        found = collect(self.groups, self.scaling.factor)
+        found = self.at_hand = collect(self.groups, self.scaling.factor)
         if self.rules.ball.geometry is not None:
             self.to_tangent(found)
         if self.request.dual:
@@ -105,14 +107,14 @@ class Step(StepContext):
         """Answer `Highest`: the key whose point has the highest loss; weights and gradients are as before."""
         request: Highest = self.request
         best, found = -float("inf"), None
-        drop(self.groups)
+        self.drop()
         for key, e in request.candidates.items():
             formed = e.form()
             one = torch.ones_like(formed.norm)
             self.perturbation.apply(list(formed.params or ()), formed.tensors, one, [True] * len(formed.tensors))
             loss = self.loss_of_all(evaluate())
             self.perturbation.undo()
-            drop(self.groups)
+            self.drop()
             if loss > best:
                 best, found = loss, key
         self.answer(found)
