@@ -143,6 +143,7 @@ def test_a_parameter_is_replaced_as_in_gaussian_splatting():
         group["params"][0] = new
         opt.state[new] = {k: (v[:2].clone() if v.ndim else v) for k, v in kept.items() if isinstance(v, torch.Tensor)}
         model.head.weight = new
+    del opt.state[model.head.bias]  # this one's state starts anew
     model.head.bias = nn.Parameter(model.head.bias.detach()[:2].clone())
     opt.param_groups[-1]["params"] = [model.head.bias]
     x, y = batch(0)
