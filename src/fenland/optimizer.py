@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 
 from fenland.arguments import check_among, check_count, check_instance, check_positive
+from fenland.callers import NO_CLOSURE, refuse_caller
 from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
 from fenland.step import checkpoint
 from fenland.step.ascent import begin_state
@@ -222,6 +223,7 @@ class SharpnessAware(torch.optim.Optimizer):
         with torch.no_grad():
             if closure is None:
                 return self._step_without_closure()
+            refuse_caller(closure)
             many = isinstance(closure, Sequence)
             closures = list(closure) if isinstance(closure, Sequence) else [closure]
             if not closures or not all(callable(c) for c in closures):
@@ -233,10 +235,7 @@ class SharpnessAware(torch.optim.Optimizer):
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         still = all(float(group.get("lr", 1)) == 0 for group in self.param_groups)
         if not still or self.state or any(bool(g.any()) for g in grads):
-            raise RuntimeError(
-                "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that "
-                "zeroes, runs forward and backward and returns the loss, or call ascend() and descend() yourself"
-            )
+            raise RuntimeError(NO_CLOSURE)
         found = collect(self.param_groups)
         begin_state(self._conductor.setting(), found)
         if self.choices.combine.keeps:  # what a loaded v is put into; the first step learns its own
