@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from peer_loops import FORMS, WHOLE_LOSS, assert_same, batch, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 from torch import nn
 
 import fenland
-from peer_loops import FORMS, WHOLE_LOSS, assert_same, batch, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 
 POINT = 14
 BAD = (TypeError, ValueError)
@@ -86,7 +86,9 @@ def test_parameters_without_dense_real_values(kind):
 
 
 @pytest.mark.parametrize("where", ["argument", "group", "callable", "added group"])
-@pytest.mark.parametrize("rho", [10**400, float("inf"), float("nan"), -1.0, "0.1", 1j, [0.1], True], ids=lambda x: repr(x)[:8])
+@pytest.mark.parametrize(
+    "rho", [10**400, float("inf"), float("nan"), -1.0, "0.1", 1j, [0.1], True], ids=lambda x: repr(x)[:8]
+)
 def test_a_radius_that_is_none(rho, where):
     model = net()
     base = sgd(model)
@@ -328,12 +330,14 @@ def test_a_flat_gradient_buffer_stays_one_or_is_refused(form, preset):
                         run(t)
                         opt.descend()
         except (RuntimeError, ValueError, UserWarning) as error:
-            assert flat  # noqa: PT017 - saying so is one of two right answers
+            assert flat
             assert "view" in str(error) or "buffer" in str(error), error  # noqa: PT017
             return
         results.append(dict(model.state_dict()))
         if buffer is not None:
-            assert all(p.grad.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr() for p in model.parameters())
+            assert all(
+                p.grad.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr() for p in model.parameters()
+            )
     assert_same(results[1], results[0], 1e-9)
 
 
@@ -369,7 +373,7 @@ def test_an_exception_that_is_kept_holds_views_of_the_weights(form, perturb):
     try:
         FORMS[form](opt, lambda: loss_of(model))
     except (RuntimeError, ValueError) as error:
-        assert perturb == "swap"  # noqa: PT017
+        assert perturb == "swap"
         assert "view" in str(error) or "shares" in str(error) or "storage" in str(error), error  # noqa: PT017
         assert "exception" in str(error) or "inplace" in str(error) or "auto" in str(error), error  # noqa: PT017
         return
@@ -396,7 +400,9 @@ def test_a_backward_on_another_model_is_one_warning(preset):
         opt.step(closure)
         opt.step(closure)
     assert len(caught) == 1
-    assert_same({k: v.clone() for k, v in model.named_parameters()}, {k: v.clone() for k, v in net().named_parameters()})
+    assert_same(
+        {k: v.clone() for k, v in model.named_parameters()}, {k: v.clone() for k, v in net().named_parameters()}
+    )
 
 
 def test_a_loss_that_is_no_scalar_is_torch_s_own_error_and_everything_is_as_before():

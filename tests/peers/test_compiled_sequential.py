@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
 from peer_loops import CLASSES, FORMS, SIZE, assert_same, batch, build, net, sgd
+from torch import nn
 
 POINT = 15
 STEPS = 3

@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-import fenland
 from peer_loops import (
     FORMS,
     TWO_CALLS,
@@ -27,8 +24,10 @@ from peer_loops import (
     fenland_state,
     loss_of,
     net,
-    sgd,
 )
+from torch import nn
+
+import fenland
 
 POINT = 9
 ERRORS = [torch.OutOfMemoryError, KeyboardInterrupt, SystemExit, ValueError]

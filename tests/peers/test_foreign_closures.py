@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from peer_loops import WHOLE_LOSS, assert_same, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 from torch import Tensor, nn
 
 import fenland
-from peer_loops import WHOLE_LOSS, assert_same, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 
 POINT = 4
 STEPS = 3
@@ -74,7 +74,9 @@ def backward(loss: Tensor) -> Tensor:
     return loss
 
 
-WRONG = {f.__name__: f for f in (davda54, added_to_a_penalty, half_zeroed, micro_batches, returns_its_gradients_by_hand)}
+WRONG = {
+    f.__name__: f for f in (davda54, added_to_a_penalty, half_zeroed, micro_batches, returns_its_gradients_by_hand)
+}
 
 
 @pytest.mark.parametrize("loop", WRONG)
@@ -188,7 +190,11 @@ def test_zeroing_after_the_step_is_right_too(preset):
         opt = build(preset, sgd(model), rho=0.1, model=model)
         torch.manual_seed(4)
         for t in range(STEPS):
-            opt.step(closure_for(opt, lambda t=t, m=model: loss_of(m, t)) if inside else lambda t=t, m=model: backward(loss_of(m, t)))
+            opt.step(
+                closure_for(opt, lambda t=t, m=model: loss_of(m, t))
+                if inside
+                else lambda t=t, m=model: backward(loss_of(m, t))
+            )
             opt.zero_grad()
         results.append({**model.state_dict(), "rng": torch.get_rng_state()})
     assert_same(results[1], results[0])

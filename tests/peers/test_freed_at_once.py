@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from peer_loops import FORMS, WHOLE_LOSS, build, closure_for, loss_of, net, sgd
 
 import fenland
-from peer_loops import FORMS, WHOLE_LOSS, build, closure_for, loss_of, net, sgd
 
 POINT = 16
 
@@ -28,7 +28,12 @@ def watched(opt: Any, model: Any) -> dict[str, weakref.ref]:
     base = getattr(opt, "base", opt)
     p = next(model.parameters())
     state = base.state.get(p, {})
-    found = {"optimizer": weakref.ref(opt), "base": weakref.ref(base), "model": weakref.ref(model), "weight": weakref.ref(p)}
+    found = {
+        "optimizer": weakref.ref(opt),
+        "base": weakref.ref(base),
+        "model": weakref.ref(model),
+        "weight": weakref.ref(p),
+    }
     if "momentum_buffer" in state:
         found["momentum"] = weakref.ref(state["momentum_buffer"])
     return found

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from peer_loops import CLASSES, FORMS, SIZE, batch, sgd
 from torch import Tensor, nn
 
 import fenland
-from peer_loops import CLASSES, FORMS, SIZE, batch, sgd
 
 POINT = 12
 STEPS = 3
@@ -29,7 +29,10 @@ class Functional(nn.Module):
 class Attention(nn.Module):
     def __init__(self, p: float = 0.3) -> None:
         super().__init__()
-        self.attention, self.head = nn.MultiheadAttention(SIZE, 2, dropout=p, batch_first=True), nn.Linear(SIZE, CLASSES)
+        self.attention, self.head = (
+            nn.MultiheadAttention(SIZE, 2, dropout=p, batch_first=True),
+            nn.Linear(SIZE, CLASSES),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         z = x.unsqueeze(1).repeat(1, 3, 1)

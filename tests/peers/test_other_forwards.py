@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from peer_loops import BATCH, FORMS, Net, assert_same, batch, counted, loss_of, net, ssam
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import fenland
-from peer_loops import BATCH, FORMS, Net, assert_same, batch, counted, loss_of, net, ssam
 
 POINT = 3
 STEPS = 5
@@ -159,7 +159,9 @@ def body_reentrant(model: Net, t: int) -> Tensor:
 
 def sequential_reentrant(model: Net, t: int) -> Tensor:
     x, y = batch(t)
-    return F.cross_entropy(model.head(checkpoint_sequential(model.body, 2, x.requires_grad_(True), use_reentrant=True)), y)
+    return F.cross_entropy(
+        model.head(checkpoint_sequential(model.body, 2, x.requires_grad_(True), use_reentrant=True)), y
+    )
 
 
 def accumulated(model: Net, t: int) -> Tensor:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from peer_loops import WHOLE_LOSS, assert_same, build, fenland_state
+from torch import Tensor, nn
 
 POINT = 10
 # From well inside the range to its very end.
@@ -37,12 +36,16 @@ class Slopes(nn.Module):
     def fill(self, scale: float) -> None:
         """Every gradient by hand, so that the loss and its backward have no part in any overflow."""
         for p in self.parameters():
-            slope = 0.5 + torch.arange(p.numel(), dtype=torch.float64).view_as(p) % 3 + 3 * (3 * p.detach().double()).cos()
+            slope = (
+                0.5 + torch.arange(p.numel(), dtype=torch.float64).view_as(p) % 3 + 3 * (3 * p.detach().double()).cos()
+            )
             p.grad = (slope * scale).to(p.dtype)
             assert p.grad.isfinite().all()
 
 
-def take(preset: str, dtype: torch.dtype, scales: list[float], lr: float, **options: Any) -> tuple[Slopes, Any, list[Any]]:
+def take(
+    preset: str, dtype: torch.dtype, scales: list[float], lr: float, **options: Any
+) -> tuple[Slopes, Any, list[Any]]:
     model = Slopes(dtype)
     base = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.1)
     opt = build(preset, base, rho=0.05, model=model, **options)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from peer_loops import FORMS, assert_same, build, loss_of, net, plain, sgd, ssam
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import fenland
-from peer_loops import FORMS, assert_same, build, loss_of, net, plain, sgd, ssam
 
 POINT = 1
 STEPS = 3
@@ -38,7 +38,9 @@ def test_step_hooks_fire_once_a_step_around_the_update(form, preset):
     seen: list[tuple[str, Any, list[torch.Tensor]]] = []
 
     def note(when: str) -> Any:
-        return lambda optimizer, args, kwargs: seen.append((when, optimizer, [p.detach().clone() for p in model.parameters()]))
+        return lambda optimizer, args, kwargs: seen.append(
+            (when, optimizer, [p.detach().clone() for p in model.parameters()])
+        )
 
     opt.register_step_pre_hook(note("pre"))
     opt.register_step_post_hook(note("post"))
@@ -219,9 +221,7 @@ def test_a_remapping_hook_brings_state_to_its_parameters(wrapped):
 
     def by_name(optimizer: Any, given: dict[str, Any]) -> dict[str, Any]:
         mine = [n for g in optimizer.state_dict()["param_groups"] for n in g["param_names"]]
-        theirs = {
-            n: i for g in given["param_groups"] for n, i in zip(g["param_names"], g["params"], strict=True)
-        }
+        theirs = {n: i for g in given["param_groups"] for n, i in zip(g["param_names"], g["params"], strict=True)}
         state = {k: given["state"][theirs[n]] for k, n in enumerate(mine)}
         groups = [{**g, "params": list(range(len(mine))), "param_names": mine} for g in given["param_groups"]]
         return {"state": state, "param_groups": groups}
