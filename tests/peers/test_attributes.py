@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import FORMS, assert_same, loss_of, net, sgd, ssam
 
 import fenland
+from peer_loops import FORMS, assert_same, loss_of, net, sgd, ssam
 
 POINT = 7
 OPTIONS = [p for p in inspect.signature(fenland.SharpnessAware).parameters if p not in ("base", "rho")]

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from peer_bases import BASES, CurvatureFromGraph, DPOptimizer, Lookahead, ScheduleFree, adafactor, small
-from peer_loops import FORMS, assert_same, build, closure_for, fenland_state, loss_of, plain
 from torch import nn
 from torch.optim import SGD
 
 import fenland
+from peer_bases import BASES, CurvatureFromGraph, DPOptimizer, Lookahead, ScheduleFree, adafactor, small
+from peer_loops import FORMS, assert_same, build, closure_for, fenland_state, loss_of, plain
 
 POINT = 8
 STEPS = 4

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import FORMS, WHOLE_LOSS, assert_same, batch, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 from torch import nn
 
 import fenland
+from peer_loops import FORMS, WHOLE_LOSS, assert_same, batch, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 
 POINT = 14
 BAD = (TypeError, ValueError)

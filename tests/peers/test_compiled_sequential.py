@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import CLASSES, FORMS, SIZE, assert_same, batch, build, net, sgd
 from torch import nn
+
+from peer_loops import CLASSES, FORMS, SIZE, assert_same, batch, build, net, sgd
 
 POINT = 15
 STEPS = 3

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+import fenland
 from peer_loops import (
     FORMS,
     TWO_CALLS,
@@ -25,9 +28,6 @@ from peer_loops import (
     loss_of,
     net,
 )
-from torch import nn
-
-import fenland
 
 POINT = 9
 ERRORS = [torch.OutOfMemoryError, KeyboardInterrupt, SystemExit, ValueError]

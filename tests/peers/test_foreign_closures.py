@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import WHOLE_LOSS, assert_same, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 from torch import Tensor, nn
 
 import fenland
+from peer_loops import WHOLE_LOSS, assert_same, build, closure_for, fenland_state, loss_of, net, sgd, ssam
 
 POINT = 4
 STEPS = 3

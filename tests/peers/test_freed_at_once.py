@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import FORMS, WHOLE_LOSS, build, closure_for, loss_of, net, sgd
 
 import fenland
+from peer_loops import FORMS, WHOLE_LOSS, build, closure_for, loss_of, net, sgd
 
 POINT = 16
 

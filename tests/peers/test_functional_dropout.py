@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from peer_loops import CLASSES, FORMS, SIZE, batch, sgd
 from torch import Tensor, nn
 
 import fenland
+from peer_loops import CLASSES, FORMS, SIZE, batch, sgd
 
 POINT = 12
 STEPS = 3

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import FORMS, assert_same, batch, build, closure_for, loss_of, net, sgd, ssam
 from torch import nn
 
 import fenland
+from peer_loops import FORMS, assert_same, batch, build, closure_for, loss_of, net, sgd, ssam
 
 POINT = 13
 SIZES = {"a": 0.1, "b": 0.2, "c": 0.3}
@@ -222,7 +222,7 @@ REFUSED = {
     "names": lambda m, b: fenland.ASAM(b, include_bias=False),
     "needs g": lambda m, b: fenland.SharpnessAware(
         b, source=fenland.MSAM(sgd(net())).choices.source, combine=fenland.SSAM(sgd(net())).choices.combine
-    ),  # noqa: E501
+    ),
     "unknown option": lambda m, b: fenland.SAM(b, rhoo=0.1),
 }
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import Net, assert_same, batch, counted, net, sgd, ssam
 from torch import nn
 
 import fenland
+from peer_loops import Net, assert_same, batch, counted, net, sgd, ssam
 
 pl = pytest.importorskip("lightning.pytorch")
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from peer_loops import BATCH, FORMS, Net, assert_same, batch, counted, loss_of, net, ssam
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import fenland
+from peer_loops import BATCH, FORMS, Net, assert_same, batch, counted, loss_of, net, ssam
 
 POINT = 3
 STEPS = 5

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import WHOLE_LOSS, assert_same, build, fenland_state
 from torch import Tensor, nn
+
+from peer_loops import WHOLE_LOSS, assert_same, build, fenland_state
 
 POINT = 10
 # From well inside the range to its very end.

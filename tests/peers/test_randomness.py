@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peer_loops import FORMS, SIZE, assert_same, batch, build, net, sgd
 from torch import Tensor, nn
 
 import fenland
+from peer_loops import FORMS, SIZE, assert_same, batch, build, net, sgd
 
 POINT = 11
 STEPS = 3

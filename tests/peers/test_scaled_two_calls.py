@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import TWO_CALLS, assert_same, build, closure_for, loss_of, net, sgd, ssam
 from torch import nn
+
+from peer_loops import TWO_CALLS, assert_same, build, closure_for, loss_of, net, sgd, ssam
 
 POINT = 6
 SCALE = 2.0**12

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
+import fenland
 from peer_loops import (
     FORMS,
     assert_same,
@@ -20,9 +23,6 @@ from peer_loops import (
     parameters,
     sam_by_hand,
 )
-from torch import nn
-
-import fenland
 
 POINT = 2
 LR, RHO, STEPS = 0.1, 0.2, 4

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import SIZE, assert_same, batch, net, sgd, ssam
 from torch import nn
 
 import fenland
+from peer_loops import SIZE, assert_same, batch, net, sgd, ssam
 
 POINT = 5
 BOTH = r"SharpnessAwareTrainer.*SharpnessAwareStep"

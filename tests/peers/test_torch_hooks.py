@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from peer_loops import FORMS, assert_same, build, loss_of, net, plain, sgd, ssam
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import fenland
+from peer_loops import FORMS, assert_same, build, loss_of, net, plain, sgd, ssam
 
 POINT = 1
 STEPS = 3

@@ -104,8 +104,8 @@ class SharpnessAwareCallback(pl.Callback):
         """`strategy.backward` in pass 1: a step's first micro-batch must find no gradient of the step before."""
         if len(self._held.held) == 1 and any(p.grad is not None and bool(p.grad.any()) for p in self._held.params()):
             raise RuntimeError(
-                f"{type(module).__name__}.optimizer_zero_grad left gradients of the step before: the ascent would climb "
-                "along them. Zero at every call (accumulate_grad_batches= and SharpnessAwareCallback accumulate)"
+                f"{type(module).__name__}.optimizer_zero_grad left gradients of the step before: the ascent would "
+                "climb along them. Zero at every call (accumulate_grad_batches= and SharpnessAwareCallback accumulate)"
             )
         self._original["backward"](*args, **kwargs)
 
