@@ -8,8 +8,8 @@ from typing import Any
 NO_CLOSURE = (
     "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that zeroes, runs "
     "forward and backward and returns the loss, or call ascend() and descend() yourself. A trainer that steps by "
-    "itself needs fenland's adapter: fenland.integrations.transformers.SharpnessAwareTrainer for the Hugging Face Trainer, "
-    "fenland.integrations.accelerate.SharpnessAwareStep for an Accelerate loop"
+    "itself needs fenland's adapter: fenland.integrations.transformers.SharpnessAwareTrainer for the Hugging Face "
+    "Trainer, fenland.integrations.accelerate.SharpnessAwareStep for an Accelerate loop"
 )
 
 

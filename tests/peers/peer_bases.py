@@ -2,8 +2,8 @@
 
 Where a package is in `constraints.txt` or in torch, the real class is used. The others are stand-ins of the same
 structure, written here: `ScheduleFree` (facebookresearch/schedule_free), `Lookahead` (as in torch-optimizer),
-`Chained` (the Muon + AdamW classes of speed-run repositories), `DPOptimizer` (Opacus), `CurvatureFromGraph` (AdaHessian,
-Sophia-H), `Quantised` (torchao, bitsandbytes: state in a tensor subclass).
+`Chained` (the Muon + AdamW classes of speed-run repositories), `DPOptimizer` (Opacus), `CurvatureFromGraph`
+(AdaHessian, Sophia-H), `Quantised` (torchao, bitsandbytes: state in a tensor subclass).
 """
 
 from __future__ import annotations

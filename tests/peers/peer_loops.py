@@ -1,4 +1,4 @@
-"""What the tests of other people's code share: a network that betrays every mistake, and the loops that people write."""
+"""What the tests of other people's code share: a network that betrays mistakes, and the loops that people write."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_adafactor_with_its_own_rate_and_its_schedule():
 
 @pytest.mark.parametrize("wrap", ["WSAM", "TiedToLearningRate"])
 def test_what_needs_a_learning_rate_says_so_before_anything_steps(wrap):
-    """lr=None is Adafactor's own business; a rule that multiplies by lr cannot be served, and says so at construction."""
+    """lr=None is Adafactor's own business: a rule that multiplies by lr says at construction that it cannot."""
     pytest.importorskip("transformers")
     model = small(torch.float32)
     base = adafactor(model.parameters())

@@ -179,13 +179,13 @@ def test_the_step_can_be_taken_again(error, form, where):
         if fails:
             repair, rng = inject(where, opt, error), torch.get_rng_state()
             with pytest.raises(error):
-                FORMS[form](opt, lambda: loss_of(model, 2))
+                FORMS[form](opt, lambda m=model: loss_of(m, 2))
             repair()
             opt.zero_grad()
             if where == "own pre-hook" and form == "closure":
                 torch.set_rng_state(rng)
         for t in (2, 3):
-            FORMS[form](opt, lambda t=t: loss_of(model, t))
+            FORMS[form](opt, lambda t=t, m=model: loss_of(m, t))
         results.append({**model.state_dict(), "rng": torch.get_rng_state()})
     assert_same(results[1], results[0])
 
@@ -265,7 +265,7 @@ class Interrupt:
 @pytest.mark.parametrize("preset", ["SSAM", "VaSSO", "GSAM"])
 @pytest.mark.parametrize("form", ["closure", "block"])
 def test_an_interrupt_at_any_line_leaves_a_step_undone_or_done(preset, form):
-    """Before the base is entered all is as before the step; after it returned, a whole step was taken or rolled back."""
+    """Before the base is entered all is as before the step; after it returned, a step was taken or rolled back."""
     model, opt = begin(preset)
     start = copy.deepcopy((model.state_dict(), opt.state_dict()))
     rng = torch.get_rng_state()

@@ -201,7 +201,7 @@ def test_zeroing_after_the_step_is_right_too(preset):
 
 
 def test_a_parameter_that_no_loss_reaches_may_keep_an_old_gradient():
-    """Its gradient is stale but the closure zeroes it; nothing is refused. Where nobody zeroes it, that is the fault."""
+    """Its gradient is stale, but the closure zeroes it: nothing is refused."""
     model = net()
     extra = nn.Parameter(torch.ones(3, dtype=torch.float64))
     opt = fenland.SAM(sgd([*model.parameters(), extra]), rho=0.1, model=model)

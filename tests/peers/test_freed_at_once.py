@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import fenland
-from peer_loops import FORMS, WHOLE_LOSS, build, closure_for, loss_of, net, sgd
+from peer_loops import FORMS, WHOLE_LOSS, build, loss_of, net, sgd
 
 POINT = 16
 
@@ -37,6 +38,11 @@ def watched(opt: Any, model: Any) -> dict[str, weakref.ref]:
     if "momentum_buffer" in state:
         found["momentum"] = weakref.ref(state["momentum_buffer"])
     return found
+
+
+def steps(opt: Any, model: Any, n: int, form: str = "closure") -> None:
+    for t in range(n):
+        FORMS[form](opt, lambda t=t: loss_of(model, t))
 
 
 def alive(refs: dict[str, weakref.ref]) -> list[str]:
@@ -65,8 +71,7 @@ def test_every_preset_after_steps(preset, guarded):
         model.body[1] = torch.nn.Identity()
     options = {"model": model} if guarded or preset == "SAMON" else {}
     opt = build(preset, sgd(model.named_parameters()), rho=0.1, **options)
-    for t in range(3):
-        opt.step(closure_for(opt, lambda t=t: loss_of(model, t)))
+    steps(opt, model, 3)
     refs = watched(opt, model)
     del opt, model, options
     assert alive(refs) == []
@@ -84,7 +89,7 @@ def test_whatever_was_done_with_it(form, also):
         opt.register_step_pre_hook(lambda *a: None)
         opt.register_step_post_hook(lambda *a: None)
     if also != "nothing":
-        FORMS[form](opt, lambda: loss_of(model))
+        steps(opt, model, 1, form)
     if also == "restore":
         loss_of(model).backward()
         opt.ascend()
@@ -108,10 +113,8 @@ def fail(opt: Any) -> None:
     def closure() -> torch.Tensor:
         raise KeyError("data")
 
-    try:
+    with contextlib.suppress(KeyError):
         opt.step(closure)
-    except KeyError:
-        pass
 
 
 def test_in_the_middle_of_an_ascent():
@@ -129,10 +132,10 @@ def test_in_the_middle_of_an_ascent():
 def test_two_optimizers_over_one_model():
     model = net()
     opts = [fenland.SAM(sgd(list(m.parameters())), rho=0.1, model=model) for m in (model.body, model.head)]
-    for opt in opts:
-        opt.step(closure_for(opt, lambda: loss_of(model)))
-    refs = {f"{name} {k}": ref for k, o in enumerate(opts) for name, ref in watched(o, model).items()}
-    del opts, opt, model
+    steps(opts[0], model, 1)
+    steps(opts[1], model, 1)
+    refs = {**{f"first {k}": r for k, r in watched(opts[0], model).items()}, **watched(opts[1], model)}
+    del opts, model
     assert alive(refs) == []
 
 
@@ -140,7 +143,7 @@ def test_the_model_outlives_its_optimizer_unhooked():
     """No hook of a dead optimizer stays in the model's way."""
     model = net()
     opt = fenland.SAM(sgd(model), rho=0.1, model=model)
-    opt.step(closure_for(opt, lambda: loss_of(model)))
+    steps(opt, model, 1)
     ref = weakref.ref(opt)
     del opt
     assert ref() is None

@@ -195,7 +195,7 @@ def test_an_optimizer_zero_grad_that_skips_is_refused(accumulate):
             if (batch_idx // accumulate) % 2 == 0:
                 optimizer.zero_grad()
 
-    with pytest.raises(RuntimeError, match="EverySecond.optimizer_zero_grad"):
+    with pytest.raises(RuntimeError, match=r"EverySecond\.optimizer_zero_grad"):
         fit(EverySecond(), SharpnessAwareCallback(), accumulate_grad_batches=accumulate)
 
 

@@ -298,7 +298,7 @@ def test_fenland_s_own_measurements_between_steps(look, way):
                 opt.zero_grad()
                 if looks and t == 2:
                     measure(look, model, opt, x, y)
-                FORMS[form](opt, lambda t=t: WAYS[way](model, t))
+                FORMS[form](opt, lambda t=t, m=model: WAYS[way](m, t))
             results.append({**model.state_dict(), "rng": torch.get_rng_state()})
     for got in results[1:]:
         assert_same(got, results[0])

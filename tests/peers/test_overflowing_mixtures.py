@@ -104,7 +104,7 @@ def test_what_the_dtype_can_hold_is_not_skipped(preset, scale):
 @pytest.mark.parametrize("preset", ["GSAM", "GNP", "WSAM", "LookSAM", "VaSSO", "FriendlySAM", "SSAM", "ControlSAM"])
 def test_training_goes_on_after_an_overflow(preset):
     """A step at the end of float32's range, then ordinary ones: nothing of the first poisons the others."""
-    model, opt, records = take(preset, torch.float32, [3e37, 1.0, 1.0], 1e-3)
+    model, _, records = take(preset, torch.float32, [3e37, 1.0, 1.0], 1e-3)
     assert all(p.isfinite().all() for p in model.parameters())
     assert not any(bool(r.skipped) for r in records[1:])
 

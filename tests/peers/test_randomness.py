@@ -193,9 +193,13 @@ def test_a_pointer_that_advances_twice_is_named_once(form, kind, inside):
     made = InPlace("tensor") if kind == "in place" else Memory(kind)
     model = nn.Sequential(nn.Identity(), made) if inside else made
     opt = build("SAM", sgd(model), rho=0.1, model=model)
-    with pytest.warns(UserWarning, match="queue_idx") as caught:
+
+    def train() -> None:
         for t in range(STEPS):
             FORMS[form](opt, lambda t=t: memory_loss(model, t))
+
+    with pytest.warns(UserWarning, match="queue_idx") as caught:
+        train()
     assert len(caught) == 1
     said = str(caught[0].message)
     assert type(made).__name__ in said

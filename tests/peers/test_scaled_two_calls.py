@@ -1,4 +1,4 @@
-"""A loss scale in the two-call form: both halves know the scaler, or the step is refused; and so again the next time."""
+"""A loss scale in the two-call form: both halves know the scaler, or the step is refused, now and the next time."""
 
 from __future__ import annotations
 

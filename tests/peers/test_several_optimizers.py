@@ -282,7 +282,7 @@ def test_a_closure_inside_another_optimizer_s_closure_is_refused(outer, inner):
 
 
 def test_steps_of_other_networks_inside_a_closure_are_nobody_s_business():
-    """A critic that is trained while a generator's closure runs shares nothing with it: refused too, or right; not half."""
+    """A critic that is trained while a generator's closure runs would step twice: refused, weights as before."""
     model, critic = net(), net()
     outer = fenland.SAM(torch.optim.SGD(model.parameters(), lr=LR), rho=RHO, model=model)
     inner = fenland.SAM(torch.optim.SGD(critic.parameters(), lr=LR), rho=RHO, model=critic)

@@ -1,4 +1,4 @@
-"""Trainers that step by themselves, without fenland's adapter: one message that names it, before anything has changed."""
+"""Trainers that step by themselves, without fenland's adapter: one message names it, before anything has changed."""
 
 from __future__ import annotations
 
