@@ -13,6 +13,7 @@ from torch._compile import _disable_dynamo
 
 from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
+from fenland.callers import NO_CLOSURE, refuse_caller
 from fenland.rules import L2, Always, Ascend, AtAscentPoint, Ball, Combine, Gradient, Method, Radius, Source, When
 from fenland.step import checkpoint, drivers
 from fenland.step.checks import check_base, check_groups
@@ -231,6 +232,7 @@ class SharpnessAware(torch.optim.Optimizer):
     def _step(self, closure: Closure | Sequence[Closure] | None = None, scaler: Any = None) -> Any:
         if closure is None:
             return self._step_without_closure()
+        refuse_caller(closure)
         closures = list(closure) if isinstance(closure, Sequence) else [closure]
         if not closures or not all(callable(c) for c in closures):
             raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
@@ -245,12 +247,7 @@ class SharpnessAware(torch.optim.Optimizer):
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         still = all(float(group.get("lr", 1)) == 0 for group in self.param_groups)
         if not still or self.state or any(bool(g.any()) for g in grads):
-            raise RuntimeError(
-                "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that "
-                "zeroes, runs forward and backward and returns the loss, or call ascend() and descend() yourself. "
-                "In a trainer: fenland.integrations has SharpnessAwareTrainer for Hugging Face's, SharpnessAwareStep "
-                "for Accelerate, and a callback for Lightning"
-            )
+            raise RuntimeError(NO_CLOSURE)
         for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             for name in self.rules.method.keeps:  # what a loaded vector is put into; the first step learns its own
                 self._memory.kept.setdefault(p, {}).setdefault(name, torch.zeros_like(local(p.grad)))
