@@ -31,12 +31,16 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path, error: 
     for before in (None, b"old"):
         if before is not None:
             write_bytes(path, before)
-        with pytest.raises(type(error)), writing(path) as file:
-            file.write(b"half")
-            raise error
-        assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == (
-            {} if before is None else {"a": before}
-        )
+        with pytest.raises(type(error)):
+            _half(path, error)
+        left = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+        assert left == ({} if before is None else {"a": before})
+
+
+def _half(path: Path, error: BaseException) -> None:
+    with writing(path) as file:
+        file.write(b"half")
+        raise error
 
 
 def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path: Path) -> None:
