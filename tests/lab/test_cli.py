@@ -17,8 +17,8 @@ from fenland import __version__
 from fenland.lab import cli, logs
 from fenland.lab.commands import COMMANDS
 from fenland.lab.models import MODELS
-from fenland.lab.optimizers import OPTIMIZERS
-from fenland.lab.store import Store
+from fenland.lab.store.runs import Store
+from fenland.lab.training.optimizers import OPTIMIZERS
 
 COMMAND = [sys.executable, "-m", "fenland.lab.cli"]
 QUICK = ["compare", "--data", "digits", "--model", "mlp", "--epochs", "2", "--limit", "320"]
@@ -48,20 +48,22 @@ WRONG = {
     ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
     ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
     ("--rho", "sgd=1"): "--rho=sgd=1: sgd has no radius; leave it out",
-    ("--lr", "0"): "--lr=0: give a number > 0",
-    ("--lr", "fast"): "--lr=fast: give a number > 0",
+    ("--lr", "0"): "--lr=0: give a number > 0, or auto",
+    ("--lr", "fast"): "--lr=fast: give a number > 0, or auto",
     ("--momentum", "1"): "--momentum=1: give a number in [0, 1)",
     ("--weight-decay", "-1"): "--weight-decay=-1: give a number >= 0",
-    ("--batch-size", "0"): "--batch-size=0: give a whole number >= 1",
+    ("--batch-size", "0"): "--batch-size=0: give a whole number >= 1, or auto",
     ("--batch-size", "5000"): "--batch-size=5000: give at most 320, the size of the train set",
-    ("--epochs", "0"): "--epochs=0: give a whole number >= 1",
-    ("--epochs", "2.5"): "--epochs=2.5: give a whole number >= 1",
+    ("--epochs", "0"): "--epochs=0: give a whole number >= 1, or auto",
+    ("--epochs", "2.5"): "--epochs=2.5: give a whole number >= 1, or auto",
     ("--seeds", "0"): "--seeds=0: give a whole number >= 1",
     ("--workers", "many"): "--workers=many: give a whole number >= 1",
     ("--threads", "0"): "--threads=0: give a whole number >= 1",
-    ("--limit", "none"): "--limit=none: give a whole number >= 1",
+    ("--limit", "some"): "--limit=some: give a whole number >= 1, or none",
     ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step",
-    ("--augment", "yes"): "--augment=yes: choose one of auto, on, off",
+    ("--augment", "perhaps"): "--augment=perhaps: give on or off, or auto",
+    ("--weights", "perhaps"): "--weights=perhaps: give on or off",
+    ("--seeds", "3,3"): "--seeds=3,3: give how many, or different whole numbers >= 0 as in 0..4 or 3,5",
     ("--precision", "16"): "--precision=16: choose one of 32-true, bf16-mixed, 64-true, 16-mixed",
     ("--device", "tpu"): "--device=tpu: choose one of auto, cuda, mps, cpu",
     ("--frobnicate",): "Unrecognized options: --frobnicate",
@@ -239,7 +241,7 @@ def test_failed_runs_give_exit_code_one(
     def train(*_: object, **more: object) -> None:
         raise MemoryError("too big")
 
-    monkeypatch.setattr("fenland.lab.trainer.train", train)
+    monkeypatch.setattr("fenland.lab.training.trainer.train", train)
     assert cli.main([*QUICK, "--optimizers", "sgd", "--seeds", "2", "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("fenland: 2 of 2 runs failed, the first (")
