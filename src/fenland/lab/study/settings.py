@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.grid import scalar
-from fenland.lab.studies.base import Study
+from fenland.lab.study.study import Study
 
 _SWITCH = {"true": True, "false": False, "on": True, "off": False}
 
@@ -32,7 +32,7 @@ def split(settings: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def configure(study: Study[Any], preset: str = "quick", overrides: Mapping[str, str] | None = None) -> Any:
+def configure(study: Study, preset: str = "quick", overrides: Mapping[str, str] | None = None) -> Any:
     """The configuration of a preset with some fields set to other values, given as text.
 
     Numbers, words, on/off, and for tuples values between commas; ``0..9`` stands for the whole numbers 0 to 9.
@@ -63,7 +63,7 @@ def configure(study: Study[Any], preset: str = "quick", overrides: Mapping[str, 
         raise BadInput("set", shown, f"{study.name}: {error}") from None
 
 
-def fields(study: Study[Any]) -> list[dict[str, Any]]:
+def fields(study: Study) -> list[dict[str, Any]]:
     """Every field with its value in each preset."""
     first = next(iter(study.presets.values()))
     return [
@@ -80,7 +80,7 @@ def plain(config: Any) -> dict[str, Any]:
     }
 
 
-def restore(study: Study[Any], values: Mapping[str, Any]) -> Any:
+def restore(study: Study, values: Mapping[str, Any]) -> Any:
     """The configuration of which `plain` made these values.
 
     Raises:
