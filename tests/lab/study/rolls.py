@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Piece
+from fenland.lab.study import Piece
 
 
 def roll(seed: int, wait: float = 0.0) -> pd.DataFrame:
@@ -63,13 +63,13 @@ def pieces(function, count, **values):
 def main() -> None:
     """Compute slow pieces in two processes until killed."""
     from rich.console import Console
-    from toy import Toy
+    from toy import STUDY
 
-    from fenland.lab.studies import pieces as module
-    from fenland.lab.studies.laboratory import Laboratory
+    from fenland.lab.study import pieces as module
+    from fenland.lab.study.laboratory import Laboratory
 
     module.START_SECONDS = 0.0
-    lab = Laboratory(Path(sys.argv[1]), Toy(), Console(stderr=True), workers=2)
+    lab = Laboratory(Path(sys.argv[1]), STUDY, Console(stderr=True), workers=2)
     lab.keep_all(pieces(where, 40, wait=0.5), "slow rolls")
 
 

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from rolls import die, fail, meet, pieces, roll, where
-from toy import Toy
+from toy import STUDY
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies import laboratory
-from fenland.lab.studies import pieces as module
-from fenland.lab.studies.laboratory import Laboratory
+from fenland.lab.study import laboratory
+from fenland.lab.study import pieces as module
+from fenland.lab.study.laboratory import Laboratory
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def _no_workers_left():
 
 
 def lab(out: Path, workers: int, **options) -> Laboratory:
-    return Laboratory(out, Toy(), Console(file=options.pop("file", io.StringIO())), workers=workers, **options)
+    return Laboratory(out, STUDY, Console(file=options.pop("file", io.StringIO())), workers=workers, **options)
 
 
 def stored(out: Path) -> list[int]:
@@ -86,7 +86,7 @@ def test_the_rule(seconds, done, left, count, worth):
 
 def test_what_is_stored_is_not_computed_and_twins_are_computed_once(tmp_path, at_once):
     here = lab(tmp_path, 2)
-    kept = here.keep("rolls", {"seed": 3}, lambda: where(3).assign(process=-1))
+    (kept,) = here.keep_all(pieces(where, 4)[3:], "rolls")
     found = here.keep_all([*pieces(where, 5), *pieces(where, 5)], "rolls")
     assert found[3].equals(kept)
     assert all(first.equals(second) for first, second in zip(found[:5], found[5:], strict=True))

@@ -1,6 +1,6 @@
 """What a study is written with, and what runs, judges and draws it."""
 
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.study.claims import Claim
 from fenland.lab.study.grid import C, Grid, Training
 from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Sheet, Source, Tables, Verdict, ours

@@ -125,7 +125,7 @@ class Grid:
     def run_of(self, config: Any, lab: Lab, case: Mapping[str, Any]) -> RunConfig:
         """One run."""
         from fenland.lab.config import RunConfig
-        from fenland.lab.optimizers import check_optimizer
+        from fenland.lab.training.optimizers import check_optimizer
 
         known = {each.name for each in dataclasses.fields(RunConfig)}
         given = {name: getattr(config, name) for name in vars(config) if name in known}

@@ -107,7 +107,7 @@ def _study(folder: Path, out: Path) -> dict[str, Any] | None:
 
 
 def _comparison(folder: Path, out: Path) -> dict[str, str]:
-    from fenland.lab.records import read_records
+    from fenland.lab.store.records import read_records
     from fenland.lab.report.outcome import decide
 
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fenland.lab.config import RunConfig
 from fenland.lab.report.write import write_text
-from fenland.lab.store import Store
+from fenland.lab.store.runs import Store
 from fenland.lab.study.identity import code_of, roots_of
 from fenland.lab.study.pieces import Task, compute
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from fenland.lab.cluster import Cluster
-    from fenland.lab.records import Records
+    from fenland.lab.sweep.cluster import Cluster
+    from fenland.lab.store.records import Records
     from fenland.lab.study.parts import Piece
     from fenland.lab.study.study import Study
 
@@ -44,7 +44,7 @@ class Laboratory:
         workers: processes that share the runs of a sweep.
         data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
         ray: a Ray cluster, its address, or "local"; None for processes of this machine.
-        trackers: names of ``fenland.lab.trackers.TRACKERS`` that are told of every run.
+        trackers: names of ``fenland.lab.sweep.trackers.TRACKERS`` that are told of every run.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Laboratory:
             RuntimeError: a run failed; the others are stored.
             BadInput: the data of a run are not at hand.
         """
-        from fenland.lab.records import read_records
-        from fenland.lab.sweep import sweep
-        from fenland.lab.trackers import tracked
+        from fenland.lab.store.records import read_records
+        from fenland.lab.sweep.sweep import sweep
+        from fenland.lab.sweep.trackers import tracked
 
         known = {run.hash: run for run in map(self._identified, runs)}
         self.trained |= known
@@ -193,7 +193,7 @@ class Laboratory:
     @contextlib.contextmanager
     def _watching(self, pending: Sequence[RunConfig]) -> Iterator[Any]:
         """The sweep's own display; inside a bar of `track` it would be a second one, so there lines are written."""
-        from fenland.lab.progress import Lines, watch
+        from fenland.lab.sweep.progress import Lines, watch
 
         if self._live:
             yield Lines(pending, self._console)
@@ -214,7 +214,7 @@ class Laboratory:
 @functools.cache
 def training_code() -> str:
     """Of one training run, whatever its settings."""
-    from fenland.lab.trainer import train_here
+    from fenland.lab.training.trainer import train_here
 
     return code_of(train_here)
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from fenland.lab.figures import inline_svg, save_files
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.progress import duration
+from fenland.lab.sweep.progress import duration
 from fenland.lab.report.setup import machines
 from fenland.lab.report.templating import fill
 from fenland.lab.report.write import write_text

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fenland.lab.config import RunConfig
-    from fenland.lab.records import Records
+    from fenland.lab.store.records import Records
 
 Tables = dict[str, "pandas.DataFrame"]
 T = TypeVar("T")

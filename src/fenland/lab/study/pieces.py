@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fenland.lab import workers
+from fenland.lab.sweep import workers
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.study.parts import Finding, Measured, Statement
 from fenland.lab.study.words import above, below, by, shown, together
 

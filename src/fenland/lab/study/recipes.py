@@ -13,7 +13,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels
 from fenland.lab.figures.style import title_of
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.study.parts import Measured
 from fenland.lab.study.quantities import Quantity
 from fenland.lab.study.words import by

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
-from fenland.lab.progress import duration
+from fenland.lab.sweep.progress import duration
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import once, tally

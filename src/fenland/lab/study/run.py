@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
-from fenland.lab import environment
+from fenland.lab.store import environment
 from fenland.lab.study.grid import Grid
 from fenland.lab.study.identity import code_of, roots_of
 from fenland.lab.study.laboratory import Laboratory, training_code
@@ -26,7 +26,7 @@ from fenland.lab.study.study import Study
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fenland.lab.cluster import Cluster
+    from fenland.lab.sweep.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def run_study(
         workers: processes that share the runs of a sweep.
         data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
         ray: a Ray cluster, its address, or "local".
-        trackers: names of ``fenland.lab.trackers.TRACKERS`` that are told of every training run.
+        trackers: names of ``fenland.lab.sweep.trackers.TRACKERS`` that are told of every training run.
 
     Raises:
         BadInput: unknown preset or field, or a wrong value.

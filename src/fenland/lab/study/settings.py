@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.grid import scalar
+from fenland.lab.config.grid import scalar
 from fenland.lab.study.study import Study
 
 _SWITCH = {"true": True, "false": False, "on": True, "off": False}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 
 if TYPE_CHECKING:
     import pandas as pd
