@@ -92,10 +92,10 @@ class Study:
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
-        records = [each for each in collect(Path(self.table), STUDIES) if {ALL, each.study} & {*(self.names or [ALL])}]
+        records = [each for each in collect(Path(self.table), list(STUDIES)) if {ALL, each.study} & {*(self.names or [ALL])}]
         if not records:
             raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
-        output.print_json(plain(records)) if self.json else print(markdown(records, STUDIES), end="")
+        output.print_json(plain(records)) if self.json else print(markdown(records, list(STUDIES)), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:
@@ -151,7 +151,7 @@ class Study:
             else:
                 done = (*done, found)
                 self._show(found, console)
-        index = write_index(out, STUDIES)
+        index = write_index(out, list(STUDIES))
         self._close(done, failed, index)
         return output.FAILED if failed else output.OK
 

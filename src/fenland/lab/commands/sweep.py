@@ -121,7 +121,7 @@ class Sweep:
             options = {"workers": workers, "data_root": root, "ray": ray, "trackers": self.logger}
             done = list(study_sweep.run(plan, out, console, **options))
         failed = [setting for setting in done if setting.verdicts is None]
-        index = write_index(out, STUDIES) if len(failed) < len(done) else None
+        index = write_index(out, list(STUDIES)) if len(failed) < len(done) else None
         if self.json:
             rows = [{"set": each.values, "report": each.report, "error": each.error or None} for each in done]
             verdicts = [[asdict(verdict) for verdict in each.verdicts or ()] for each in done]

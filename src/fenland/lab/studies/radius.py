@@ -219,7 +219,7 @@ def _comes_out(sentence: str, quantity: Quantity, column: str, cases: list[float
         found = agrees(measured)
         if not lossy(measured):
             return found
-        why = f"Not decided: not to be decided on such files ({quantity.column.replace('_', ' ')})."
+        why = f"Not to be decided on such files ({quantity.column.replace('_', ' ')})."
         return Finding(found.expected, found.measured, None, open=why)
 
     note = "The 95 % intervals over seeds have to overlap; the published ones are of three seeds."

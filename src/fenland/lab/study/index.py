@@ -79,7 +79,7 @@ def _headline(studies: list[dict[str, Any]], verdicts: list[Verdict], comparison
     parts = []
     if studies:
         count = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
-        parts.append(f"{count}: {tally(verdicts)}")
+        parts.append(f"{count}. {tally(verdicts)}")
     if comparisons:
         parts.append(f"{len(comparisons)} comparison{'' if len(comparisons) == 1 else 's'}.")
     return " ".join(parts)
