@@ -34,8 +34,10 @@ BROKEN = replace(STUDY, name="broken", runs=fail)
 def toys(monkeypatch):
     real = dict(STUDIES)  # monkeypatch would bring them back in another order, which pages follow
     STUDIES.clear()
-    monkeypatch.setattr("fenland.lab.studies.import_module", {"broken": SimpleNamespace(STUDY=BROKEN),
-                                                               "toy": SimpleNamespace(STUDY=STUDY)}.get)
+    monkeypatch.setattr(
+        "fenland.lab.studies.import_module",
+        {"broken": SimpleNamespace(STUDY=BROKEN), "toy": SimpleNamespace(STUDY=STUDY)}.get,
+    )
     STUDIES.update(broken="broken", toy="toy")
     yield
     STUDIES.clear()
@@ -59,7 +61,10 @@ def links(page):
 def test_the_index_links_every_verdict_to_its_figure_and_every_comparison_to_its_page(filled):
     page = write_index(filled)
     text = page.read_text()
-    assert "1 study. Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not. 1 comparison." in text
+    assert (
+        "1 study. Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not. 1 comparison."
+        in text
+    )
     assert links(page).count("toy/report.html#figure-rolls") == 3
     assert "digits/report.html" in links(page)
     for link in links(page):

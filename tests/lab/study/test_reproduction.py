@@ -40,7 +40,10 @@ def test_the_table_says_published_measured_holds_and_where(out):
     assert rows == [
         "| 2 | No roll is above the last side | ours | never | once | none, computed; quick, with sides=8; A | **no** |"
     ]
-    assert "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not." in text
+    assert (
+        "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not."
+        in text
+    )
     assert "- **2** An invented failure." in text
     assert "- **A**: " in text
 

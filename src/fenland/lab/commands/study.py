@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fenland.lab.study.study import Study as Any_Study
     from fenland.lab.study.run import Done
+    from fenland.lab.study.study import Study as Any_Study
     from fenland.lab.sweep.cluster import Cluster
 
 ALL = "all"
@@ -93,7 +93,9 @@ class Study:
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
-        records = [each for each in collect(Path(self.table), list(STUDIES)) if {ALL, each.study} & {*(self.names or [ALL])}]
+        records = [
+            each for each in collect(Path(self.table), list(STUDIES)) if {ALL, each.study} & {*(self.names or [ALL])}
+        ]
         if not records:
             raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
         output.print_json(plain(records)) if self.json else print(markdown(records, list(STUDIES)), end="")

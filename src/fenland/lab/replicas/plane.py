@@ -74,10 +74,10 @@ def critical_points(problem: Problem, guesses: Sequence[tuple[float, float]]) ->
 
 
 def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        x, y = w
-        a, b = x * x + y - 11, x + y * y - 7
-        return [4 * x * a + 2 * b, 2 * a + 4 * y * b]
+    """grad f(w)."""
+    x, y = w
+    a, b = x * x + y - 11, x + y * y - 7
+    return [4 * x * a + 2 * b, 2 * a + 4 * y * b]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,33 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fenland.lab.studies.investigations import (
-    BESIDE, CHOICES, PAPER, REPORT, SHORT, Investigation, about, accuracy, loss,
+    BESIDE,
+    CHOICES,
+    PAPER,
+    REPORT,
+    SHORT,
+    Investigation,
+    about,
+    accuracy,
+    loss,
 )  # fmt: skip
 from fenland.lab.study import (
-    OURS, C, Claim, Contrast, Grid, Lab, Measured, Quantity, Seeds, Study, Tables, both, curves, ours, paired, ratio,
+    OURS,
+    C,
+    Claim,
+    Contrast,
+    Grid,
+    Lab,
+    Measured,
+    Quantity,
+    Seeds,
+    Study,
+    Tables,
+    both,
+    curves,
+    ours,
+    paired,
+    ratio,
 )  # fmt: skip
 from fenland.lab.study.grid import above_zero, failed
 

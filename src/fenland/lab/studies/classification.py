@@ -13,7 +13,21 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.dots import draw_dots
 from fenland.lab.figures.style import title_of
 from fenland.lab.study import (
-    C, Claim, Finding, Grid, Interval, Lab, Measured, Quantity, Sheet, Source, Study, Training, interval, paired, ratio,
+    C,
+    Claim,
+    Finding,
+    Grid,
+    Interval,
+    Lab,
+    Measured,
+    Quantity,
+    Sheet,
+    Source,
+    Study,
+    Training,
+    interval,
+    paired,
+    ratio,
 )  # fmt: skip
 from fenland.lab.study.grid import at_least_two
 from fenland.lab.study.quantities import undecided

@@ -13,7 +13,20 @@ import pandas as pd
 
 from fenland.arguments import check_whole
 from fenland.lab.figures.plots import METHODS, Line, Panel, plain_number
-from fenland.lab.study import OURS, Claim, Finding, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables, interval
+from fenland.lab.study import (
+    OURS,
+    Claim,
+    Finding,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    interval,
+)
 from fenland.lab.study.published import next_draw
 
 # Table III, rho = 0.1: the loss at its steps 1 to 4, one draw.
@@ -94,7 +107,9 @@ def claims(measured: Measured) -> Iterator[Claim]:
     config, methods = measured.config, measured.config.methods
     if RADIUS in config.radii:
         for method in (name for name in PUBLISHED if name in methods):
-            words = f"{'Geometric m' if method == 'USAM' else 'M'}ean over {len(config.seeds)} seeds and its 95 % interval."
+            words = (
+                f"{'Geometric m' if method == 'USAM' else 'M'}ean over {len(config.seeds)} seeds and its 95 % interval."
+            )
             sentence = f"The losses of {method} at rho = 0.1 are those of the table"
             yield Claim(sentence, TABLE, row(method), "table", notes=(words,))
         if "USAM" in methods:

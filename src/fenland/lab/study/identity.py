@@ -206,8 +206,13 @@ def _read(module: str) -> _Module | None:
 @functools.lru_cache(maxsize=1024)
 def _parse(path: str, changed: int) -> _Module:
     """The statements of a file that was last changed at this time."""
+    return _statements(Path(path).read_text(encoding="utf-8"))
+
+
+def _statements(source: str) -> _Module:
+    """The statements of a module by what they bind."""
     here = _Module({}, {}, [])
-    for statement in _top(ast.parse(Path(path).read_text(encoding="utf-8")).body):
+    for statement in _top(ast.parse(source).body):
         brought = dict(_imports(statement))
         here.imported.update(brought)
         names = list(_binds(statement))

@@ -107,8 +107,8 @@ def _study(folder: Path, out: Path) -> dict[str, Any] | None:
 
 
 def _comparison(folder: Path, out: Path) -> dict[str, str]:
-    from fenland.lab.store.records import read_records
     from fenland.lab.report.outcome import decide
+    from fenland.lab.store.records import read_records
 
     try:
         headline = decide(read_records(folder)).headline

@@ -9,7 +9,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from fenland.lab.sweep.cluster import Cluster
     from fenland.lab.store.records import Records
     from fenland.lab.study.parts import Piece
     from fenland.lab.study.study import Study
+    from fenland.lab.sweep.cluster import Cluster
 
 T = TypeVar("T")
 # Without a terminal a long loop says where it is when this long has passed since the last line.

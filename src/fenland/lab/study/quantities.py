@@ -102,7 +102,6 @@ class Contrast:
         words = [self.template.replace("{key}", key).format(value=self._shown(x)) for key, x in found.items()]
         return "; ".join(words) or self.none
 
-
     def _shown(self, found: Interval) -> str:
         same = self.exact and found.n > 1 and found.high - found.low <= 1e-6 * abs(found.mean)
         return f"{found.mean:{self.form}}" if same else shown(found, self.form, self.sign)
