@@ -13,7 +13,7 @@ from fenland.lab.studies import STUDIES, find
 from fenland.lab.study import pieces as module
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "seldom_sam.py"
-OWN = '''
+OWN = """
 from dataclasses import dataclass
 from functools import partial
 import os
@@ -37,7 +37,7 @@ def small(measured):
 
 STUDY = Study(name="squares", title="Squares", source=OURS, question="How large?", config=Config, runs=measure,
               claims=[Claim("No square is large.", OURS, small)], paper={"top": 9})
-'''
+"""
 
 
 @pytest.fixture
@@ -124,5 +124,5 @@ def test_what_is_no_study_is_answered_in_one_line(tmp_path, text, words, capsys)
 
 
 def test_a_word_that_is_neither_is_answered_with_the_names():
-    with pytest.raises(BadInput, match=list(STUDIES)[0]):
+    with pytest.raises(BadInput, match=next(iter(STUDIES))):
         find("squares")

@@ -479,5 +479,6 @@ STUDY = Study(
         "grows in all directions, so that the threshold 1/|lambda| is tested at each of them on one function.",
         "Both ascents are run: e = rho*g (unnormalised) and e = rho*g/||g|| (normalised); SSAM beside each.",
         "Beside a saddle, held means nearer along its descending direction after a time of 2/|lambda|; the flow is "
-        "integrated by Runge-Kutta, steps are the optimizer's own.",),
+        "integrated by Runge-Kutta, steps are the optimizer's own.",
+    ),
 )  # fmt: skip

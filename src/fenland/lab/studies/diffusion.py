@@ -361,5 +361,6 @@ STUDY = Study(
         "The real optimizer runs on least squares with targets of variance 1, whose batches have that noise: with "
         "inputs +-sqrt(|l|), where every batch has the same curvature, and with normal inputs, where it varies.",
         "SAM is the unnormalised ascent e = rho*g, for which the algebra closes; the normalised one is measured "
-        "beside it.",),
+        "beside it.",
+    ),
 )  # fmt: skip

@@ -108,7 +108,7 @@ def measure(config: Config, lab: Lab) -> Tables:
     return {"ends": pd.concat(parts, ignore_index=True), "agreement": _agreement(config)}
 
 
-def designs(config: LandscapesConfig) -> dict[str, TwoWells | Hyperbola]:
+def designs(config: Config) -> dict[str, TwoWells | Hyperbola]:
     """Every landscape by name."""
     found: dict[str, TwoWells | Hyperbola] = {
         f"valley {a:g}": valley(config.sharp, config.flat, a) for a in config.anisotropies
@@ -124,7 +124,7 @@ def methods(design: str) -> tuple[str, ...]:
     return CURVED if design in MANIFOLDS else FLAT
 
 
-def _starts(config: LandscapesConfig, design: str) -> Tensor:
+def _starts(config: Config, design: str) -> Tensor:
     """Uniform: in a box around both wells, in (0.3, 3)^2 for the curve, on the manifold."""
     if design in MANIFOLDS:
         shape = (config.n,) if design == "sphere" else (config.n, config.p)
@@ -135,7 +135,7 @@ def _starts(config: LandscapesConfig, design: str) -> Tensor:
     return (2 * unit - 1) * torch.tensor([3.0, 1.5], dtype=torch.float64)
 
 
-def _ends(config: LandscapesConfig, design: str, method: str) -> pd.DataFrame:
+def _ends(config: Config, design: str, method: str) -> pd.DataFrame:
     """Rows ``length, rho, start, score, held``.
 
     score: 1 in the flat well and 0 in the sharp one, or the curvature on the curve (NaN off it). held: still on the
@@ -165,7 +165,7 @@ def _ends(config: LandscapesConfig, design: str, method: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _agreement(config: LandscapesConfig, count: int = 3, steps: int = 20) -> pd.DataFrame:
+def _agreement(config: Config, count: int = 3, steps: int = 20) -> pd.DataFrame:
     """Largest difference between the batched Riemannian step and the optimizer's, on a few starts."""
     rows = []
     for name in MANIFOLDS:
@@ -374,8 +374,9 @@ STUDY = Study(
     runs=measure,
     claims=claims,
     figures=[
-        Plot("shares", "Share that reaches the flatter of two wells", shares(lambda d: d[:6] == "valley"), MATCHED),
-        Plot("manifolds", "Share that reaches the flatter well, on manifolds", shares(MANIFOLDS.__contains__), MATCHED),
+        Plot("shares", "Share that reaches the flatter of two wells", shares(lambda d: "valley" in d), MATCHED),
+        Plot("manifolds", "Share that reaches the flatter well, on manifolds", shares(MANIFOLDS.__contains__),
+             MATCHED),
         Plot(
             "curvature", "Curvature reached on the curve u·v = 1", curvature, "Medians over starts, bands from the "
             "lower to the upper quartile. Ends that never came to the curve are left out.",
@@ -391,5 +392,6 @@ STUDY = Study(
         "would compare units, not shapes.",
         "After the method plain descent settles: where it ends is the minimum that was reached.",
         "Fisher-SAM and ASAM with the presets' own eta (1 and 0.01). On manifolds SAM, ASAM and Fisher-SAM ascend in "
-        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",),
+        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",
+    ),
 )  # fmt: skip

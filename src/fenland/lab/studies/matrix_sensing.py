@@ -234,8 +234,8 @@ STUDY = Study(
     claims=claims,
     figures=[
         Plot(
-            "curves", "Loss by steps", by_steps, lambda m: f"Geometric means over {len(m.config.seeds)} seeds with 95 % "
-            "intervals. A line that stops has left float64.", METHODS, columns=2, height=150,
+            "curves", "Loss by steps", by_steps, lambda m: f"Geometric means over {len(m.config.seeds)} seeds with 95 "
+            "% intervals. A line that stops has left float64.", METHODS, columns=2, height=150,
         ),
         lambda m: Plot(
             "table", "Table III: loss at rho = 0.1", by_row, "Lines: geometric means over our seeds, with 95 % "

@@ -201,19 +201,24 @@ def _of_training(measured: Measured) -> Iterator[Claim]:
     table = measured["trained"]
     top, bottom = (f(table["momentum"]) for f in (max, min))
     small, large = (f(table["batch_size"]) for f in (min, max))
-    failed = int((table["status"] != "finished").sum()) // len(READINGS)
-    lost = f"{failed} runs diverged and are left out." if failed else ""
+    failed = table[table["status"] != "finished"].groupby("reading").size().to_dict()
+    lost = {each: f"{failed[each]} runs diverged and are left out." if each in failed else "" for each in READINGS}
     scale = f"Paired over {table['seed'].nunique()} seeds, mean over the rest of the grid."
     longer = "Momentum also multiplies the step, which a short training rewards: see the other reading."
     for reading in READINGS:
-        notes = (scale, lost, longer if reading == SAME else "")
+        notes = (scale, lost[reading], longer if reading == SAME else "")
         yield Claim(
             f"A network trained by SAM generalises better with momentum ({reading}).", PAPER,
             better(reading, "momentum", top, bottom), "accuracy",
             expected=f"test accuracy higher with momentum {top:g} than with {bottom:g}", notes=notes,
         )  # fmt: skip
     for reading in READINGS:
-        notes = (scale, lost, "Equal epochs: small batches take more steps.", longer if reading == SAME else "")
+        notes = (
+            scale,
+            lost[reading],
+            "Equal epochs: small batches take more steps.",
+            longer if reading == SAME else "",
+        )
         yield Claim(
             f"A network trained by SAM generalises better with small batches ({reading}).", PAPER,
             better(reading, "batch_size", small, large), "accuracy",
@@ -228,7 +233,7 @@ def _of_training(measured: Measured) -> Iterator[Claim]:
     yield Claim(
         "Momentum helps SAM's accuracy more than SGD's.", MITIGATE,
         Contrast(more, "{value} points more", ".2f") > 0, "accuracy",
-        expected="the gain by momentum is larger for SAM", notes=(scale, lost),
+        expected="the gain by momentum is larger for SAM", notes=(scale, lost[SAME]),
     )  # fmt: skip
 
 
@@ -395,6 +400,7 @@ STUDY = Study(
         "Momentum at the same lr also multiplies the step by 1/(1 - momentum). The other reading, the same "
         "lr/(1 - momentum), is run beside it, at the saddle and in training.",
         "Training: an MLP on scikit-learn's digits, constant learning rate, no weight decay, equal epochs: small "
-        "batches take more steps. It says what these settings do on a small task, not on the paper's benchmarks.",),
+        "batches take more steps. It says what these settings do on a small task, not on the paper's benchmarks.",
+    ),
     beside=(),
 )  # fmt: skip

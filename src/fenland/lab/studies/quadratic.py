@@ -166,8 +166,8 @@ def claims(measured: Measured) -> Iterator[Claim]:
             notes=("Median over starts, over the last half of the run.",),
         )  # fmt: skip
     yield Claim(
-        "Normalised SAM ends at the distance eta·l·rho/(2 − eta·l) from the minimum of one mode", THEORY, cycle, "cycle",
-        notes=(f"l = {config.steepest:g}, eta·l up to 1.9",),
+        "Normalised SAM ends at the distance eta·l·rho/(2 − eta·l) from the minimum of one mode", THEORY, cycle,
+        "cycle", notes=(f"l = {config.steepest:g}, eta·l up to 1.9",),
     )  # fmt: skip
     yield Claim(
         "On the unnormalised ascent gamma stays in [1/(1 + rho·l_max), 1/(1 + rho·l_min)]", THEORY, bounded, "gamma",

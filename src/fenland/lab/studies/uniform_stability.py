@@ -291,9 +291,9 @@ def draw(measured: Measured) -> list[Drawn]:
 
 
 CONVEX_WORDS = (
-    "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected distance. "
-    "Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is cut "
-    "there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
+    "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected "
+    "distance. Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is "
+    "cut     "there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
 )
 
 
@@ -337,6 +337,7 @@ STUDY = Study(
         "The ascent is normalised; the paper's own is --set optimizers=sgd,usam,ssam-u.",
         "The bounds of fenland.theory.uniform_stability need convex losses with known constants. Neither network is "
         "convex, so they are set beside a softmax regression instead, where L = sqrt(2)·R and beta = R²/2, R the "
-        "longest input with its constant. SSAM with the normalised ascent has no bound there.",),
+        "longest input with its constant. SSAM with the normalised ascent has no bound there.",
+    ),
     beside=(),
 )  # fmt: skip

@@ -113,9 +113,9 @@ class _Reach:
                     self.waiting.setdefault(each.name, []).append((module, each))
                 else:
                     self._take(module, each)
-            inherits: list[ast.expr] = [*statement.bases, *(each.value for each in statement.keywords)]
-            for each in (*inherits, *statement.decorator_list):
-                self._expression(module, each)
+            inherits = [*statement.bases, *(keyword.value for keyword in statement.keywords)]
+            for expression in (*inherits, *statement.decorator_list):
+                self._expression(module, expression)
             return
         bare = _bare(statement)
         self.found.add(f"{module}: {ast.dump(bare)}")

@@ -117,7 +117,8 @@ class Laboratory:
     def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
         """Tables by the content of their keys and the code that computes them; found again after a kill.
 
-        Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a sweep go there, pieces do not.
+        Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a
+        sweep go there, pieces do not.
 
         Args:
             pieces: in the order of the result; one that is listed twice is computed once.
