@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fenland.lab.errors import BadInput
-from fenland.lab.study.analytic import one_thread
+from fenland.lab.replicas.threads import one_thread
 from fenland.lab.sweep import workers
 
 if TYPE_CHECKING:
     import pandas
 
-    from fenland.lab.study.base import Piece
+    from fenland.lab.study.parts import Piece
 
 # A worker process takes about this long to import torch. What is to be won must be more.
 START_SECONDS = 3.0
