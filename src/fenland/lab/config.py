@@ -16,7 +16,7 @@ __all__ = ["PRECISIONS", "SCHEMA", "RunConfig"]
 SCHEMA = 2
 
 # Fields that say where the run happens or what is kept of it, not what it computes.
-_NOT_HASHED = ("data_dir", "weights")
+_NOT_HASHED = ("data_dir", "test_split", "weights")
 # Fields that came later: runs without them keep their names.
 _HASHED_WHERE_SET = ("curvature",)
 
@@ -44,6 +44,8 @@ class RunConfig:
         precision: a precision of Lightning Fabric: ``32-true``, ``bf16-mixed``, ``64-true``, on CUDA ``16-mixed``.
         threads: of torch on the CPU. They change the order of sums and so the last digits: hence a part of the run.
         data_dir: folder of local parquet files; None for digits and the hub. Not part of the hash: ``data_id`` is.
+        test_split: name of the split to test on; empty takes ``test``, else the one validation split. Not part of the
+            hash: ``data_id`` is.
         data_id: identity of the data, filled in by ``fenland.lab.data.identify``.
         base: ``sgd`` or ``adamw``: the optimizer that takes the step.
         options: arguments of the optimizer's preset as ``name=value``, such as ``eta=0.01``; kept sorted.
@@ -78,6 +80,7 @@ class RunConfig:
     precision: str = "32-true"
     threads: int = 1
     data_dir: str | None = None
+    test_split: str = ""
     data_id: str = ""
     base: str = "sgd"
     options: tuple[str, ...] = ()
