@@ -40,6 +40,7 @@ class Data:
     def run(self, arguments: list[str]) -> int:
         """Look, write the sheet and print."""
         from fenland.lab.config import RunConfig
+        from fenland.lab.data import identify
         from fenland.lab.data.look import look
         from fenland.lab.data.sheet import write
 
@@ -47,7 +48,7 @@ class Data:
         if sheet.suffix.lower() != ".png":
             raise BadInput("sheet", self.sheet, "give a file name that ends with .png")
         config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split)
-        found = look(config)
+        found = look(identify(config))
         if found.images is not None:
             write(found.images, sheet)
         if self.json:

@@ -23,18 +23,27 @@ def check(train: Split, test: Split, others: list[str]) -> tuple[str, ...]:
         BadInput: the numbers have gaps, do not begin at 0, are hidden, or mean something else in the two splits.
     """
     _check_names(train, test)
-    hidden = np.flatnonzero(test.labels < 0)
-    if len(hidden) == len(test.labels) and not (train.labels < 0).any():
+    if (test.labels < 0).all():
         cure = f"choose another one: --test-split {' or '.join(others)}" if others else "test on a split with labels"
         raise test.bad(f"has hidden labels ({some(np.unique(test.labels))}); {cure}")
+    for split in (train, test):
+        _check_none_hidden(split)
     names = train.names or test.names
     names = names if names is not None else _numbered(train)
     if len(names) < 2 or len(np.unique(train.labels)) < 2:
-        only = names[int(train.labels[0])] if 0 <= train.labels[0] < len(names) else train.labels[0]
-        raise train.bad(f"has one class only ({only}); to classify takes two")
+        only = names[train.labels[0]] if train.labels[0] < len(names) else train.labels[0]
+        raise train.bad(f"has one class only ({only}); classification needs two")
     for split in (train, test):
         _check_range(split, names)
     return names
+
+
+def _check_none_hidden(split: Split) -> None:
+    hidden = np.flatnonzero(split.labels < 0)
+    if len(hidden):
+        row = int(hidden[0])
+        count = f"{len(hidden)} of {len(split.labels)} rows have none"
+        raise _wrong(split, row, f"{split.labels[row]} is no class ({count}); label or drop them")
 
 
 def _check_names(train: Split, test: Split) -> None:
@@ -61,11 +70,13 @@ def _numbered(train: Split) -> tuple[str, ...]:
 
 
 def _check_range(split: Split, names: tuple[str, ...]) -> None:
-    wrong = np.flatnonzero((split.labels < 0) | (split.labels >= len(names)))
+    wrong = np.flatnonzero(split.labels >= len(names))
     if len(wrong):
         row = int(wrong[0])
         count = f" ({len(wrong)} rows are outside)" if len(wrong) > 1 else ""
-        raise _wrong(split, row, f"{split.labels[row]} is no class number from 0 to {len(names) - 1}{count}; correct it")
+        raise _wrong(
+            split, row, f"{split.labels[row]} is no class number from 0 to {len(names) - 1}{count}; correct it"
+        )
 
 
 def _wrong(split: Split, row: int, problem: str) -> BadInput:

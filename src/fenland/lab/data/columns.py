@@ -59,7 +59,10 @@ def no_nulls(column: pyarrow.ChunkedArray, label: str, argument: str, value: obj
     """
     if column.null_count:
         row = compute.index(compute.is_null(column), True).as_py()
-        cure = f"row {row}{where}, column {label}: has no label ({column.null_count} rows have none); label or drop them"
+        count = "1 row has none); label or drop it"
+        if column.null_count > 1:
+            count = f"{column.null_count} rows have none); label or drop them"
+        cure = f"row {row}{where}, column {label}: has no label ({count}"
         raise BadInput(argument, value, cure)
     values = column.to_numpy()
     if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:

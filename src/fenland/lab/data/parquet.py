@@ -88,7 +88,9 @@ class ParquetFolder:
 
         names = self._names(files, label)
         whole: Labels = np.concatenate(labels)
-        return Split(split, self.argument, self.folder, whole, names, f"column {label}", f"column {image}", encoded, place)
+        return Split(
+            split, self.argument, self.folder, whole, names, f"column {label}", f"column {image}", encoded, place
+        )
 
     def _opened(self, file: Path) -> tuple[pyarrow.Schema, int]:
         """The schema and the number of rows."""

@@ -75,8 +75,8 @@ def _opened(encoded: Encoded) -> Any:
 
 
 def _without_object(error: Exception) -> str:
-    """Pillow's text without the address of the stream that it could not read."""
-    return first_line(error).partition(" <_io")[0]
+    """Pillow's text without the stream or the file that it could not read."""
+    return first_line(error).partition(" <_io")[0].partition(" '/")[0]
 
 
 def _check(picture: Any) -> None:

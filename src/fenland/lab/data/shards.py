@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fenland.lab.data import splits
@@ -71,14 +72,15 @@ def together(parts: list[Part], argument: str, folder: Path) -> dict[str, list[P
     Raises:
         BadInput: a file of a series is missing, or the files are those of several data sets.
     """
-    homes = sorted({each.home for each in parts})
-    if len(homes) > 1:
-        named = " and ".join(f"{'/'.join(home)}/" if home else "the folder itself" for home in homes[:3])
-        cure = f"holds {len(homes)} data sets, in {named}; give one of them alone: their rows may be the same"
-        raise BadInput(argument, folder, cure)
     found: dict[str, list[Part]] = {}
     for each in parts:
         found.setdefault(each.split, []).append(each)
+    homes = sorted({each.home for each in parts}, key=lambda home: (len(home), home))
+    inside = all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(homes))
+    if not inside or any(len({each.home for each in own}) > 1 for own in found.values()):
+        named = " and ".join(f"{'/'.join(home)}/" if home else "the folder itself" for home in homes[:3])
+        cure = f"holds {len(homes)} data sets, in {named}; give one of them alone: their rows may be the same"
+        raise BadInput(argument, folder, cure)
     for own in found.values():
         _check_whole(own, argument)
     return {split: sorted(each.file for each in own) for split, own in found.items()}

@@ -51,7 +51,9 @@ class ImageTree:
             split: {name: [file for file in files if _image(file)] for name, files in classes.items()}
             for split, classes in trees.items()
         }
-        self.files = {split: [file for own in classes.values() for file in own] for split, classes in self.trees.items()}
+        self.files = {
+            split: [file for own in classes.values() for file in own] for split, classes in self.trees.items()
+        }
         self.ignored = ignored
 
     def check(self, split: str) -> None:
