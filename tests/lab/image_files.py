@@ -9,7 +9,6 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-
 STRUCT = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
 
 

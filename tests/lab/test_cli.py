@@ -40,10 +40,14 @@ WRONG = {
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
     ("--model", "vgg"): f"--model=vgg: choose one of {', '.join(MODELS)}, or any wrnD-K",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
-    "or local with --data-dir DIR",
-    ("--data", "local"): "--data=local: needs --data-dir DIR with train and test parquet files",
+    "or a folder",
+    ("--data", "local"): "--data=local: give the folder itself, as in --data DIR",
+    ("--data", "local", "--data-dir", "/tmp"): "--data=local: give the folder itself, as in --data DIR",
     ("--data", "mnist", "--data-dir", "/no/such"): "--data-dir=/no/such: no such directory; give the directory that "
-    "holds train.parquet and test.parquet",
+    "holds train.parquet and test.parquet, or train/CLASS/ with images",
+    ("--data", "/no/such"): "--data=/no/such: no such directory; give the directory that "
+    "holds train.parquet and test.parquet, or train/CLASS/ with images",
+    ("--test-split", "validation"): "--test-split=validation: digits have one test split; leave it out",
     ("--rho", "-0.1"): "--rho=-0.1: give a number >= 0, or optimizer=number",
     ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
     ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
@@ -98,12 +102,12 @@ def test_a_directory_without_permission(
 
 
 def test_corrupt_parquet(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    local = ["compare", "--data", "local", "--data-dir", str(tiny), "--out", str(tmp_path / "out")]
+    local = ["compare", "--data", str(tiny), "--out", str(tmp_path / "out")]
     file = tiny / "test.parquet"
     file.write_bytes(file.read_bytes()[:300])
-    assert fails(capsys, *local).startswith(f"--data-dir={file}: corrupt or truncated parquet (")
+    assert fails(capsys, *local).startswith(f"--data={file}: corrupt or truncated parquet (")
     write_split(file, 5, (9, 9))
-    assert "row 0 of its test split is 9x9, the images before are 8x8" in fails(capsys, *local)
+    assert "row 0, column image: is 9x9, the images before are 8x8" in fails(capsys, *local)
     assert not (tmp_path / "out").exists()
 
 

@@ -138,7 +138,7 @@ def test_the_chosen_test_split_is_part_of_the_identity(hub: Callable[[object], N
     assert len(data.load(chosen).test) == 5
     assert len(data.load(data.identify(plain)).test) == 7
     assert chosen.data_id != data.identify(plain).data_id
-    with pytest.raises(BadInput, match="^test-split=exam: some/images has the splits train, test, validation; choose"):
+    with pytest.raises(BadInput, match=r"^test-split=exam: some/images has the splits train, test, validation; choose"):
         data.load(dataclasses.replace(plain, test_split="exam"))
 
 

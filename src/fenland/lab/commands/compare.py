@@ -36,9 +36,12 @@ class Compare:
     """
 
     data: _Word = "digits"
-    """digits, mnist, cifar10, cifar100, a hub name owner/name, or local (with --data-dir)."""
+    """digits, mnist, cifar10, cifar100, a hub name owner/name, or a folder: parquet files in the hub's schema, or
+    SPLIT/CLASS/ with images (see fenland data)."""
     data_dir: _Folder = ""
-    """Local parquet files in the hub's schema, instead of a download."""
+    """A folder with a copy of a set that has a name, instead of a download."""
+    test_split: _Word = ""
+    """The split to test on. Default: test, else the one validation split."""
     model: _Word = "auto"
     """mlp, lenet, resnet20, resnet56 (with -identity: the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K,
     pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit."""
@@ -118,7 +121,7 @@ class Compare:
                 raise BadInput(name, "(nothing)", "give a value, or leave it out")
         workers = whole_number("workers", self.workers)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
-        out = Path(self.out or f"out/compare-{self.data.replace('/', '-')}")
+        out = Path(self.out or f"out/compare-{shared.data_name(self.data)}")
         console = output.console(stderr=self.json)
         try:
             done = compare(self._request(), out, console, workers, arguments, ray, self.logger)
@@ -130,11 +133,10 @@ class Compare:
     def _request(self) -> Request:
         from fenland.lab.sweep.planning import Request
 
-        if self.data_dir == "" and self.data == "local":
-            raise BadInput("data", self.data, "needs --data-dir DIR with train and test parquet files")
         return Request(
             data=self.data,
             data_dir=self.data_dir or None,
+            test_split=self.test_split,
             model=self.model,
             optimizers=self.optimizers,
             rho=self.rho,

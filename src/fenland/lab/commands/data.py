@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Data:
         from fenland.lab.data.look import look
         from fenland.lab.data.sheet import write
 
-        sheet = Path(self.sheet or f"out/data-{Path(self.data).expanduser().resolve().name}.png")
+        sheet = Path(self.sheet or f"out/data-{shared.data_name(self.data)}.png")
         if sheet.suffix.lower() != ".png":
             raise BadInput("sheet", self.sheet, "give a file name that ends with .png")
         config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split)

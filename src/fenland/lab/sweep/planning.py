@@ -27,6 +27,7 @@ class Request:
 
     data: str = "digits"
     data_dir: str | None = None
+    test_split: str = ""
     model: str = AUTO
     optimizers: Sequence[str] = ("sgd", "sam", "ssam")
     rho: Sequence[str] = ()
@@ -99,6 +100,10 @@ def plan(request: Request) -> list[RunConfig]:
 
 def base_run(request: Request) -> RunConfig:
     """What all runs of a comparison share, the base itself being the optimizer."""
+    from fenland.lab import data
+
+    if request.data == data.LOCAL:
+        raise BadInput("data", request.data, "give the folder itself, as in --data DIR")
     defaults = _DEFAULTS.get(request.data, _OTHER)
     model = defaults.model if request.model == AUTO else request.model
     check_model(model)
@@ -111,6 +116,7 @@ def base_run(request: Request) -> RunConfig:
     return RunConfig(
         data=request.data,
         data_dir=request.data_dir,
+        test_split=request.test_split,
         model=model,
         optimizer=request.base,
         base=request.base,

@@ -94,6 +94,6 @@ def test_files_of_one_split_that_name_classes_differently(tiny: Path) -> None:
 def test_hidden_test_labels_name_the_split_that_has_some(tiny: Path) -> None:
     write(tiny, test=[-1] * 5)
     write_split(tiny / "validation.parquet", 6, labels=[0, 1, 2] * 2)
-    with pytest.raises(BadInput, match="hidden labels .-1.; choose another one: --test-split validation$"):
+    with pytest.raises(BadInput, match=r"hidden labels \(-1\); choose another one: --test-split validation$"):
         load(tiny)
     assert load(tiny, "validation").test_labels.tolist() == [0, 1, 2] * 2
