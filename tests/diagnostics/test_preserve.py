@@ -1,37 +1,20 @@
-"""Measurements leave a model as it was, refuse what they cannot measure, and say what to do instead."""
+"""Measurements leave a model as it was, exceptions included."""
 
+import random
+import warnings
 import weakref
 
 import nets
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from measurements import CALLS, DATA, EVERY, MEASURE, model, text
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fenland
 from fenland.diagnostics import curvature
-from fenland.diagnostics.objective import Objective
-
-DATA = nets.images()
-OTHER = nn.Linear(1, 1)
-
-
-def model():
-    torch.manual_seed(0)
-    made = nets.Conv()
-    made(DATA[0][0]).sum().backward()  # gradients and running statistics that are not the initial ones
-    made.norm.eval()  # a mixed mode
-    return made
-
-
-CALLS = {
-    "extremes": lambda m, f, b, **o: curvature.extreme_eigenvalues(m, f, b, **o),
-    "difference": lambda m, f, b, **o: curvature.extreme_eigenvalues(m, f, b, hvp="difference", tol=0.1, **o),
-    "trace": lambda m, f, b, **o: curvature.trace(m, f, b, draws=2, **o),
-    "density": lambda m, f, b, **o: curvature.density(m, f, b, draws=1, steps=3, **o),
-    "layers": lambda m, f, b, **o: curvature.per_layer(m, f, b, tol=0.1, **o),
-}
 
 
 @pytest.mark.parametrize("mode", ["eval", "train", "keep"])
@@ -121,140 +104,8 @@ def test_one_batch_costs_one_forward():
         return torch.tanh(net(batch)).square().mean()
 
     curvature.trace(net, loss_fn, [torch.randn(2, 4)], draws=20)
-    assert calls == 1
-
-
-class Attention(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.qkv = nn.Linear(8, 24)
-
-    def forward(self, x):
-        q, k, v = self.qkv(x).view(len(x), 5, 1, 24).transpose(1, 2).chunk(3, dim=-1)
-        return F.scaled_dot_product_attention(q, k, v).square().mean()
-
-
-def test_fused_attention_names_cause_and_cure():
-    net, data = Attention(), [torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))]
-    with pytest.raises(RuntimeError, match=r'differentiated twice.*attention.*hvp="difference".*MATH') as raised:
-        curvature.extreme_eigenvalues(net, nets.value, data)
-    assert "is not implemented" in str(raised.value)
-
-    def math(net, batch):
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return net(batch)
-
-    exact = curvature.extreme_eigenvalues(net, math, data).largest[0]
-    close = curvature.extreme_eigenvalues(net, nets.value, data, hvp="difference").largest[0]
-    assert close.error is not None
-    assert abs(close.value - exact.value) <= close.error + close.residual + exact.residual
-
-
-def test_a_function_that_is_differentiable_once():
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x * x
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, g):
-            return 2 * ctx.saved_tensors[0] * g
-
-    net = nn.Linear(4, 4)
-    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
-        curvature.trace(net, lambda net, x: Once.apply(net(x)).square().mean(), [torch.randn(2, 4)])
-
-
-REFUSED = {
-    "nan": (ValueError, "must be finite", lambda m, b: m(b[0]).mean() * torch.nan, DATA),
-    "vector": (ValueError, r"shape \(6, 4\)", lambda m, b: m(b[0]), DATA),
-    "number": (TypeError, "returned a float", lambda m, b: 1.0, DATA),
-    "empty": (ValueError, "there is none in it", nets.cross_entropy, []),
-    "generator": (TypeError, "one-shot generator.*list of batches", nets.cross_entropy, (b for b in DATA)),
-    "iterator": (TypeError, "one-shot", nets.cross_entropy, iter(DATA)),
-    "tensor": (TypeError, r"pass \[batch\]", nets.cross_entropy, DATA[0][0]),
-    "mapping": (TypeError, r"pass \[batch\]", nets.cross_entropy, {"x": DATA[0][0]}),
-    "none": (TypeError, "must be an iterable", nets.cross_entropy, None),
-    "other model": (
-        ValueError,
-        "does loss_fn use the model",
-        lambda m, b: nn.Linear(1, 1)(b[0][:, 0, 0, :1]).sum(),
-        DATA,
-    ),
-    "no gradient": (ValueError, "with gradients switched on", lambda m, b: m(b[0]).detach().mean(), DATA),
-    "loss_fn": (TypeError, "loss_fn = None", None, DATA),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_with_a_cure(case):
-    error, match, loss_fn, batches = REFUSED[case]
-    with pytest.raises(error, match=match):
-        curvature.extreme_eigenvalues(model(), loss_fn, batches)
-
-
-def test_wrong_arguments():
-    frozen = nn.Linear(2, 2).requires_grad_(False)
-    with pytest.raises(ValueError, match="none of its parameters requires a gradient"):
-        curvature.trace(frozen, nets.cross_entropy, DATA)
-    with pytest.raises(TypeError, match="model ="):
-        curvature.trace(nets.cross_entropy, nets.cross_entropy, DATA)
-    for options, match in [
-        ({"mode": "test"}, "mode = 'test'"),
-        ({"parameters": ["no.such"]}, "must be one of unused, conv.weight"),
-        ({"parameters": lambda name: False}, "none chosen"),
-        ({"hvp": "magic"}, "hvp = 'magic'"),
-        ({"step": -1.0}, "step = -1.0"),
-        ({"draws": 1}, "draws = 1"),
-        ({"method": "guess"}, "method = 'guess'"),
-        ({"size": lambda batch: 0}, "size of batch 0"),
-    ]:
-        with pytest.raises(ValueError, match=match):
-            curvature.trace(model(), nets.cross_entropy, DATA, **options)
-    for options, match in [
-        ({"k": 0}, "k = 0"),
-        ({"k": 500}, "235 numbers"),
-        ({"which": "top"}, "which"),
-        ({"tol": -1}, "tol"),
-    ]:
-        with pytest.raises(ValueError, match=match):
-            curvature.extreme_eigenvalues(model(), nets.cross_entropy, DATA, **options)
-
-
-def test_batches_that_change_are_noticed():
-    class Random:
-        def __iter__(self):
-            self.again = getattr(self, "again", 0) + 1
-            yield torch.full((2, 4), float(self.again))
-
-    with pytest.warns(UserWarning, match="changed from .* between two passes"):
-        twice(Random())
-
-    class Growing(Random):
-        def __iter__(self):
-            yield from super().__iter__()
-            if self.again > 1:
-                yield torch.ones(2, 4)
-
-    with pytest.raises(ValueError, match="1 batches with 2 examples in the first pass, 2 with 4"):
-        twice(Growing())
-
-
-def twice(batches):
-    with Objective(nn.Linear(4, 4), lambda net, x: net(x).square().mean(), batches) as objective:
-        objective.gradient(at_w=True)
-        objective.gradient(at_w=True)
-
-
-def test_a_compiled_model_names_the_cause():
-    """torch.compile has no second derivative; the error is ours and names the way out."""
-    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
-    compiled = torch.compile(net, backend="aot_eager")
-    with pytest.raises(RuntimeError, match=r'cannot be differentiated twice.*hvp="difference"'):
-        curvature.trace(compiled, lambda net, x: net(x).square().mean(), [torch.randn(2, 4)])
+    # The check of the products makes four gradients at displaced weights and a graph of its own.
+    assert calls == 1 + 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -290,3 +141,118 @@ def test_a_shuffling_loader_gives_the_same_examples_in_every_pass():
     again = curvature.extreme_eigenvalues(model(), nets.cross_entropy, list(loader), mode="eval")
     assert found.converged
     assert again.converged
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_a_loss_that_calls_backward_is_refused_and_leaves_the_gradients(call):
+    net = model()
+    before = nets.state(net)
+    grads = [p.grad for p in net.parameters()]
+
+    def eager(net, batch):
+        loss = nets.cross_entropy(net, batch)
+        if loss.requires_grad:
+            loss.backward()
+        return loss
+
+    if call is MEASURE["landscape"]:  # needs no gradients, so it makes none
+        call(net, eager, DATA)
+    else:
+        with pytest.raises(ValueError, match="loss_fn calls backward: it must return the loss"):
+            call(net, eager, DATA)
+    assert nets.same(before, nets.state(net))
+    assert all(p.grad is g for p, g in zip(net.parameters(), grads, strict=True))
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_it_measures_the_same_where_gradients_are_switched_off(call, off):
+    net = model()
+    want = call(net, nets.cross_entropy, DATA)
+    with off():
+        got = call(net, nets.cross_entropy, DATA)
+        made_inside = call(net, nets.cross_entropy, [(x.clone(), y.clone()) for x, y in DATA])
+        assert not torch.is_grad_enabled()
+        assert torch.is_inference_mode_enabled() == (off is torch.inference_mode)
+        with pytest.raises(KeyboardInterrupt):
+            call(net, interrupted, DATA)
+        assert not torch.is_grad_enabled()
+        assert torch.is_inference_mode_enabled() == (off is torch.inference_mode)
+    assert torch.is_grad_enabled()
+    assert text(got) == text(want)
+    assert text(made_inside) == text(want)
+
+
+def interrupted(net, batch):
+    raise KeyboardInterrupt
+
+
+class Restless(nn.Module):
+    """Random by every generator there is, and it remembers and counts."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(36, 4)
+        self.torch_own = torch.Generator().manual_seed(1)
+        self.numpy_own = np.random.default_rng(2)
+        self.numpy_old = np.random.RandomState(3)
+        self.python_own = random.Random(4)
+        self.calls, self.name, self.cache = 0, "before", None
+
+    def forward(self, x):
+        x = x.flatten(1)
+        self.calls, self.name, self.cache = self.calls + 1, "after", x
+        self.late = x.mean()
+        noise = [
+            torch.rand(36),
+            torch.rand(36, generator=self.torch_own),
+            torch.from_numpy(np.random.random(36)),  # noqa: NPY002  (people use it)
+            torch.from_numpy(self.numpy_own.random(36)),
+            torch.from_numpy(self.numpy_old.random_sample(36)),
+            torch.tensor([random.random() for _ in range(36)]),
+            torch.tensor([self.python_own.random() for _ in range(36)]),
+        ]
+        return self.layer(x + sum(each.to(x) for each in noise))
+
+    def states(self):
+        legacy = np.random.get_state()  # noqa: NPY002
+        return str([
+            nets.state(self), self.torch_own.get_state().tolist(), self.numpy_own.bit_generator.state,
+            [part.tolist() if isinstance(part, np.ndarray) else part for part in self.numpy_old.get_state()],
+            [part.tolist() if isinstance(part, np.ndarray) else part for part in legacy], random.getstate(),
+            self.python_own.getstate(), self.calls, self.name, self.cache, hasattr(self, "late"),
+        ])  # fmt: skip
+
+
+@pytest.mark.parametrize("call", EVERY.values(), ids=EVERY)
+def test_every_generator_and_plain_attribute_is_as_before(call):
+    """Each pass draws the same, or the measurements would warn that the loss changes between passes."""
+    net = Restless()
+    before = net.states()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(net, nets.cross_entropy, DATA)
+    assert net.states() == before
+    calls = 0
+
+    def breaks(net, batch):
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise KeyboardInterrupt
+        return nets.cross_entropy(net, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        call(net, breaks, DATA)
+    assert net.states() == before
+
+
+def test_a_generator_that_nobody_can_find_is_noticed():
+    hidden = np.random.default_rng(0)
+
+    def loss_fn(net, batch):
+        return nets.cross_entropy(net, batch) * float(hidden.uniform(0.5, 1.5))
+
+    with pytest.warns(UserWarning, match="the loss at the same weights changed from"):
+        fenland.sharpness(model(), loss_fn, DATA)

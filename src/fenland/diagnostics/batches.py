@@ -30,8 +30,8 @@ def check_batches(batches: Any) -> None:
         if isinstance(batches, tuple) or len(kinds) > 1:
             shapes = ", ".join(str(tuple(each.shape)) for each in batches[:3])
             raise TypeError(
-                f"batches = a {type(batches).__name__} of tensors of shapes {shapes}: looks like one batch; pass [(...)], "
-                "a list of batches"
+                f"batches = a {type(batches).__name__} of tensors of shapes {shapes}: looks like one batch; "
+                "pass [(...)], a list of batches"
             )
 
 
@@ -115,7 +115,7 @@ def rebuild(batch: Any, f: Callable[[Tensor], Any]) -> Any:
 
 
 def _like_record(batch: Any, made: dict[str, Any]) -> Any:
-    """A dataclass object of the batch's own class, made without its constructor: that may check, or want other names."""
+    """A dataclass object of the batch's own class, made without its constructor, which may want other names."""
     new = object.__new__(type(batch))
     if hasattr(batch, "__dict__"):
         new.__dict__.update(batch.__dict__)

@@ -1,4 +1,4 @@
-"""Products with the Hessian from gradients alone, the step that suits their noise, and a check of exact ones by them."""
+"""Products with the Hessian from gradients alone, the step that suits their noise, and a check of exact ones."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from fenland.arguments import check_between, check_number, check_whole
 from fenland.diagnostics.climbing import Climber
 from fenland.diagnostics.intervals import interval
 from fenland.diagnostics.objective import LossFn, Mode, Objective
-from fenland.diagnostics.recipe import read
 from fenland.diagnostics.preserve import displaced
+from fenland.diagnostics.recipe import read
 from fenland.rules import L2, Ball
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ def refuse_hidden_parameters(loss: Tensor) -> None:
     """Raise where a reentrant checkpoint hides parameters: `torch.autograd.grad` would silently leave them out."""
     if any(node.name() == "CheckpointFunctionBackward" for node in nodes([loss.grad_fn])):
         raise RuntimeError(
-            "the model uses torch.utils.checkpoint with use_reentrant=True, which hides the gradients of what is inside "
-            "from torch.autograd.grad; pass use_reentrant=False"
+            "the model uses torch.utils.checkpoint with use_reentrant=True, which hides the gradients of what is "
+            "inside from torch.autograd.grad; pass use_reentrant=False"
         )
 
 

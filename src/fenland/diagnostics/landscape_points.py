@@ -124,7 +124,8 @@ class Evaluator:
             raise ValueError("batches: there is none in it; give at least one batch")
         if self._seen not in (None, (batches, count)):
             raise ValueError(
-                f"batches: {count:g} examples in this pass, {self.examples:g} before; every point must see the same ones"
+                f"batches: {count:g} examples in this pass, {self.examples:g} before; every point must see "
+                "the same ones"
             )
         self._seen = batches, count
         return [float(x) for x in totals / count]

@@ -121,7 +121,9 @@ class Objective:
         with torch.enable_grad():
             loss = self.loss_fn(self.model, batch)
         if any(p.grad is not None for p in self.model.parameters()):
-            raise ValueError("loss_fn calls backward: it must return the loss and leave its gradient to the measurement")
+            raise ValueError(
+                "loss_fn calls backward: it must return the loss, and leave its gradient to the measurement"
+            )
         if not isinstance(loss, Tensor):
             raise TypeError(f"loss_fn returned {_kind(loss)}: it must return the loss as a scalar tensor{_cure(loss)}")
         if loss.is_complex():
@@ -211,7 +213,9 @@ def _kind(value: object) -> str:
 
 def _cure(value: Any) -> str:
     """What to return instead of what holds the loss."""
-    names = [str(name) for name, each in value.items() if isinstance(each, Tensor)] if isinstance(value, Mapping) else []
+    names = (
+        [str(name) for name, each in value.items() if isinstance(each, Tensor)] if isinstance(value, Mapping) else []
+    )
     if "loss" in names or isinstance(getattr(value, "loss", None), Tensor):
         return """, such as found["loss"]""" if "loss" in names else ", such as found.loss"
     if names:
