@@ -44,7 +44,7 @@ def _only(schema: pyarrow.Schema, wanted: tuple[str, ...], argument: str, value:
         same = len(set(match)) == 1
         found = f"column {match[0]} {len(match)} times" if same else f"the columns {' and '.join(match)}"
         raise BadInput(argument, value, f"has {found}; it must be clear which one counts, keep one")
-    return match[0]
+    return str(match[0])
 
 
 def _short(kind: pyarrow.DataType) -> str:
@@ -67,7 +67,8 @@ def no_nulls(column: pyarrow.ChunkedArray, label: str, argument: str, value: obj
     values = column.to_numpy()
     if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
         raise BadInput(argument, value, f"column {label}{where} holds {values.max()}; number the classes from 0")
-    return values.astype(np.int64)
+    found: Labels = values.astype(np.int64)
+    return found
 
 
 def cells(column: pyarrow.Array, base: Path | None) -> Iterator[Encoded]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,8 @@ def look(config: RunConfig) -> Look:
     """
     if config.data == "digits" and config.data_dir is None:
         images = load(config)
-        seen = [_decoded(name, *own, images.classes) for name, own in _halves(images).items()]
-        return Look("scikit-learn", *seen, repeated=_repeated(images), images=images)
+        one, two = (_decoded(name, *own, images.classes) for name, own in _halves(images).items())
+        return Look("scikit-learn", one, two, repeated=_repeated(images), images=images)
     folder = folder_of(config)
     if folder is None:
         from fenland.lab.data import hub
@@ -93,12 +93,12 @@ def look(config: RunConfig) -> Look:
         source = f"{folder.layout.kind} in {folder.path}"
         ignored = [str(file.relative_to(folder.path)) for file in folder.layout.ignored]
         train, test, others = folder.read(folder.train), folder.read(folder.test), folder.others()
-    seen = [_survey(train), _survey(test)]
+    found = Look(source, _survey(train), _survey(test), others, ignored)
     try:
         images = load(config)
     except BadInput as problem:
-        return Look(source, *seen, others, ignored, problem=problem)
-    return Look(source, *seen, others, ignored, _repeated(images), images)
+        return replace(found, problem=problem)
+    return replace(found, repeated=_repeated(images), images=images)
 
 
 def _halves(images: Images) -> dict[str, tuple[Bytes, Labels]]:
