@@ -47,7 +47,7 @@ class Data:
         sheet = Path(self.sheet or f"out/data-{shared.data_name(self.data)}.png")
         if sheet.suffix.lower() != ".png":
             raise BadInput("sheet", self.sheet, "give a file name that ends with .png")
-        config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split)
+        config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split or None)
         found = look(identify(config))
         if found.images is not None:
             write(found.images, sheet)

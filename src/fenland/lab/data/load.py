@@ -62,7 +62,7 @@ def folder_of(config: RunConfig) -> Folder | None:
         raise BadInput("data-dir", config.data_dir, "digits come with scikit-learn; leave it out, or name other --data")
     if config.data != LOCAL:
         hub_name(config.data)
-    return find("data" if config.data == LOCAL else "data-dir", Path(config.data_dir), config.test_split)
+    return find("data" if config.data == LOCAL else "data-dir", Path(config.data_dir), config.test_split or "")
 
 
 def hub_name(name: str) -> str:
@@ -122,7 +122,7 @@ def _decode(config: RunConfig, identity: str) -> Images:
     if folder is None:
         from fenland.lab.data import hub
 
-        images = decode.images(config.data, *hub.read(config.data, hub_name(config.data), config.test_split))
+        images = decode.images(config.data, *hub.read(config.data, hub_name(config.data), config.test_split or ""))
         argument, value = "data", config.data
     else:
         argument, value = folder.argument, str(folder.path)

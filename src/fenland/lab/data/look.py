@@ -88,7 +88,7 @@ def look(config: RunConfig) -> Look:
         from fenland.lab.data import hub
 
         source, ignored = f"hub: {hub_name(config.data)}", []
-        train, test, others = hub.read(config.data, hub_name(config.data), config.test_split)
+        train, test, others = hub.read(config.data, hub_name(config.data), config.test_split or "")
     else:
         source = f"{folder.layout.kind} in {folder.path}"
         ignored = [str(file.relative_to(folder.path)) for file in folder.layout.ignored]

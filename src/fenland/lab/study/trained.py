@@ -52,7 +52,7 @@ def identified(runs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs with the identity of their data, which is computed once a data set: it reads every file."""
     from fenland.lab import data
 
-    found: dict[tuple[str, str | None, str], str] = {}
+    found: dict[tuple[str, str | None, str | None], str] = {}
     named = []
     for run in runs:
         key = run.data, run.data_dir, run.test_split
