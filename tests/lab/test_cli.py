@@ -115,10 +115,25 @@ def test_corrupt_parquet(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cure = "give the --out of an earlier comparison, sweep or study"
+    (tmp_path / "file").touch()
     for command in ("runs", "report"):
+        assert fails(capsys, command, str(tmp_path / "file")) == (
+            f"DIR={tmp_path / 'file'}: is a file, not a directory; {cure}"
+        )
         assert fails(capsys, command, "/no/such") == f"DIR=/no/such: no such directory; {cure}"
         assert fails(capsys, command, str(tmp_path)) == f"DIR={tmp_path}: no stored run in it; {cure}"
         assert fails(capsys, command).startswith(f"Missing from fenland {command}: DIR")
+
+
+def test_options_before_the_command_and_misspelt_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "options come after the command, as in: fenland"
+    assert fails(capsys, "--out", "x", "compare") == f"--out: {said} compare --out; see fenland --help"
+    assert fails(capsys, "--data", "mnist") == f"--data: {said} COMMAND --data; see fenland --help"
+    for wrong in (["compare", "--outt", "x"], ["runs", "x", "--wher", "a"], ["study", "--quik"]):
+        line = fails(capsys, *wrong)
+        assert line.startswith("Unrecognized options: ")
+        assert len(line) < 140
+    assert "perhaps you meant --out" in fails(capsys, "compare", "--outt", "x")
 
 
 def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,12 @@ def hundred(count: int, size: tuple[int, ...] = (32, 32, 3)) -> tuple[datasets.D
     return datasets.Dataset.from_dict(columns, CIFAR100), pixels
 
 
+@pytest.fixture(autouse=True)
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub answers, without being asked."""
+    monkeypatch.setattr("fenland.lab.data.hub._answers", lambda repository: True)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
     """Makes the hub answer with a set of our own."""
@@ -169,3 +175,46 @@ def test_a_hub_set_that_does_not_load_is_one_clear_line(error: Exception, monkey
         BadInput, match=r"^data=cifar100: not loaded from the hub \((no network|Config).*the folder of a copy$"
     ):
         data.load(wanted)
+
+
+def test_without_a_network_the_loader_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its retries take half a minute; what it has in its cache it still gives."""
+    import huggingface_hub
+
+    def refuse(self: object, repository: str, timeout: float) -> None:
+        assert timeout <= 10
+        raise OSError("Name or service not known")
+
+    def load_dataset(path: str, revision: str | None = None) -> datasets.DatasetDict:
+        assert datasets.config.HF_HUB_OFFLINE
+        assert huggingface_hub.constants.HF_HUB_OFFLINE
+        if path == "some/cached":
+            return datasets.DatasetDict(train=hundred(100)[0], test=hundred(7)[0])
+        raise ConnectionError(f"Couldn't reach {path} on the Hub (OfflineModeIsEnabled)")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    assert len(data.load(data.identify(RunConfig("some/cached", "mlp", "sgd"))).test) == 7
+    with pytest.raises(BadInput) as caught:
+        load("some/other")
+    assert str(caught.value) == (
+        "data=some/other: not loaded from the hub (no network, and it is not in the hub's cache here); check name and "
+        "network, or give the folder of a copy"
+    )
+    assert before == (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+
+
+def test_an_answer_is_one_even_where_it_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from fenland.lab.data import hub as loader
+
+    def answer(self: object, repository: str, timeout: float) -> None:
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
+    assert loader._answers("some/images")

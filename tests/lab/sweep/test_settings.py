@@ -57,11 +57,15 @@ def test_folders_are_settings_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     plan = settings.plan([f"data={tmp_path / 'one'},{tmp_path / 'two'}", *given])
     assert len(plan.runs) == 4
     assert plan.fields == ("data_dir",)
-    assert {(run.data, run.data_dir) for run in plan.runs} == {("local", str(tmp_path / name)) for name in ("one", "two")}
+    assert {(run.data, run.data_dir) for run in plan.runs} == {
+        ("local", str(tmp_path / name)) for name in ("one", "two")
+    }
     plan = settings.plan([f"data={tmp_path / 'one'}", "test_split=test,validation", *given])
     assert len({run.hash for run in plan.runs}) == 4
     assert plan.fields == ("test_split",)
-    with pytest.raises(BadInput, match=r"^set=test_split=exam: .* has the splits test, train, validation; choose one of"):
+    with pytest.raises(
+        BadInput, match=r"^set=test_split=exam: .* has the splits test, train, validation; choose one of"
+    ):
         settings.plan([f"data={tmp_path / 'one'}", "test_split=exam", *given])
     with pytest.raises(BadInput, match=r"^set=data=local: give the folder itself, as in --set data=DIR$"):
         settings.plan(["data=local", *given])

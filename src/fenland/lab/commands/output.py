@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,13 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH)
+    return Console(file=stream, width=None if stream.isatty() else _piped_width())
+
+
+def _piped_width() -> int:
+    """``COLUMNS`` counts here too; without it a line is long enough for every table."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else _PIPED_WIDTH
 
 
 def print_json(content: Any) -> None:
@@ -50,7 +57,8 @@ def existing_store(out: str) -> Path:
     """
     folder = Path(out)
     if not folder.is_dir():
-        raise BadInput("DIR", out, "no such directory; give the --out of an earlier comparison, sweep or study")
+        problem = "is a file, not a directory" if folder.exists() else "no such directory"
+        raise BadInput("DIR", out, f"{problem}; give the --out of an earlier comparison, sweep or study")
     if not any((folder / "runs").glob("*/result.json")):
         raise BadInput("DIR", out, "no stored run in it; give the --out of an earlier comparison, sweep or study")
     return folder

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fenland.lab.data import splits
@@ -13,6 +13,8 @@ from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
     import datasets
+
+_PATIENCE = 5  # seconds for the hub's first answer
 
 
 def read(name: str, repository: str, test_split: str = "") -> tuple[Split, Split, list[str]]:
@@ -36,14 +38,46 @@ def _loaded(name: str, repository: str) -> dict[str, datasets.Dataset]:
     import datasets
 
     path, _, revision = repository.partition("@")
-    with _quiet():
+    answers = _answers(path)
+    with _quiet(), contextlib.nullcontext() if answers else _offline():
         try:
             return dict(datasets.load_dataset(path, revision=revision or None))
         # OSError: the network, a missing repository, a full disk. ValueError: a set with several configurations.
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            detail = first_line(error)
-            cure = f"not loaded from the hub ({detail}); check name and network, or give the folder of a copy"
+            said = first_line(error) if answers else "no network, and it is not in the hub's cache here"
+            cure = f"not loaded from the hub ({said}); check name and network, or give the folder of a copy"
             raise BadInput("data", name, cure) from None
+
+
+def _answers(repository: str) -> bool:
+    """Whether the hub answers, be it with an error: without a network its loader would try again for half a minute."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        huggingface_hub.HfApi().dataset_info(repository, timeout=_PATIENCE)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # one of several HTTP libraries, whose errors have nothing in common
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's loader takes what it has and asks nobody."""
+    import datasets
+    import huggingface_hub
+
+    settings = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in settings]
+    for module in settings:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(settings, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 def _split(loaded: datasets.Dataset, split: str, name: str) -> Split:
@@ -68,7 +102,7 @@ def _split(loaded: datasets.Dataset, split: str, name: str) -> Split:
     return Split(split, "data", name, labels, classes, f"column {label}", f"column {image}", encoded, place)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the library's log; its progress bars show what is downloaded."""
     import datasets
