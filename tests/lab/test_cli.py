@@ -208,7 +208,7 @@ def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setitem(sys.modules, "tyro", None)
     for name in [name for name in sys.modules if name.startswith("fenland.lab.commands")]:
         monkeypatch.delitem(sys.modules, name)
-    assert "needs the package tyro; install it with: pip install 'fenland[lab]'" in fails(capsys, "compare")
+    assert fails(capsys, "compare") == "tyro is not installed; run: pip install 'fenland[lab]'"
 
 
 def test_a_comparison_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

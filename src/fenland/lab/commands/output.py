@@ -18,6 +18,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 # A table that is piped to a file should not be folded to rich's 80 columns.
 _PIPED_WIDTH = 140
+_CURE = "give the --out of an earlier comparison, sweep or study"
 
 
 def console(stderr: bool = False) -> Console:
@@ -49,16 +50,26 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def existing_folder(out: str) -> Path:
+    """A directory that a command reads.
+
+    Raises:
+        BadInput: there is none.
+    """
+    folder = Path(out)
+    if not folder.is_dir():
+        problem = "is a file, not a directory" if folder.exists() else "no such directory"
+        raise BadInput("DIR", out, f"{problem}; {_CURE}")
+    return folder
+
+
 def existing_store(out: str) -> Path:
     """The directory of a store that holds runs.
 
     Raises:
         BadInput: it does not exist, or holds none.
     """
-    folder = Path(out)
-    if not folder.is_dir():
-        problem = "is a file, not a directory" if folder.exists() else "no such directory"
-        raise BadInput("DIR", out, f"{problem}; give the --out of an earlier comparison, sweep or study")
+    folder = existing_folder(out)
     if not any((folder / "runs").glob("*/result.json")):
-        raise BadInput("DIR", out, "no stored run in it; give the --out of an earlier comparison, sweep or study")
+        raise BadInput("DIR", out, f"no stored run in it; {_CURE}")
     return folder
