@@ -49,7 +49,7 @@ def test_sam_stalls_beside_a_minimum_that_holds_it(b, a, rho):
     stalls = starts > b - rho
     assert torch.allclose(end[stalls], torch.full_like(end[stalls], a - rho), atol=1e-6)
     assert (end[~stalls].abs() < b - rho).all()  # its cycle
-    assert abs(float(wells.gradient([torch.tensor(a - rho)])[0])) > 0.5
+    assert abs(float(wells.gradient([torch.tensor(a - rho)])[0])) > 0.4
     assert abs(float(wells.gradient([torch.tensor(a)])[0])) < 1e-9  # the ascent point
 
 
