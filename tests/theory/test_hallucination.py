@@ -38,6 +38,7 @@ def test_shares_of_the_starts(rho):
 
 
 def test_the_figures_that_were_known():
+    assert theory.cosine_fates(1.5 * math.pi) == theory.Fates(minimum=0.0, maximum=0.0, hallucinated=1.0)
     assert theory.cosine_fates(2.0).maximum == pytest.approx(0.64, abs=0.005)
     assert theory.cosine_fates(3.5).hallucinated == 1.0
     assert theory.cosine_stall(3.0) is None

@@ -1,7 +1,6 @@
 """Closed forms: what stability, saddles and noise do to sharpness-aware steps, to be set beside measurements."""
 
 from fenland.theory.diffusion import (
-    DYNAMICS,
     diffusion,
     displacement,
     displacement_gap,
@@ -42,7 +41,6 @@ from fenland.theory.saddle import (
 from fenland.theory.uniform_stability import Smoothness, distance_bound, expansivity, spill, stability_bound
 
 __all__ = [
-    "DYNAMICS",
     "METHODS",
     "Fates",
     "Limit",
