@@ -1,0 +1,96 @@
+"""Where normalised SAM comes to rest at no critical point (arXiv 2509.21818): on a wave, and between two wells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fenland.lab.replicas import Problem, Rule, TwoWells, Wave, grid, rule, run, spread
+from fenland.rules import Window
+
+FLAT = 1e-2  # |g| below which a point is critical
+LAST = (
+    4  # steps more, in which the slope's sign tells a rest, or a cycle around it, from a cycle around a critical point
+)
+
+
+def fates(
+    problem: Problem, low: float, high: float, rhos: Sequence[float], lr: float, steps: int, starts: int,
+    warm: int = 0, method: str = "SAM",
+) -> pd.DataFrame:  # fmt: skip
+    """Shares of starts by where they end: ``method, rho, warm, minimum, maximum, hallucinated, slope, loss``.
+
+    Starts are spread over [low, high]. In the end SAM rests, or circles around a critical point and the slope g changes
+    its sign there; SSAM circles around rests too. So one is hallucinated where g is not 0 and keeps its sign; else it
+    is at the nearer kind of critical point. ``slope`` is the mean |g| of the hallucinated ones, ``loss`` the mean loss
+    of all.
+
+    Args:
+        problem: of one weight: `Wave` or `TwoWells`.
+        low: of the starts.
+        high: of the starts.
+        rhos: radii.
+        lr: eta.
+        steps: taken, the warm ones among them.
+        starts: number of them.
+        warm: steps without the ascent at first.
+        method: "SAM" or "SSAM".
+    """
+    whole = rule(method)
+    chosen = Rule(whole.ball, whole.source, whole.combine, Window(warm), method)
+    given = grid([spread(low, high, starts)], rho=rhos, lr=lr)
+    w = run(problem, chosen, given, steps, engine="plain").w
+    last = run(problem, whole, replace(given, start=w), LAST, sample_every=1, engine="plain").samples[
+        0
+    ]  # (LAST + 1, R)
+    kinds = _kinds(problem, last)
+    slope, loss = problem.gradient(w)[0].abs(), problem.value(w)
+    rows = []
+    for place, rho in enumerate(rhos):
+        own = slice(place * starts, (place + 1) * starts)
+        stalled = kinds[own] == 2
+        shares = [(kinds[own] == kind).double().mean().item() for kind in range(3)]
+        mean = slope[own][stalled].mean().item() if stalled.any() else math.nan
+        rows.append([method, float(rho), warm, *shares, mean, loss[own].mean().item()])
+    names = ["method", "rho", "warm", "minimum", "maximum", "hallucinated", "slope", "loss"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _kinds(problem: Problem, last: Tensor) -> Tensor:
+    """0 at a minimum, 1 at a maximum, 2 where the slope keeps its sign over the last steps: (R,) of (steps, R)."""
+    g = problem.gradient([last])[0]
+    kept = (g.sign() == g[0].sign()).all(0) & (g.abs() > FLAT).all(0)
+    near = (_from_maximum(problem, last[0]) < _from_minimum(problem, last[0])).double()
+    return torch.where(kept, 2.0, near)
+
+
+def _from_minimum(problem: Problem, w: Tensor) -> Tensor:
+    if isinstance(problem, TwoWells):
+        return torch.minimum(w.abs(), (w - problem.a).abs())
+    return _around(w, 0.0)
+
+
+def _from_maximum(problem: Problem, w: Tensor) -> Tensor:
+    return (w - problem.b).abs() if isinstance(problem, TwoWells) else _around(w, math.pi)
+
+
+def _around(w: Tensor, centre: float) -> Tensor:
+    """Distance from the nearest of centre + 2*pi*k."""
+    return (torch.remainder(w - centre + math.pi, 2 * math.pi) - math.pi).abs()
+
+
+def wave(rhos: Sequence[float], lr: float, steps: int, starts: int, warm: int = 0, method: str = "SAM") -> pd.DataFrame:
+    """`fates` on 1 - cos(w), starts over a period."""
+    return fates(Wave(), -math.pi, math.pi, rhos, lr, steps, starts, warm, method)
+
+
+def wells(
+    rhos: Sequence[float], lr: float, steps: int, starts: int, warm: int = 0, method: str = "SAM"
+) -> pd.DataFrame:
+    """`fates` on two wells, a wide one at 0 and a narrow one at 4 behind a maximum at 3, starts between them."""
+    return fates(TwoWells(), 0.0, 4.0, rhos, lr, steps, starts, warm, method)
