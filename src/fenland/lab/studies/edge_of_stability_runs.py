@@ -67,7 +67,7 @@ def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame
 
 def batch_of(count: int) -> Batch:
     """The first so many training images of digits as vectors around 0, and one-hot targets."""
-    images = data.load(RunConfig(data="digits", model="mlp"))
+    images = data.load(RunConfig(optimizer="sgd", data="digits", model="mlp"))
     pixels = images.train.images[:count].reshape(count, -1).float()
     return pixels - pixels.mean(0), nn.functional.one_hot(images.train.labels[:count], 10).float()
 
