@@ -14,7 +14,7 @@ __all__ = ["STUDIES", "find"]
 STUDIES = (
     "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
     "classification", "radius", "ball-metric", "architectures", "landscapes", "attractor", "diffusion",
-    "momentum-batch",
+    "momentum-batch", "own-settings", "single-neuron", "edge-of-stability", "hallucinated", "late-sam",
 )  # fmt: skip
 
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import fenland
 from fenland import theory
 from fenland.diagnostics import curvature
-from fenland.lab import data
-from fenland.lab.config import RunConfig
+from fenland.lab.data import digits
 
 METHODS = ("GD", "SAM", "SSAM", "USAM", "SSAM-U")
 Batch = tuple[Tensor, Tensor]
@@ -67,9 +66,10 @@ def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame
 
 def batch_of(count: int) -> Batch:
     """The first so many training images of digits as vectors around 0, and one-hot targets."""
-    images = data.load(RunConfig(optimizer="sgd", data="digits", model="mlp"))
-    pixels = images.train.images[:count].reshape(count, -1).float()
-    return pixels - pixels.mean(0), nn.functional.one_hot(images.train.labels[:count], 10).float()
+    images = digits.load()
+    pixels = torch.from_numpy(images.train[:count]).flatten(1).float() / 16
+    labels = torch.from_numpy(images.train_labels[:count])
+    return pixels - pixels.mean(0), nn.functional.one_hot(labels, 10).float()
 
 
 def squared_error(model: nn.Module, batch: Batch) -> Tensor:

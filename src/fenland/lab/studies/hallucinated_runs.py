@@ -25,10 +25,10 @@ def fates(
 ) -> pd.DataFrame:  # fmt: skip
     """Shares of starts by where they end: ``method, rho, warm, minimum, maximum, hallucinated, slope, loss``.
 
-    Starts are spread over [low, high]. In the end SAM rests, or circles around a critical point and the slope g changes
-    its sign there; SSAM circles around rests too. So one is hallucinated where g is not 0 and keeps its sign; else it
-    is at the nearer kind of critical point. ``slope`` is the mean |g| of the hallucinated ones, ``loss`` the mean loss
-    of all.
+    Starts are spread over [low, high]. One is hallucinated where the slope g keeps its sign and is not 0, while the
+    steps' own h has vanished or changes sign (SSAM's steps have the length of g and go to and fro). Else it is at the
+    nearer kind of critical point: in a cycle around one, h leads there as long as g keeps its sign. ``slope`` is the
+    mean |g| of the hallucinated ones, ``loss`` the mean loss of all.
 
     Args:
         problem: of one weight: `Wave` or `TwoWells`.
@@ -61,12 +61,14 @@ def fates(
     return pd.DataFrame(rows, columns=names)
 
 
-def _kinds(problem: Problem, last: Tensor) -> Tensor:
-    """0 at a minimum, 1 at a maximum, 2 where the slope keeps its sign over the last steps: (R,) of (steps, R)."""
+def _kinds(problem: Problem, last: Tensor, rho: Tensor) -> Tensor:
+    """0 at a minimum, 1 at a maximum, 2 hallucinated: (R,) of the last steps (steps, R)."""
     g = problem.gradient([last])[0]
-    kept = (g.sign() == g[0].sign()).all(0) & (g.abs() > FLAT).all(0)
+    h = problem.gradient([last + rho * g.sign()])[0]
+    slope = (g.sign() == g[0].sign()).all(0) & (g.abs() > FLAT).all(0)
+    rests = (h.abs() < STILL).all(0) | (h.sign() != h[0].sign()).any(0)
     near = (_from_maximum(problem, last[0]) < _from_minimum(problem, last[0])).double()
-    return torch.where(kept, 2.0, near)
+    return torch.where(slope & rests, 2.0, near)
 
 
 def _from_minimum(problem: Problem, w: Tensor) -> Tensor:

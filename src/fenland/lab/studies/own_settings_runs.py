@@ -22,7 +22,8 @@ SADDLE_START = (-3.0, -0.01)
 # The demo on x^2 - y^2 leaves pass 1's gradient in place, so that it steps by g + h: GNP's half of each, twice as long.
 DEMO = "SAM, as the demo steps (g + h)"
 NORMALISED = ("SAM", "SSAM", DEMO)
-NEAR = 0.1  # of a critical point, where a trajectory counts as there
+NEAR = 0.1  # of a saddle, where a trajectory counts as there
+VALLEY = 0.55  # of the minimum, as the authors' code has it
 SOLVED = 0.05  # of the loss that the square neuron has without an output, below or around which a seed is counted
 
 
@@ -91,7 +92,10 @@ def _cosine(problem: Problem, w: Vector, rho: float, normalised: bool) -> Tensor
 
 
 def ends(paths: pd.DataFrame, places: dict[str, tuple[float, float]]) -> pd.DataFrame:
-    """The last row of every trajectory with ``where`` it is: one of ``places`` within `NEAR`, "lost", "on the way"."""
+    """The last row of every trajectory with ``where`` it is: one of ``places``, "lost", "on the way".
+
+    Within `NEAR`, or within `VALLEY` of the place called "minimum".
+    """
     keys = ["method", "rho", "lr"]
     last = paths.groupby(keys, sort=False).tail(1)
 
@@ -99,7 +103,8 @@ def ends(paths: pd.DataFrame, places: dict[str, tuple[float, float]]) -> pd.Data
         if row["lost"] >= 0:
             return "lost"
         far = {name: ((row["x"] - x) ** 2 + (row["y"] - y) ** 2) ** 0.5 for name, (x, y) in places.items()}
-        return next((name for name, distance in far.items() if distance < NEAR), "on the way")
+        close = [name for name, distance in far.items() if distance < (VALLEY if name == "minimum" else NEAR)]
+        return close[0] if close else "on the way"
 
     return last.assign(where=last.apply(place, axis=1)).reset_index(drop=True)
 
