@@ -14,9 +14,8 @@ from fenland.lab.replicas import Problem, Rule, TwoWells, Wave, grid, rule, run,
 from fenland.rules import Window
 
 FLAT = 1e-2  # |g| below which a point is critical
-LAST = (
-    4  # steps more, in which the slope's sign tells a rest, or a cycle around it, from a cycle around a critical point
-)
+STILL = 1e-6  # |h| below which the steps have stopped
+LAST = 60  # steps more, whose signs tell a rest, and SSAM's cycle around one, from cycles around critical points
 
 
 def fates(
@@ -45,10 +44,8 @@ def fates(
     chosen = Rule(whole.ball, whole.source, whole.combine, Window(warm), method)
     given = grid([spread(low, high, starts)], rho=rhos, lr=lr)
     w = run(problem, chosen, given, steps, engine="plain").w
-    last = run(problem, whole, replace(given, start=w), LAST, sample_every=1, engine="plain").samples[
-        0
-    ]  # (LAST + 1, R)
-    kinds = _kinds(problem, last)
+    last = run(problem, whole, replace(given, start=w), LAST, sample_every=1, engine="plain").samples[0]
+    kinds = _kinds(problem, last, given.rho)
     slope, loss = problem.gradient(w)[0].abs(), problem.value(w)
     rows = []
     for place, rho in enumerate(rhos):

@@ -15,6 +15,7 @@ from fenland.lab.studies.own_settings_claims import KIM, claims
 from fenland.lab.studies.own_settings_runs import (
     DEMO,
     NEAR,
+    VALLEY,
     beale,
     displacements,
     follow,
