@@ -98,7 +98,7 @@ def closure(
         opt.zero_grad()
         loss = loss_fn(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return loss.detach()
 
     return evaluate
 
