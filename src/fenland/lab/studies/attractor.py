@@ -2,27 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.studies.attractor_functions import Stage, stages
-from fenland.lab.studies.attractor_runs import basins, portrait_field, portrait_paths, regions, thresholds
-from fenland.lab.studies.attractor_verdicts import judge
-from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
+from fenland.lab.figures.catalog import Drawn
+from fenland.lab.figures.plots import Mark, Panel
+from fenland.lab.figures.style import SMALL, Canvas, blanks
+from fenland.lab.replicas import Beale, Problem, Saddle, grid, run
+from fenland.lab.replicas.plane import Critical, Himmelblau, critical_points, field, flow, gradient
+from fenland.lab.study import (
+    OURS, Claim, Finding, Interval, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables,
+)  # fmt: skip
+from fenland.lab.study.recipes import joined
+from fenland.lab.study.words import percent, share
 
-if TYPE_CHECKING:
-    from fenland.lab.figures.catalog import Drawn
-
+PAPER = Source("Stability Analysis of SAM, arXiv 2301.06308")
 UNNORMALISED, NORMALISED = ("USAM", "SSAM-U"), ("SAM", "SSAM")
+ENDS = ("minimum", "saddle", "maximum", "elsewhere")
+MINIMUM, SADDLE = ENDS.index("minimum"), ENDS.index("saddle")
+SHOWN = ("SGD", "USAM", "SSAM-U", "SAM")  # a panel each
+NAMES = {"SGD": "GD", "USAM": "SAM, unnormalised", "SSAM-U": "SSAM, unnormalised", "SAM": "SAM, normalised",
+         "SSAM": "SSAM, normalised"}  # fmt: skip
+WORDS = {"USAM": "SAM (unnormalised)", "SSAM-U": "SSAM (unnormalised)", "SAM": "SAM (normalised)"}
+STEPS_SHARE = 0.99  # of starts that discrete steps must judge like the flow
+PANEL = 175.0  # height in points
+_FAR = 10.0  # lost beyond this many times the size of the box
 
 
 @dataclass(frozen=True)
-class AttractorConfig:
+class Stage:
+    """A function with the setting it is studied in.
+
+    Attributes:
+        name: for figures.
+        problem: the function.
+        box: (x low, x high, y low, y high) of the starts.
+        lr: of the discrete steps.
+        time: eta * steps until the end is judged.
+        near: distance within which an end belongs to a (saddle or maximum, minimum).
+        guesses: where Newton's method starts for the critical points.
+    """
+
+    name: str
+    problem: Problem
+    box: tuple[float, float, float, float]
+    lr: float
+    time: float
+    near: tuple[float, float]
+    guesses: tuple[tuple[float, float], ...]
+
+    @property
+    def critical(self) -> tuple[Critical, ...]:
+        """Its critical points."""
+        return critical_points(self.problem, self.guesses)
+
+    @property
+    def saddles(self) -> list[Critical]:
+        """Points with eigenvalues of both signs."""
+        return [p for p in self.critical if p.least < 0 < p.greatest]
+
+    @property
+    def minima(self) -> list[Critical]:
+        """Points with positive eigenvalues."""
+        return [p for p in self.critical if p.least > 0]
+
+
+def stages(m: float, k: float) -> dict[str, Stage]:
+    """The three functions: the plain saddle of strength m, confined by k; Beale's; Himmelblau's."""
+    y = (m / (2 * k)) ** 0.5
+    plain = Stage(
+        "x² − m·y² + k·y⁴", Saddle(m, k), (-1.2 * y, 1.2 * y, -1.2 * y, 1.2 * y), 0.04 / m, 8.0 / m,
+        (0.1 * y, 0.5 * y), ((0, 0), (0, y), (0, -y)),
+    )  # fmt: skip
+    beale = Stage("Beale", Beale(), (-1.0, 4.0, -1.0, 1.5), 1e-3, 4.0, (0.1, 0.6), ((3, 0.5), (0, 1)))
+    himmelblau = Stage(
+        "Himmelblau", Himmelblau(), (-5.0, 5.0, -5.0, 5.0), 1e-3, 1.0, (0.1, 0.5),
+        ((3, 2), (-2.8, 3.1), (-3.8, -3.3), (3.6, -1.8), (-0.3, -0.9), (0.1, 2.9), (-3.1, -0.1), (-0.1, -1.95),
+         (3.4, 0.1)),
+    )  # fmt: skip
+    return {"saddle": plain, "beale": beale, "himmelblau": himmelblau}
+
+
+@dataclass(frozen=True)
+class Config:
     """What is run.
 
     Attributes:
@@ -58,70 +130,46 @@ class AttractorConfig:
                 raise BadInput(name, values, "give values on both sides of the threshold 1, not 1 itself")
 
 
-class Attractor(Study[AttractorConfig]):
-    """The study `attractor`."""
-
-    name: ClassVar[str] = "attractor"
-    title: ClassVar[str] = "The saddle as an attractor of SAM"
-    source: ClassVar[str] = "Stability Analysis of Sharpness-Aware Minimization, 2023, arXiv 2301.06308"
-    question: ClassVar[str] = "When does a saddle hold SAM, from how far, and does renormalising (SSAM) set it free?"
-    choices: ClassVar[tuple[str, ...]] = (
-        "The full text was not at hand: the paper's start, radius and learning rate on the Beale function are unknown. "
-        "All starts of the box x in [-1, 4], y in [-1, 1.5] are run instead, with lr 0.001 for 4000 steps.",
-        "f = x^2 - m*y^2 is confined by k*y^4, so that what escapes has a minimum to reach; |lambda| is 2m.",
-        "Himmelblau's function is the third: its four saddles have four different eigenvalues, it is bounded below and "
-        "grows in all directions, so that the threshold 1/|lambda| is tested at each of them on one function.",
-        "Both ascents are run: e = rho*g (unnormalised) and e = rho*g/||g|| (normalised); SSAM beside each.",
-        "Beside a saddle, held means nearer along its descending direction after a time of 2/|lambda|; the flow is "
-        "integrated by Runge-Kutta, steps are the optimizer's own.",
-    )
-    presets: Mapping[str, AttractorConfig] = {
-        "quick": AttractorConfig(),
-        "paper": AttractorConfig(
-            count=60, ratios=(0.3, 0.5, 0.7, 0.9, 0.95, 1.05, 1.1, 1.3, 1.6, 2.0, 3.0),
-            radii=(0.003, 0.01, 0.03, 0.1, 0.2), near=(0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 1.02, 1.05, 1.1, 1.3, 1.5, 2.0),
-            circle=200,
-        ),
-    }  # fmt: skip
-
-    def run(self, config: AttractorConfig, lab: Lab) -> Tables:
-        """Ends of all starts, captures beside each saddle, and what the portraits show."""
-        scenes = scenes_of(config)
-        jobs = [(name, method) for name in scenes for method in ("SGD", *UNNORMALISED, *NORMALISED)]
-        pieces = [
-            Piece(
-                table, {**asdict(config), "function": name, "method": method},
-                partial(_measure, config, name, method, table),
-            )
-            for name, method in jobs
-            for table in _tables(method)
-        ]  # fmt: skip
-        parts: dict[str, list[pd.DataFrame]] = {
-            name: [] for name in ("basins", "thresholds", "regions", "fields", "paths")
-        }
-        for piece, part in zip(pieces, lab.keep_all(pieces, "functions and methods"), strict=True):
-            parts[piece.name].append(part.assign(function=piece.key["function"], method=piece.key["method"]))
-        return {name: pd.concat(each, ignore_index=True) for name, each in parts.items()}
-
-    def figures(self, config: AttractorConfig, tables: Tables) -> list[Drawn]:
-        """Portraits, basins, and captured fractions."""
-        from fenland.lab.studies.attractor_figures import draw
-
-        return draw(scenes_of(config), tables)
-
-    def verdicts(self, config: AttractorConfig, tables: Tables) -> list[Verdict]:
-        """Judge."""
-        return judge(scenes_of(config), tables)
+def scenes_of(config: Config) -> dict[str, Stage]:
+    """The functions of a configuration, by name."""
+    every = stages(config.m, config.k)
+    return {name: every[name] for name in config.functions}
 
 
-def _tables(method: str) -> tuple[str, ...]:
-    """What is measured of a method on every function."""
+def strongest(stage: Stage) -> float:
+    """|lambda| of the strongest saddle."""
+    return max(-saddle.least for saddle in stage.saddles)
+
+
+def radii(config: Config, stage: Stage, method: str) -> list[float]:
+    """The radii of a method on a function, growing; SGD has 0."""
     if method == "SGD":
-        return "basins", "fields", "paths"
-    return "basins", "fields", "paths", "thresholds" if method in UNNORMALISED else "regions"
+        return [0.0]
+    if method in UNNORMALISED:
+        return [ratio / strongest(stage) for ratio in config.ratios]
+    return [share * (stage.box[1] - stage.box[0]) for share in config.radii]
 
 
-def _measure(config: AttractorConfig, name: str, method: str, table: str) -> pd.DataFrame:
+def measure(config: Config, lab: Lab) -> Tables:
+    """Ends of all starts, captures beside each saddle, and what the portraits show."""
+    beside = {"SGD": (), **dict.fromkeys(UNNORMALISED, ("thresholds",)), **dict.fromkeys(NORMALISED, ("regions",))}
+    pieces = [
+        Piece(
+            table, {**asdict(config), "function": name, "method": method},
+            partial(one_table, config, name, method, table),
+        )
+        for name in config.functions
+        for method in ("SGD", *UNNORMALISED, *NORMALISED)
+        for table in ("basins", "fields", "paths", *beside[method])
+    ]  # fmt: skip
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for piece, part in zip(pieces, lab.keep_all(pieces, "functions and methods"), strict=True):
+        about = {"function": piece.key["function"], "method": piece.key["method"]}
+        parts.setdefault(piece.name, []).append(part.assign(**about))
+    return {name: pd.concat(each, ignore_index=True) for name, each in parts.items()}
+
+
+def one_table(config: Config, name: str, method: str, table: str) -> pd.DataFrame:
     """One table of one function and method; portraits are those of the largest radius."""
     stage = scenes_of(config)[name]
     rhos = radii(config, stage, method)
@@ -136,21 +184,490 @@ def _measure(config: AttractorConfig, name: str, method: str, table: str) -> pd.
     return pd.concat(each, ignore_index=True)
 
 
-def scenes_of(config: AttractorConfig) -> dict[str, Stage]:
-    """The functions of a configuration, by name."""
-    every = stages(config.m, config.k)
-    return {name: every[name] for name in config.functions}
+def starts(stage: Stage, count: int) -> Tensor:
+    """A grid of count x count cell centres in the box, (count^2, 2), x runs fastest."""
+    x0, x1, y0, y1 = stage.box
+    middle = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    y, x = torch.meshgrid(y0 + (y1 - y0) * middle, x0 + (x1 - x0) * middle, indexing="ij")
+    return torch.stack([x.reshape(-1), y.reshape(-1)], 1)
 
 
-def radii(config: AttractorConfig, stage: Stage, method: str) -> list[float]:
-    """The radii of a method on a function, growing; SGD has 0."""
-    if method == "SGD":
-        return [0.0]
-    if method in UNNORMALISED:
-        return [ratio / strongest(stage) for ratio in config.ratios]
-    return [share * (stage.box[1] - stage.box[0]) for share in config.radii]
+def basins(stage: Stage, method: str, rhos: Sequence[float], count: int) -> pd.DataFrame:
+    """Where discrete steps from every start end: rows ``rho, x, y, end`` (an index of `ENDS`)."""
+    begin = starts(stage, count)
+    plan = grid(stage.problem.pack(begin), rho=list(rhos), lr=stage.lr)
+    size = _FAR * max(abs(x) for x in stage.box)
+    out = run(stage.problem, method, plan, round(stage.time / stage.lr), bound=size)
+    ends = classify(stage, stage.problem.unpack(out.w))
+    ends[out.lost >= 0] = ENDS.index("elsewhere")
+    cells = len(rhos)
+    return pd.DataFrame(
+        {
+            "rho": np.repeat(np.asarray(rhos, float), len(begin)),
+            "x": np.tile(begin[:, 0].numpy(), cells),
+            "y": np.tile(begin[:, 1].numpy(), cells),
+            "end": ends.numpy(),
+        }
+    )
 
 
-def strongest(stage: Stage) -> float:
-    """|lambda| of the strongest saddle."""
-    return max(-saddle.least for saddle in stage.saddles)
+def classify(stage: Stage, points: Tensor) -> Tensor:
+    """The kind of critical point that each end lies at, an index of `ENDS`, (R,)."""
+    ends = torch.full((len(points),), ENDS.index("elsewhere"), dtype=torch.int64)
+    for point in stage.critical:
+        kind = "minimum" if point.least > 0 else "maximum" if point.greatest < 0 else "saddle"
+        away = (points - torch.tensor([[point.x, point.y]], dtype=torch.float64)).norm(dim=1)
+        ends[away < stage.near[kind == "minimum"]] = ENDS.index(kind)
+    return ends
+
+
+def nearby(
+    stage: Stage, saddle: Critical, method: str, rho: Tensor, begin: Tensor, how: str, slack: float = 0.0
+) -> Tensor:
+    """Whether starts (R, 2) with radii (R,) end nearer to the saddle, along its descending direction: bool (R,).
+
+    Args:
+        stage: the function.
+        saddle: which.
+        method: the rule.
+        rho: radii.
+        begin: starts.
+        how: "flow" (Runge-Kutta) or "steps" (those of the stage).
+        slack: a distance that counts as at the saddle: the normalised ascent never rests there.
+    """
+    time = 2 / abs(saddle.least)
+    if how == "flow":
+        # The normalised flow jumps across the ascending direction: the jumps, dt * greatest^2 * rho of gradient, must
+        # stay below rho * |least|, or they throw the path out.
+        dt = min(0.2 / max(abs(saddle.least), saddle.greatest), 0.5 * abs(saddle.least) / saddle.greatest**2)
+        end = flow(stage.problem, method, begin, rho, dt, max(1, round(time / dt)))[-1]
+    else:
+        plan = grid(stage.problem.pack(begin), rho=0.0, lr=stage.lr)
+        plan.rho.copy_(rho)
+        end = stage.problem.unpack(run(stage.problem, method, plan, max(1, round(time / stage.lr))).w)
+    before, after = (_along(saddle, x) for x in (begin, end))
+    return after < before.clamp_min(slack)
+
+
+def _along(saddle: Critical, points: Tensor) -> Tensor:
+    away = points - torch.tensor([[saddle.x, saddle.y]], dtype=torch.float64)
+    distance: Tensor = (away @ torch.tensor(saddle.down, dtype=torch.float64)).abs()
+    return distance
+
+
+def around(saddle: Critical, distance: float, count: int, seed: int) -> Tensor:
+    """Starts on a circle around the saddle at random angles, (count, 2)."""
+    angle = 2 * np.pi * torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    centre = torch.tensor([[saddle.x, saddle.y]], dtype=torch.float64)
+    return centre + distance * torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def thresholds(stage: Stage, method: str, ratios: Sequence[float], count: int, how: str, seed: int) -> pd.DataFrame:
+    """Unnormalised ascents near every saddle: rows ``saddle, strength, ratio, rho, captured, starts``.
+
+    ``ratio`` is rho * |lambda|; captured are starts that end nearer to the saddle along its descending direction.
+    """
+    rows = []
+    for number, saddle in enumerate(stage.saddles):
+        begin = around(saddle, 1e-3, count, seed + number)
+        ratio = torch.tensor(list(ratios), dtype=torch.float64).repeat_interleave(count)
+        held = nearby(stage, saddle, method, ratio / -saddle.least, begin.repeat(len(ratios), 1), how)
+        for value, part in zip(ratios, held.reshape(len(ratios), count), strict=True):
+            rows.append([number, -saddle.least, value, value / -saddle.least, int(part.sum()), count])
+    return pd.DataFrame(rows, columns=["saddle", "strength", "ratio", "rho", "captured", "starts"])
+
+
+def regions(stage: Stage, method: str, ratios: Sequence[float], count: int, how: str, seed: int) -> pd.DataFrame:
+    """Normalised ascents near every saddle: rows ``saddle, strength, where, ratio, rho, captured, starts``.
+
+    Starts lie at random angles ("around") or on the descending direction ("descending"), so far out that ||g|| is
+    ``ratio`` times rho * |lambda|, with a radius rho = 0.001 that keeps the function quadratic there.
+    """
+    rho, rows = 1e-3, []
+    for number, saddle in enumerate(stage.saddles):
+        unit = torch.cat([_unit(saddle, where, count, seed + number) for where in ("around", "descending")])
+        centre = torch.tensor([[saddle.x, saddle.y]], dtype=torch.float64)
+        length = gradient(stage.problem, centre + 1e-6 * unit).norm(dim=1) / 1e-6  # ||g|| per distance
+        begin = torch.cat([centre + (r * rho * -saddle.least / length)[:, None] * unit for r in ratios])
+        radii = torch.full((len(begin),), rho, dtype=torch.float64)
+        held = nearby(stage, saddle, method, radii, begin, how, slack=0.3 * rho)
+        for value, part in zip(ratios, held.reshape(len(ratios), -1), strict=True):
+            for where, here in (("around", part[:count]), ("descending", part[count:])):
+                rows.append([number, -saddle.least, where, value, rho, int(here.sum()), here.numel()])
+    return pd.DataFrame(rows, columns=["saddle", "strength", "where", "ratio", "rho", "captured", "starts"])
+
+
+def _unit(saddle: Critical, where: str, count: int, seed: int) -> Tensor:
+    if where == "around":
+        return around(saddle, 1.0, count, seed) - torch.tensor([[saddle.x, saddle.y]], dtype=torch.float64)
+    return torch.tensor([saddle.down, [-x for x in saddle.down]], dtype=torch.float64)
+
+
+def portrait_field(stage: Stage, method: str, rho: float, count: int = 15) -> pd.DataFrame:
+    """The flow's direction on a grid of cell centres: rows ``rho, x, y, u, v``, (u, v) of length 1 (0 at rest)."""
+    points = starts(stage, count)
+    arrows = field(stage.problem, method, points, rho)
+    arrows = arrows / arrows.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    columns = torch.cat([points, arrows], 1).numpy()
+    return pd.DataFrame(columns, columns=["x", "y", "u", "v"]).assign(rho=rho)
+
+
+def portrait_paths(stage: Stage, method: str, rho: float, count: int = 4, points: int = 150) -> pd.DataFrame:
+    """Discrete steps from count x count starts: rows ``rho, start, sample, x, y``, sampled ever more seldom."""
+    begin = starts(stage, count)
+    size = _FAR * max(abs(x) for x in stage.box)
+    steps = round(stage.time / 4 / stage.lr)
+    every = max(1, steps // points)
+    plan = grid(stage.problem.pack(begin), rho=rho, lr=stage.lr)
+    out = run(stage.problem, method, plan, steps, bound=size, sample_every=every)
+    samples = torch.stack(out.samples, 2)  # (T, R, 2)
+    chosen = np.unique(np.geomspace(1, len(samples), points).astype(int)) - 1
+    kept = samples[torch.as_tensor(chosen)].numpy()
+    times, rows, _ = kept.shape
+    return pd.DataFrame(
+        {
+            "rho": rho,
+            "start": np.tile(np.arange(rows), times),
+            "sample": np.repeat(chosen, rows),
+            "x": kept[..., 0].reshape(-1),
+            "y": kept[..., 1].reshape(-1),
+        }
+    )
+
+
+def held(rows: pd.DataFrame) -> Interval:
+    """The share of starts beside saddles that are held."""
+    return share(int(rows["captured"].sum()), int(rows["starts"].sum()))
+
+
+def at_saddle(rows: pd.DataFrame) -> Interval:
+    """The share of a box that ends at a saddle."""
+    return share(int((rows["end"] == SADDLE).sum()), len(rows))
+
+
+def claims(measured: Measured) -> Iterator[Claim]:
+    """Beside saddles first, then from whole boxes."""
+    for method in UNNORMALISED:
+        theirs = method == "USAM"
+        extra = "" if theirs else "Renormalising scales the step and turns no direction: it frees nothing. "
+        rows = measured["thresholds"]
+        count = rows[rows["method"] == method].groupby("function")["saddle"].nunique().sum()
+        yield Claim(
+            f"{WORDS[method]} is held at a saddle of eigenvalue -|lambda| if and only if rho*|lambda| > 1.",
+            PAPER if theirs else OURS, threshold(method), "threshold",
+            notes=(f"{extra}{count} saddles, flow and discrete steps, starts at a distance of 0.001.",),
+        )  # fmt: skip
+    for how, words in (("flow", "flow"), ("steps", "discrete steps")):
+        yield Claim(
+            "With the normalised ascent a saddle holds every start with ||g|| < rho*|lambda|, whatever rho is, and "
+            f"along its descending direction no other ({words}; SAM and SSAM alike).",
+            Source("ours, theory: fenland.theory.saddle.capturing_gradient", ours=True), region(how), "region",
+        )  # fmt: skip
+    yield Claim(
+        "||g|| < rho*|lambda| is the whole region of capture.", Source("ours, as a question to the theory", ours=True),
+        beyond, "region", notes=(
+            "Starts at random angles. Directions of positive curvature fade first and take ||g|| below rho*|lambda| on "
+            "the way: the condition is sufficient, and necessary on the descending direction alone.",
+        ),
+    )  # fmt: skip
+    yield Claim(
+        "From a whole box of starts, unnormalised SAM and SSAM end at saddles past the threshold of the strongest "
+        "one, and neither they nor gradient descent below it.", PAPER.at("the threshold; boxes ours"), boxes,
+        "captured", notes=("Exact gradients from the centres of a grid of cells.",),
+    )  # fmt: skip
+    yield Claim(
+        "Normalised SAM has no threshold: saddles hold a share of the box that grows with rho and is small only "
+        "because the region of capture is.", OURS, any_radius, "captured",
+        notes=(f"Functions in this order: {', '.join(measured['basins']['function'].unique())}.",),
+    )  # fmt: skip
+    for method in ("USAM", "SAM", "SSAM-U") if "beale" in measured.config.functions else ():
+        yield Claim(
+            f"On the Beale function gradient descent reaches the minimum where {WORDS[method]} stays at the saddle.",
+            PAPER.at("its example") if method != "SSAM-U" else Source(f"{PAPER}; SSAM ours"), on_beale(method),
+            "basins-beale",
+        )  # fmt: skip
+
+
+def threshold(method: str) -> Statement:
+    """Nobody is held below the threshold, everybody past it."""
+
+    def judge(measured: Measured) -> Finding:
+        rows = measured["thresholds"]
+        rows = rows[rows["method"] == method]
+        below, above = rows[rows["ratio"] < 1], rows[rows["ratio"] > 1]
+        return Finding(
+            f"0 % held up to rho*|lambda| = {below['ratio'].max():g}, 100 % from {above['ratio'].min():g}",
+            f"{percent(held(below))} below, {percent(held(above))} above",
+            bool((below["captured"] == 0).all() and (above["captured"] == above["starts"]).all()),
+        )
+
+    return judge
+
+
+def region(how: str) -> Statement:
+    """Everybody is held inside the region, and along the descending direction nobody outside."""
+
+    def judge(measured: Measured) -> Finding:
+        rows = measured["regions"]
+        rows = rows[rows["how"] == how]
+        inside = held(rows[rows["ratio"] < 1])
+        out = held(rows[(rows["ratio"] > 1) & (rows["where"] == "descending")])
+        needed = 1.0 if how == "flow" else STEPS_SHARE
+        exact = "100 % inside, 0 % outside"
+        about = f"at least {100 * needed:g} % inside, at most {100 - 100 * needed:g} %"
+        return Finding(
+            exact if how == "flow" else about, f"{percent(inside)} inside, {percent(out)} outside",
+            bool(inside.mean >= needed and out.mean <= 1 - needed),
+            f"||g|| from {rows['ratio'].min():g} to {rows['ratio'].max():g} times rho*|lambda|, rho = 0.001.",
+        )  # fmt: skip
+
+    return judge
+
+
+def beyond(measured: Measured) -> Finding:
+    """Who is held from outside the region, in any direction."""
+    rows = measured["regions"]
+    found = held(rows[(rows["ratio"] > 1) & (rows["where"] == "around") & (rows["how"] == "flow")])
+    return Finding("0 % held outside it", f"{percent(found)} held", found.high < 0.05)
+
+
+def boxes(measured: Measured) -> Finding:
+    """Below every saddle's threshold nothing ends at one; past the strongest's something does."""
+    ends, below, past = measured["basins"], [], []
+    for name, stage in scenes_of(measured.config).items():
+        rows = ends[(ends["function"] == name) & ends["method"].isin(UNNORMALISED)]
+        for (_, rho), part in rows.groupby(["method", "rho"]):
+            (past if float(rho) * strongest(stage) > 1 else below).append(at_saddle(part))  # type: ignore[arg-type]
+    sgd = at_saddle(ends[ends["method"] == "SGD"])
+    return Finding(
+        "0 % below and for gradient descent, more than 0 % past it for every function, method and radius",
+        f"at most {percent(max(below))} below, at least {percent(min(past))} past it; gradient descent {percent(sgd)}",
+        max(below).mean == 0 and sgd.mean == 0 and min(past).low > 0,
+    )
+
+
+def any_radius(measured: Measured) -> Finding:
+    """Normalised SAM's share at the smallest radius and at the largest, function by function."""
+    rows = measured["basins"]
+    rows = rows[rows["method"] == "SAM"]
+    pairs = []
+    for _, part in rows.groupby("function", sort=False):
+        pairs.append([at_saddle(part[part["rho"] == bound]) for bound in (part["rho"].min(), part["rho"].max())])
+    small, large = (", ".join(percent(pair[k]) for pair in pairs) for k in (0, 1))
+    return Finding(
+        "share at the largest radius above that at the smallest, on every function",
+        f"smallest radius {small}; largest {large}", all(big.low > least.high for least, big in pairs),
+    )  # fmt: skip
+
+
+def on_beale(method: str) -> Statement:
+    """The share of starts from which descent reaches the minimum and a method the saddle."""
+
+    def judge(measured: Measured) -> Finding:
+        rows = measured["basins"]
+        rows = rows[rows["function"] == "beale"]
+        plain = rows[rows["method"] == "SGD"].set_index(["x", "y"])["end"] == MINIMUM
+        found = {}
+        for rho, part in rows[rows["method"] == method].groupby("rho"):
+            stays = part.set_index(["x", "y"])["end"] == SADDLE
+            found[float(rho)] = share(int((stays & plain.reindex(stays.index)).sum()), len(stays))  # type: ignore[arg-type]
+        best = max(found.values(), key=lambda x: x.mean)
+        strength = -scenes_of(measured.config)["beale"].saddles[0].least
+        return Finding(
+            "a share of starts above 0", "; ".join(f"rho = {rho:.3g}: {percent(x)}" for rho, x in found.items()),
+            best.low > 0 and best.mean > 0,
+            f"Of all starts of the box, not of a chosen one. 1/|lambda| = {1 / strength:.4f}; the claim is about some "
+            "start and some radius, which the summary does not name.",
+        )  # fmt: skip
+
+    return judge
+
+
+def by(rows: pd.DataFrame, column: str, of: Callable[[pd.DataFrame], Interval]) -> dict[Any, Interval]:
+    """A share by the values of a column."""
+    return {value: of(part) for value, part in rows.groupby(column)}
+
+
+def threshold_drawn(measured: Measured) -> list[Panel]:
+    """Who is held by rho*|lambda|."""
+    rows = measured["thresholds"]
+    lines = [
+        joined(f"{NAMES[m]}, {how}", by(rows[(rows["method"] == m) & (rows["how"] == how)], "ratio", held))
+        for m in UNNORMALISED
+        for how in ("flow", "steps")
+    ]
+    return [Panel(lines, "ρ · |λ|", marks=[Mark(1.0, "theory")], y_limits=(-0.05, 1.05))]
+
+
+def region_drawn(measured: Measured) -> list[Panel]:
+    """Who is held by the length of the gradient."""
+    rows = measured["regions"]
+    rows = rows[rows["how"] == "flow"]
+    words = {"descending": "on the descending direction", "around": "all directions"}
+    lines = [
+        joined(f"{m}, {text}", by(rows[(rows["method"] == m) & (rows["where"] == where)], "ratio", held))
+        for where, text in words.items()
+        for m in NORMALISED
+    ]
+    return [Panel(lines, "‖g‖ at the start / (ρ · |λ|)", marks=[Mark(1.0, "theory")], y_limits=(-0.05, 1.05))]
+
+
+def captured_drawn(measured: Measured) -> list[Panel]:
+    """The share of each box that ends at a saddle."""
+    panels, ends = [], measured["basins"]
+    for name, stage in scenes_of(measured.config).items():
+        rows = ends[ends["function"] == name]
+        lines = [joined(NAMES[m], by(rows[rows["method"] == m], "rho", at_saddle)) for m in NAMES if m != "SGD"]
+        panels.append(Panel(lines, "radius ρ", stage.name, log_x=True, marks=[Mark(1 / strongest(stage), "1/|λ|")]))
+    return panels
+
+
+def scenes_drawn(measured: Measured) -> list[Drawn]:
+    """Portrait and basins of each function."""
+    found = []
+    for name, stage in scenes_of(measured.config).items():
+        fields, paths, ends = (measured[t][measured[t]["function"] == name] for t in ("fields", "paths", "basins"))
+        found += [_portrait(name, stage, fields, paths), _basins(name, stage, ends)]
+    return found
+
+
+def _panel_title(method: str, rho: float) -> str:
+    return NAMES[method] if method == "SGD" else f"{NAMES[method]}\nρ = {rho:.3g}"
+
+
+def _frame(axes: Axes, canvas: Canvas, stage: Stage, title: str) -> None:
+    x0, x1, y0, y1 = stage.box
+    axes.set_xlim(x0, x1)
+    axes.set_ylim(y0, y1)
+    axes.grid(visible=False)
+    axes.set_title(title, fontsize=SMALL, color=canvas.ink.text, loc="left", pad=3)
+    axes.locator_params(nbins=4)
+
+
+def _points(axes: Axes, canvas: Canvas, stage: Stage) -> None:
+    for points, marker in ((stage.minima, "o"), (stage.saddles, "X")):
+        axes.plot(
+            [p.x for p in points], [p.y for p in points], marker, color=canvas.ink.text, markersize=5.5,
+            markeredgecolor=canvas.ink.page, markeredgewidth=0.7, zorder=6,
+        )  # fmt: skip
+
+
+def _portrait(name: str, stage: Stage, fields: pd.DataFrame, paths: pd.DataFrame) -> Drawn:
+    def paint(canvas: Canvas) -> Figure:
+        figure, places = blanks(canvas, 2 * PANEL, 2, 2)
+        for axes, method in zip(places, SHOWN, strict=True):
+            arrows, lines = (t[t["method"] == method] for t in (fields, paths))
+            x, y = np.sort(arrows["x"].unique()), np.sort(arrows["y"].unique())
+            u, v = (arrows[c].to_numpy(float).reshape(len(y), len(x)) for c in ("u", "v"))
+            axes.quiver(x, y, u, v, color=canvas.ink.line, angles="xy", pivot="mid", scale=20, width=0.006, zorder=1)
+            for _, line in lines.groupby("start"):
+                axes.plot(line["x"], line["y"], linewidth=1.2, color=canvas.look("a path")["color"], zorder=3)
+                axes.plot(
+                    line["x"].iloc[-1:], line["y"].iloc[-1:], ".", color=canvas.look("its end")["color"], zorder=5
+                )
+            _frame(axes, canvas, stage, _panel_title(method, float(arrows["rho"].iloc[0])))
+            _points(axes, canvas, stage)
+        if canvas.titled:
+            figure.suptitle(f"Phase portraits: {stage.name}", fontsize=SMALL + 1.5, color=canvas.ink.text)
+        return figure
+
+    return Drawn(
+        f"portrait-{name}", f"Phase portraits: {stage.name}",
+        "Arrows: direction of −d. Lines: discrete steps from 16 starts, dots their ends after a quarter of the time of "
+        "the basins. Circles are minima, crosses saddles.",
+        f"Flow of {', '.join(NAMES[m] for m in SHOWN)} over the box {stage.box}.",
+        paint, ("a path", "its end"), True,
+    )  # fmt: skip
+
+
+def _alpha(end: str) -> float:
+    """Minima are the usual end, and pale."""
+    return 0.25 if end == "minimum" else 0.9
+
+
+def _basins(name: str, stage: Stage, ends: pd.DataFrame) -> Drawn:
+    largest = {m: float(ends[ends["method"] == m]["rho"].max()) for m in SHOWN}
+    rows = {m: ends[(ends["method"] == m) & (ends["rho"] == largest[m])] for m in SHOWN}
+    seen = [e for e in ENDS if any((t["end"] == ENDS.index(e)).any() for t in rows.values())]
+
+    def paint(canvas: Canvas) -> Figure:
+        figure, places = blanks(canvas, 2 * PANEL + 30, 2, 2)
+        for axes, method in zip(places, SHOWN, strict=True):
+            part = rows[method]
+            side = 118.0 / len(part["x"].unique())  # points of a cell: the panel is about so wide
+            for end in seen:
+                here = part[part["end"] == ENDS.index(end)]
+                axes.plot(
+                    here["x"], here["y"], linestyle="none", marker="s", markersize=side, markeredgewidth=0,
+                    color=canvas.look(end)["color"], alpha=_alpha(end),
+                )  # fmt: skip
+            _frame(axes, canvas, stage, _panel_title(method, largest[method]))
+            _points(axes, canvas, stage)
+        handles = [
+            places[0].plot([], [], "s", color=canvas.look(e)["color"], alpha=0.25 if e == "minimum" else 0.9, label=e)[
+                0
+            ]
+            for e in seen
+        ]
+        legend = figure.legend(
+            handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=SMALL, handletextpad=0.2
+        )
+        for text in legend.get_texts():
+            text.set_color(canvas.ink.text)
+        if canvas.titled:
+            figure.suptitle(f"Where starts end: {stage.name}", fontsize=SMALL + 1.5, color=canvas.ink.text)
+        return figure
+
+    shares = "; ".join(
+        f"{NAMES[m]} at rho {largest[m]:.3g}: "
+        + ", ".join(f"{(t['end'] == ENDS.index(e)).mean():.0%} {e}" for e in seen)
+        for m, t in rows.items()
+    )
+    return Drawn(
+        f"basins-{name}", f"Where starts end: {stage.name}",
+        "Each square is a start, coloured by the critical point at which its discrete steps end, at each method's "
+        "largest radius. Elsewhere: lost, cycling, or not yet arrived. Circles are minima, crosses saddles.",
+        shares, paint, tuple(seen), True,
+    )  # fmt: skip
+
+
+STUDY = Study(
+    name="attractor",
+    title="The saddle as an attractor of SAM",
+    source=Source("Stability Analysis of Sharpness-Aware Minimization, 2023, arXiv 2301.06308"),
+    question="When does a saddle hold SAM, from how far, and does renormalising (SSAM) set it free?",
+    config=Config,
+    paper={
+        "count": 60, "ratios": (0.3, 0.5, 0.7, 0.9, 0.95, 1.05, 1.1, 1.3, 1.6, 2.0, 3.0),
+        "radii": (0.003, 0.01, 0.03, 0.1, 0.2), "circle": 200,
+        "near": (0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 1.02, 1.05, 1.1, 1.3, 1.5, 2.0),
+    },
+    runs=measure,
+    claims=claims,
+    figures=[
+        Plot(
+            "threshold", "Share held beside a saddle, unnormalised ascent", threshold_drawn,
+            "All saddles of the functions together, starts at a distance of 0.001. Bands: 95 % (Wilson).",
+        ),
+        Plot(
+            "region", "Share held beside a saddle, normalised ascent", region_drawn,
+            "The flow, all saddles of the functions together. On the descending direction ‖g‖ = ρ·|λ| is the border; "
+            "elsewhere the positive curvature fades first, and starts from beyond are drawn in too.",
+        ),
+        Plot(
+            "captured", "Share of a box of starts that ends at a saddle", captured_drawn,
+            "The line is the threshold of the function's strongest saddle for the unnormalised ascent (ρ in w per "
+            "gradient); the normalised one (ρ in w) has none. Bands: 95 % (Wilson).",
+        ),
+        scenes_drawn,
+    ],
+    choices=(
+        "The full text was not at hand: the paper's start, radius and learning rate on the Beale function are unknown. "
+        "All starts of the box x in [-1, 4], y in [-1, 1.5] are run instead, with lr 0.001 for 4000 steps.",
+        "f = x^2 - m*y^2 is confined by k*y^4, so that what escapes has a minimum to reach; |lambda| is 2m.",
+        "Himmelblau's function is the third: its four saddles have four different eigenvalues, it is bounded below and "
+        "grows in all directions, so that the threshold 1/|lambda| is tested at each of them on one function.",
+        "Both ascents are run: e = rho*g (unnormalised) and e = rho*g/||g|| (normalised); SSAM beside each.",
+        "Beside a saddle, held means nearer along its descending direction after a time of 2/|lambda|; the flow is "
+        "integrated by Runge-Kutta, steps are the optimizer's own.",),
+)  # fmt: skip

@@ -97,7 +97,7 @@ class Grid:
 
     def __call__(self, config: Any, lab: Lab) -> Tables:
         """Train: "runs" has one row a case, "epochs" one a case and epoch, "data" one a data set."""
-        check_device(config.device)
+        check_device(getattr(config, "device", "cpu"))
         cases = self.cases(config)
         fetch((data_of(config, case) for case in cases), lab)
         runs = identified(self.runs(config, lab))

@@ -69,7 +69,7 @@ class Contrast:
 
     Attributes:
         measure: them, by the names of the parts; "" where there is one.
-        template: how each is said: ``{key}`` is the part, ``{value}`` the number with its interval.
+        template: how each is said: ``{key}`` is the part, ``{value}`` (also in its name) the number with its interval.
         form: of the numbers.
         sign: whether they show a plus.
         word: what each is.
@@ -97,7 +97,9 @@ class Contrast:
 
     def said(self, found: Intervals) -> str:
         """The numbers in words."""
-        words = [self.template.format(key=key, value=shown(x, self.form, self.sign)) for key, x in found.items()]
+        words = [
+            self.template.replace("{key}", key).format(value=shown(x, self.form, self.sign)) for key, x in found.items()
+        ]
         return "; ".join(words) or self.none
 
 

@@ -183,3 +183,8 @@ def _line(line: Line, along: str) -> str:
 def worded(words: Words, measured: Measured) -> str:
     """Words that may depend on what was measured."""
     return words if isinstance(words, str) else words(measured)
+
+
+def beside(label: str, x: Any, law: Any, y: Any) -> list[Line]:
+    """Measured points on the thin line of a closed form."""
+    return [Line(label, x, law, kind="theory"), Line(label, x, y, kind="dots")]

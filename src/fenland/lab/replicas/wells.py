@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fenland.algebra import Vector
-from fenland.lab.replicas import Problem
+from fenland.lab.replicas.problems import Problem
 
 
 @dataclass(frozen=True)
