@@ -169,7 +169,7 @@ STUDY = Study(
     choices=(
         "The paper trains on MNIST, CIFAR-10 and a text with larger networks. Here a tanh network of one hidden layer "
         "learns digits by squared error, where gradient descent is known to sharpen up to 2/eta.",
-        "The eigenvalue is the algebraically largest of the training loss at w, by Lanczos; its residual is stored too.",
+        "The eigenvalue is the algebraically largest of the training loss at w, by Lanczos, with its residual.",
         "SSAM and the unnormalised ascent are not in the paper.",
     ),
 )  # fmt: skip

@@ -163,8 +163,8 @@ def escapes(measured: Measured) -> Finding:
     sam = first[first["method"] == "SAM"].groupby("seed")["loss"].max() / begun
     ratio_far, rise = interval(far["SAM"] / far["GD"]), interval(sam)
     said = (
-        f"distance {shown(ratio_far, '.2f', sign=False)} times SGD's, loss up to {shown(rise, '.2f', sign=False)} times "
-        "that at the switch"
+        f"distance {shown(ratio_far, '.2f', sign=False)} times SGD's, loss up to {shown(rise, '.2f', sign=False)} "
+        "times that at the switch"
     )  # fmt: skip
     holds = True if ratio_far.low > 1 else False if ratio_far.high < 1 else None
     return Finding("in the first quarter of the steps SAM goes farther than SGD", said, holds,
