@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Panel
 from fenland.lab.studies.late_sam_runs import after, barrier, end, line
 from fenland.lab.study import (
@@ -78,6 +79,10 @@ class Config(Training):
 
     def __post_init__(self) -> None:
         above_zero(self, "rho", "points", "after", "every", "examples")
+        if self.points < 3:
+            raise BadInput("points", self.points, "give at least 3: the ends and one between them")
+        if self.after < 4 * self.every:
+            raise BadInput("after", self.after, "give at least 4 times `every`: the first quarter is looked at")
 
     def why(self) -> str:
         """Why a claim about the published scale stays open; empty at that scale."""
