@@ -100,8 +100,8 @@ def test_steps_after_an_end_are_the_optimizers(files):
 def small(tmp_path_factory):
     """Run for real on digits."""
     overrides = {
-        "seeds": "0,1", "epochs": "2", "limit": "256", "starts": "0,0.5,1", "examples": "64", "points": "3", "after": "8",
-        "every": "2",
+        "seeds": "0,1", "epochs": "2", "limit": "256", "starts": "0,0.5,1", "examples": "64", "points": "3",
+        "after": "8", "every": "2",
     }  # fmt: skip
     done = run_study(STUDY, "quick", overrides, tmp_path_factory.mktemp("late"), console=Console(file=io.StringIO()))
     return done, {path.stem: pd.read_parquet(path) for path in (done.folder / "tables").glob("*.parquet")}
