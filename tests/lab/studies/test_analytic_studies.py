@@ -122,7 +122,7 @@ def test_quadratic_cycles_gamma_and_noise_follow_theory_and_wrong_ones_do_not(ti
 
 
 def test_quadratic_settings_are_checked():
-    with pytest.raises(ValueError, match="eigenvalues.*> 0"):
+    with pytest.raises(ValueError, match=r"eigenvalues.*> 0"):
         quadratic.Config(eigenvalues=(1.0, -1.0))
     with pytest.raises(ValueError, match="grid"):
         quadratic.Config(grid=0.0)

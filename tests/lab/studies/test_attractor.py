@@ -6,11 +6,10 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies import find
+from fenland.lab.replicas.capture import ENDS, basins, classify, regions, stages, thresholds
 from fenland.lab.replicas.plane import Himmelblau, field, flow, gradient, hessian
-from fenland.lab.studies.attractor import (
-    ENDS, Config, basins, classify, radii, regions, stages, strongest, thresholds,
-)  # fmt: skip
+from fenland.lab.studies import find
+from fenland.lab.studies.attractor import Config, radii, strongest
 from fenland.lab.study.words import share
 
 SCENES = stages(1.0, 0.25)

@@ -9,11 +9,10 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies import find
+from fenland.lab.replicas.manifolds import curved_ends, flat_ends, manifold_of, manifold_starts, mean_length
 from fenland.lab.replicas.wells import Hyperbola, on_sphere, on_stiefel, valley
-from fenland.lab.studies.landscapes import (
-    FLAT, Config, curved_ends, designs, flat_ends, manifold_of, manifold_starts, mean_length,
-)  # fmt: skip
+from fenland.lab.studies import find
+from fenland.lab.studies.landscapes import FLAT, Config, designs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # geoopt's import uses torch.jit
@@ -108,7 +107,9 @@ def _invented(better):
 def test_doctored_tables_flip_the_verdicts(tables):
     def holds(ends, words, agreement=tables["agreement"]):
         both = pd.concat([ends, curved]) if len(ends["design"].unique()) == 1 else ends
-        (found,) = (v.holds for v in find("landscapes").judge(SMALL, {"ends": both, "agreement": agreement}) if words in v.claim)
+        (found,) = (
+            v.holds for v in find("landscapes").judge(SMALL, {"ends": both, "agreement": agreement}) if words in v.claim
+        )
         return found
 
     curved = tables["ends"][tables["ends"]["design"] == "sphere"]

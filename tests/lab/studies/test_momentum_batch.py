@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.escapes import escapes, median, predicted
 from fenland.lab.studies import find
-from fenland.lab.studies.momentum_batch import GRID, READINGS, Config, escapes, median, predicted
+from fenland.lab.studies.momentum_batch import GRID, READINGS, Config
 from fenland.lab.studies.momentum_batch import NAMES as METHODS
 
 SADDLE = {"strength": 1.0, "std": 1.0, "radius": 1.0}

@@ -13,8 +13,9 @@ from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.uniform_stability import Config, bounds, follow
+from fenland.lab.studies.uniform_stability import Config
 from fenland.lab.study.run import run_study
+from fenland.lab.study.twins import bounds, follow
 
 STUDY = find("uniform-stability")
 OPTIMIZERS = ("sgd", "sam", "ssam")

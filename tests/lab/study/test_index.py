@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from synthetic_store import write_store
-from toy import Toy
+from toy import COUNTS, STUDY
 
 from fenland.lab.cli import main
 from fenland.lab.report import write_report
@@ -16,20 +18,27 @@ from fenland.lab.study.index import write_index
 from fenland.lab.study.run import run_study, write_failure
 
 
-class Broken(Toy):
-    """It fails where a study may: while it measures."""
+def fail(config, lab):
+    raise ZeroDivisionError("the die is gone")
 
-    name = "broken"
 
-    def run(self, config, lab):
-        raise ZeroDivisionError("the die is gone")
+def stop(config, lab):
+    raise KeyboardInterrupt
+
+
+# It fails where a study may: while it measures.
+BROKEN = replace(STUDY, name="broken", runs=fail)
 
 
 @pytest.fixture
-def toys():
+def toys(monkeypatch):
     real = dict(STUDIES)  # monkeypatch would bring them back in another order, which pages follow
     STUDIES.clear()
-    STUDIES.update(broken="test_index:Broken", toy="toy:Toy")
+    monkeypatch.setattr(
+        "fenland.lab.studies.import_module",
+        {"broken": SimpleNamespace(STUDY=BROKEN), "toy": SimpleNamespace(STUDY=STUDY)}.get,
+    )
+    STUDIES.update(broken="broken", toy="toy")
     yield
     STUDIES.clear()
     STUDIES.update(real)
@@ -39,7 +48,7 @@ def toys():
 def filled(tmp_path_factory):
     out = tmp_path_factory.mktemp("filled")
     with open("/dev/null", "w") as sink:
-        run_study(Toy(), out=out, console=Console(file=sink))
+        run_study(STUDY, out=out, console=Console(file=sink))
     write_report(write_store(out / "digits", ("sgd", "ssam")))
     (out / "digits/compare.json").write_text("{}")
     return out
@@ -52,7 +61,8 @@ def links(page):
 def test_the_index_links_every_verdict_to_its_figure_and_every_comparison_to_its_page(filled):
     page = write_index(filled)
     text = page.read_text()
-    assert "1 study: 1 of 3 verdicts holds, 1 does not, 1 cannot be decided at this scale. 1 comparison." in text
+    papers = "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale."
+    assert f"1 study. {papers} Claims of our own: 1 of 2 holds, 1 does not. 1 comparison." in text
     assert links(page).count("toy/report.html#figure-rolls") == 3
     assert "digits/report.html" in links(page)
     for link in links(page):
@@ -137,10 +147,9 @@ def test_wrong_words_are_answered_before_anything_is_written(tmp_path, capsys, w
 
 @pytest.mark.usefixtures("toys")
 def test_an_interrupt_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    def stop(self, config, lab):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Toy, "run", stop)
+    monkeypatch.setattr(
+        "fenland.lab.studies.import_module", lambda name: SimpleNamespace(STUDY=replace(STUDY, runs=stop))
+    )
     assert main(["study", "toy", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == (
         f"fenland: interrupted; finished runs are in {tmp_path}, the same command goes on from there\n"
@@ -164,9 +173,9 @@ def test_report_writes_pages_and_index_again_without_measuring(filled, tmp_path,
     shutil.copytree(filled, out)
     for page in (out / "toy/report.html", out / "index.html"):
         page.unlink(missing_ok=True)
-    before = Toy.runs
+    before = COUNTS["runs"]
     assert main(["report", str(out)]) == 0
-    assert Toy.runs == before
+    assert COUNTS["runs"] == before
     assert (out / "toy/report.html").is_file()
     assert (out / "index.html").is_file()
     shutil.rmtree(out / "toy/tables")

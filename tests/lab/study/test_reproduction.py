@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
-from toy import Toy
+from toy import STUDY
 
 from fenland.lab.cli import main
 from fenland.lab.errors import BadInput
@@ -21,7 +21,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 @pytest.fixture
 def out(tmp_path):
-    run_study(Toy(), "quick", {"sides": "8"}, tmp_path, console=Console(file=io.StringIO()))
+    run_study(STUDY, "quick", {"sides": "8"}, tmp_path, console=Console(file=io.StringIO()))
     return tmp_path
 
 
@@ -40,7 +40,10 @@ def test_the_table_says_published_measured_holds_and_where(out):
     assert rows == [
         "| 2 | No roll is above the last side | ours | never | once | none, computed; quick, with sides=8; A | **no** |"
     ]
-    assert "1 of 3 verdicts holds, 1 does not, 1 cannot be decided at this scale." in text
+    assert (
+        "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not."
+        in text
+    )
     assert "- **2** An invented failure." in text
     assert "- **A**: " in text
 

@@ -45,7 +45,7 @@ class Report:
             print(write_report(output.existing_store(self.out)))
         code = self._studies(studies)
         if studies or set(comparisons) - {folder}:
-            print(write_index(folder, STUDIES))
+            print(write_index(folder, list(STUDIES)))
         return code
 
     def _studies(self, folders: list[Path]) -> int:

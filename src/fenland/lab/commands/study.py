@@ -7,11 +7,12 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fenland.lab.commands import output, shared
+from fenland.lab.config.words import pairs, whole
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fenland.lab.study.study import Study as Any_Study
     from fenland.lab.study.run import Done
+    from fenland.lab.study.study import Study as Any_Study
     from fenland.lab.sweep.cluster import Cluster
 
 ALL = "all"
@@ -92,25 +93,26 @@ class Study:
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
-        records = [each for each in collect(Path(self.table), STUDIES) if {ALL, each.study} & {*(self.names or [ALL])}]
+        records = [
+            each for each in collect(Path(self.table), list(STUDIES)) if {ALL, each.study} & {*(self.names or [ALL])}
+        ]
         if not records:
             raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
-        output.print_json(plain(records)) if self.json else print(markdown(records, STUDIES), end="")
+        output.print_json(plain(records)) if self.json else print(markdown(records, list(STUDIES)), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
         from fenland.lab.compare.comparison import check_out
-        from fenland.lab.study.settings import configure, fields, split
-        from fenland.lab.sweep.planning import whole_number
+        from fenland.lab.study.settings import configure, fields
         from fenland.lab.sweep.trackers import check_trackers
 
-        whole_number("workers", self.workers)
+        whole("workers", self.workers)
         self._cluster()
         check_trackers(self.logger)
         check_out(Path(self.out))
         shared.data_root(self.data_root)
-        given = split(self.set)
+        given = pairs(self.set)
         own = {study.name: [row["field"] for row in fields(study)] for study in studies}
         for name, value in given.items():
             if not any(name in known for known in own.values()):
@@ -151,7 +153,7 @@ class Study:
             else:
                 done = (*done, found)
                 self._show(found, console)
-        index = write_index(out, STUDIES)
+        index = write_index(out, list(STUDIES))
         self._close(done, failed, index)
         return output.FAILED if failed else output.OK
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fenland.lab.commands import output, shared
+from fenland.lab.config.words import whole
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ class Sweep:
             return shared.interrupted(out)
 
     def _workers(self) -> int:
-        from fenland.lab.sweep.planning import whole_number
-
-        return whole_number("workers", self.workers)
+        return whole("workers", self.workers)
 
     def _compare(self, out: Path, console: Console, arguments: list[str]) -> int:
         from fenland.lab.commands import tables
@@ -121,7 +120,7 @@ class Sweep:
             options = {"workers": workers, "data_root": root, "ray": ray, "trackers": self.logger}
             done = list(study_sweep.run(plan, out, console, **options))
         failed = [setting for setting in done if setting.verdicts is None]
-        index = write_index(out, STUDIES) if len(failed) < len(done) else None
+        index = write_index(out, list(STUDIES)) if len(failed) < len(done) else None
         if self.json:
             rows = [{"set": each.values, "report": each.report, "error": each.error or None} for each in done]
             verdicts = [[asdict(verdict) for verdict in each.verdicts or ()] for each in done]

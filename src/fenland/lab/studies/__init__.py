@@ -10,12 +10,13 @@ from fenland.lab.study.study import Study
 
 __all__ = ["STUDIES", "find"]
 
-# Names on the command line. A study is imported when it is asked for: half of them need torch only.
-STUDIES = (
+_NAMES = (
     "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
     "classification", "radius", "ball-metric", "architectures", "landscapes", "attractor", "diffusion",
     "momentum-batch", "own-settings", "single-neuron", "edge-of-stability", "hallucinated", "late-sam",
 )  # fmt: skip
+# Name on the command line -> module. A study is imported when it is asked for: half of them need torch only.
+STUDIES = {name: f"{__name__}.{name.replace('-', '_')}" for name in _NAMES}
 
 
 def find(name: str) -> Study:
@@ -28,5 +29,5 @@ def find(name: str) -> Study:
         return load(name, STUDIES)
     if name not in STUDIES:
         raise BadInput("NAME", name, one_of(STUDIES))
-    study: Study = import_module(f"{__name__}.{name.replace('-', '_')}").STUDY
+    study: Study = import_module(STUDIES[name]).STUDY
     return study

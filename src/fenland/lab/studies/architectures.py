@@ -11,7 +11,14 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.style import title_of
 from fenland.lab.studies.investigations import (
-    BESIDE, CHOICES, PAPER, REPORT, SHORT, Investigation, accuracy, loss,
+    BESIDE,
+    CHOICES,
+    PAPER,
+    REPORT,
+    SHORT,
+    Investigation,
+    accuracy,
+    loss,
 )  # fmt: skip
 from fenland.lab.study import C, Claim, Finding, Grid, Lab, Measured, Plot, Sheet, Source, Study, Tables, both, paired
 from fenland.lab.study.grid import above_zero, at_least_two, failed

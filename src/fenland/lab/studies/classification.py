@@ -13,9 +13,24 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.dots import draw_dots
 from fenland.lab.figures.style import title_of
 from fenland.lab.study import (
-    C, Claim, Finding, Grid, Interval, Lab, Measured, Quantity, Sheet, Source, Study, Training, interval, paired, ratio,
+    C,
+    Claim,
+    Finding,
+    Grid,
+    Interval,
+    Lab,
+    Measured,
+    Quantity,
+    Sheet,
+    Source,
+    Study,
+    Training,
+    interval,
+    paired,
+    ratio,
 )  # fmt: skip
 from fenland.lab.study.grid import at_least_two
+from fenland.lab.study.quantities import undecided
 from fenland.lab.study.recipes import colours
 from fenland.lab.study.words import below, half, left_out, lossy, sentences, shown, together
 
@@ -129,8 +144,8 @@ def _cost(measured: Measured, ours: str, theirs: str) -> Finding:
         f"as many gradient evaluations, and at most {SLOWER:g} times the seconds",
         f"{'as many' if same else f'{each.mean:+.0f}'} evaluations; {shown(seconds, '.3f', sign=False)} times the "
         "seconds",
-        together([same, below(seconds, SLOWER)]),
-    )
+        together([same, below(seconds, SLOWER)]), open=undecided(),
+    )  # fmt: skip
 
 
 def cells(measured: Measured, data: str) -> dict[str, dict[str, pd.Series]]:

@@ -12,8 +12,22 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
 from fenland.lab.study import (
-    C, Claim, Contrast, Grid, Interval, Measured, Plot, Quantity, Source, Statement, Study, Training, interval,
-    last_epoch, ours, paired,
+    C,
+    Claim,
+    Contrast,
+    Grid,
+    Interval,
+    Measured,
+    Plot,
+    Quantity,
+    Source,
+    Statement,
+    Study,
+    Training,
+    interval,
+    last_epoch,
+    ours,
+    paired,
 )  # fmt: skip
 from fenland.lab.study.grid import above_zero, at_least_two
 from fenland.lab.study.quantities import gap
@@ -161,9 +175,7 @@ def draw(measured: Measured) -> list[Drawn]:
     )
     labels = tuple(f"rho = {rho:g}" for rho in sorted(measured.config.rhos))
     titles = {name: f"Gamma by epoch, {NAMES[name].split(',')[0]}" for name in seen(measured)}
-    return [
-        Plot(f"gamma_{name}", title, panels(name), caption, labels)(measured) for name, title in titles.items()
-    ]
+    return [Plot(f"gamma_{name}", title, panels(name), caption, labels)(measured) for name, title in titles.items()]
 
 
 STUDY = Study(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,21 +13,38 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import fenland
-from fenland.algebra import Stacked
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.landscape import Spot, draw_landscape
 from fenland.lab.figures.plots import Mark, Panel
 from fenland.lab.figures.style import SMALL, Canvas, blanks
-from fenland.lab.replicas import Problem, grid, rule, run
+from fenland.lab.replicas.manifolds import (
+    curved_ends,
+    flat_ends,
+    manifold_of,
+    manifold_starts,
+    mean_length,
+    optimizer_ends,
+)  # fmt: skip
 from fenland.lab.replicas.wells import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
 from fenland.lab.study import (
-    Claim, Contrast, Finding, Interval, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables, interval, ours,
+    Claim,
+    Contrast,
+    Finding,
+    Interval,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    interval,
+    ours,
 )  # fmt: skip
 from fenland.lab.study.recipes import Line, joined
 from fenland.lab.study.words import by, percent, share
-from fenland.rules import At, Riemannian
 
 FUTURE = Source("Investigations on SAM, stated future work")
 TITLES = {"SGD": "descent", "RSAM": "Riemannian SAM", "FisherSAM": "Fisher-SAM",
@@ -92,7 +108,7 @@ def measure(config: Config, lab: Lab) -> Tables:
     return {"ends": pd.concat(parts, ignore_index=True), "agreement": _agreement(config)}
 
 
-def designs(config: LandscapesConfig) -> dict[str, TwoWells | Hyperbola]:
+def designs(config: Config) -> dict[str, TwoWells | Hyperbola]:
     """Every landscape by name."""
     found: dict[str, TwoWells | Hyperbola] = {
         f"valley {a:g}": valley(config.sharp, config.flat, a) for a in config.anisotropies
@@ -108,7 +124,7 @@ def methods(design: str) -> tuple[str, ...]:
     return CURVED if design in MANIFOLDS else FLAT
 
 
-def _starts(config: LandscapesConfig, design: str) -> Tensor:
+def _starts(config: Config, design: str) -> Tensor:
     """Uniform: in a box around both wells, in (0.3, 3)^2 for the curve, on the manifold."""
     if design in MANIFOLDS:
         shape = (config.n,) if design == "sphere" else (config.n, config.p)
@@ -119,7 +135,7 @@ def _starts(config: LandscapesConfig, design: str) -> Tensor:
     return (2 * unit - 1) * torch.tensor([3.0, 1.5], dtype=torch.float64)
 
 
-def _ends(config: LandscapesConfig, design: str, method: str) -> pd.DataFrame:
+def _ends(config: Config, design: str, method: str) -> pd.DataFrame:
     """Rows ``length, rho, start, score, held``.
 
     score: 1 in the flat well and 0 in the sharp one, or the curvature on the curve (NaN off it). held: still on the
@@ -149,7 +165,7 @@ def _ends(config: LandscapesConfig, design: str, method: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _agreement(config: LandscapesConfig, count: int = 3, steps: int = 20) -> pd.DataFrame:
+def _agreement(config: Config, count: int = 3, steps: int = 20) -> pd.DataFrame:
     """Largest difference between the batched Riemannian step and the optimizer's, on a few starts."""
     rows = []
     for name in MANIFOLDS:
@@ -160,115 +176,6 @@ def _agreement(config: LandscapesConfig, count: int = 3, steps: int = 20) -> pd.
             ours = curved_ends(manifold, problem, "RSAM", rho, config.lr, steps, start)
             rows.append({"design": name, "starts": count, "steps": steps, "gap": float((real - ours).abs().max())})
     return pd.DataFrame(rows)
-
-
-def ascent(problem: Problem, method: str, w: Tensor, g: Tensor) -> Tensor:
-    """e of radius 1 at points w (R, ...) with Euclidean gradients g, by the preset's ball; not for Riemannian SAM."""
-    ball = rule(method.split()[0]).ball
-    best = ball.steepest([g], [w], At(Stacked(), 0, 1.0, [w], fresh=[False]))
-    unit: Tensor = Stacked().scale(best.scale, best.direction)[0]
-    return unit
-
-
-def mean_length(problem: Problem, method: str, start: Tensor) -> float:
-    """Mean Euclidean length of e over the starts (R, ...) at rho = 1: radii divided by it are matched in length."""
-    if method == "RSAM":
-        return 1.0
-    weights = problem.pack(start.reshape(len(start), -1))
-    ball = rule(method.split()[0]).ball
-    best = ball.steepest(
-        problem.gradient(weights), weights, At(Stacked(), 0, 1.0, weights, fresh=[False] * len(weights))
-    )
-    length: Tensor = Stacked().norm(Stacked().scale(best.scale, best.direction))
-    return float(length.mean())
-
-
-def flat_ends(problem: Problem, method: str, rho: float, lr: float, steps: int, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a method ends, (R, n), and where plain descent then settles, as many steps."""
-    plan = grid(problem.pack(start), rho=0.0 if method == "SGD" else rho, lr=lr)
-    there = run(problem, method, plan, steps, engine="plain").w
-    settled = run(problem, "SGD", grid(there, rho=0.0, lr=lr), steps, engine="plain").w
-    return problem.unpack(there), problem.unpack(settled)
-
-
-def manifold_of(name: str) -> Any:
-    """geoopt's manifold with the metric of the space around it: "sphere" or "stiefel".
-
-    Raises:
-        ImportError: geoopt is missing; the message names the extra.
-    """
-    Riemannian()  # raises the error that names fenland[riemannian]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # geoopt's import uses torch.jit
-        import geoopt
-    return geoopt.Sphere() if name == "sphere" else geoopt.Stiefel(canonical=False)
-
-
-def manifold_starts(manifold: Any, shape: tuple[int, ...], count: int, seed: int) -> Tensor:
-    """Uniform points (count, *shape) of the manifold."""
-    draws = torch.Generator().manual_seed(seed)
-    points: Tensor = manifold.projx(torch.randn(count, *shape, generator=draws, dtype=torch.float64))
-    return points
-
-
-def curved_ends(
-    manifold: Any, problem: TwoWells, method: str, rho: float, lr: float, steps: int, start: Tensor
-) -> Tensor:
-    """Ends (R, ...) of all starts at once, each with a norm of its own; "SGD" is plain Riemannian descent."""
-    param = _on(manifold, start)
-    w = start
-    with torch.no_grad():
-        for _ in range(steps):
-            d = _direction(manifold, problem, method, rho, w, param)
-            w = manifold.retr(w, -lr * manifold.egrad2rgrad(w, d))
-    return w
-
-
-def _direction(manifold: Any, problem: TwoWells, method: str, rho: float, w: Tensor, param: Tensor) -> Tensor:
-    """What the base gets; as the optimizer's step, with a norm a replica."""
-    g = problem.gradient([w])[0]
-    if method == "SGD":
-        return g
-    if method == "RSAM":
-        ball = Riemannian()
-        r = ball.tangent(g, w, param)
-        length = r.reshape(len(r), -1).norm(dim=1).clamp_min(1e-300).reshape(-1, *(1,) * (r.dim() - 1))
-        there = ball.arrive(w, rho * r / length, param)
-        return ball.carry(problem.gradient([there])[0], there, w, param)
-    there = w + rho * ascent(problem, method, w, g)
-    if method.endswith("retracted"):
-        there = manifold.projx(there)
-    return problem.gradient([there])[0]
-
-
-def optimizer_ends(manifold: Any, problem: TwoWells, rho: float, lr: float, steps: int, start: Tensor) -> Tensor:
-    """Ends of `fenland.RiemannianSAM` over geoopt's RiemannianSGD, one start after the other."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import geoopt
-    ends = []
-    for row in start:
-        w = _on(manifold, row.clone())
-        opt = fenland.RiemannianSAM(geoopt.optim.RiemannianSGD([w], lr=lr), rho=rho)
-
-        def closure(opt: Any = opt, w: Tensor = w) -> Tensor:
-            opt.zero_grad()
-            loss = problem.value([w[None]])[0]
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        for _ in range(steps):
-            opt.step(closure)
-        ends.append(w.detach())
-    return torch.stack(ends)
-
-
-def _on(manifold: Any, points: Tensor) -> Tensor:
-    """A parameter that says which manifold it lives on."""
-    import geoopt
-
-    param: Tensor = geoopt.ManifoldParameter(points, manifold=manifold)
-    return param
 
 
 def title(method: str) -> str:
@@ -396,7 +303,8 @@ def shares(chosen: Callable[[str], bool]) -> Callable[[Measured], list[Panel]]:
             if chosen(str(design)):
                 lines = [
                     joined(title(method), {x: flat(cell) for x, cell in part.groupby("length")})
-                    for method, part in by(rows, "method") if method != "SGD"
+                    for method, part in by(rows, "method")
+                    if method != "SGD"
                 ]
                 marks = [Mark(flat(rows[rows["method"] == "SGD"]).mean, "descent", "y")]
                 found.append(Panel(lines, LENGTH, words(str(design)), marks=marks))
@@ -466,8 +374,9 @@ STUDY = Study(
     runs=measure,
     claims=claims,
     figures=[
-        Plot("shares", "Share that reaches the flatter of two wells", shares(lambda d: d[:6] == "valley"), MATCHED),
-        Plot("manifolds", "Share that reaches the flatter well, on manifolds", shares(MANIFOLDS.__contains__), MATCHED),
+        Plot("shares", "Share that reaches the flatter of two wells", shares(lambda d: "valley" in d), MATCHED),
+        Plot("manifolds", "Share that reaches the flatter well, on manifolds", shares(MANIFOLDS.__contains__),
+             MATCHED),
         Plot(
             "curvature", "Curvature reached on the curve u·v = 1", curvature, "Medians over starts, bands from the "
             "lower to the upper quartile. Ends that never came to the curve are left out.",
@@ -483,5 +392,6 @@ STUDY = Study(
         "would compare units, not shapes.",
         "After the method plain descent settles: where it ends is the minimum that was reached.",
         "Fisher-SAM and ASAM with the presets' own eta (1 and 0.01). On manifolds SAM, ASAM and Fisher-SAM ascend in "
-        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",),
+        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",
+    ),
 )  # fmt: skip

@@ -13,7 +13,20 @@ import pandas as pd
 
 from fenland.arguments import check_whole
 from fenland.lab.figures.plots import METHODS, Line, Panel, plain_number
-from fenland.lab.study import OURS, Claim, Finding, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables, interval
+from fenland.lab.study import (
+    OURS,
+    Claim,
+    Finding,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    interval,
+)
 from fenland.lab.study.published import next_draw
 
 # Table III, rho = 0.1: the loss at its steps 1 to 4, one draw.
@@ -94,7 +107,9 @@ def claims(measured: Measured) -> Iterator[Claim]:
     config, methods = measured.config, measured.config.methods
     if RADIUS in config.radii:
         for method in (name for name in PUBLISHED if name in methods):
-            words = f"{'Geometric m' if method == 'USAM' else 'M'}ean over {len(config.seeds)} seeds and its 95 % interval."
+            words = (
+                f"{'Geometric m' if method == 'USAM' else 'M'}ean over {len(config.seeds)} seeds and its 95 % interval."
+            )
             sentence = f"The losses of {method} at rho = 0.1 are those of the table"
             yield Claim(sentence, TABLE, row(method), "table", notes=(words,))
         if "USAM" in methods:
@@ -219,8 +234,8 @@ STUDY = Study(
     claims=claims,
     figures=[
         Plot(
-            "curves", "Loss by steps", by_steps, lambda m: f"Geometric means over {len(m.config.seeds)} seeds with 95 % "
-            "intervals. A line that stops has left float64.", METHODS, columns=2, height=150,
+            "curves", "Loss by steps", by_steps, lambda m: f"Geometric means over {len(m.config.seeds)} seeds with 95 "
+            "% intervals. A line that stops has left float64.", METHODS, columns=2, height=150,
         ),
         lambda m: Plot(
             "table", "Table III: loss at rho = 0.1", by_row, "Lines: geometric means over our seeds, with 95 % "

@@ -16,9 +16,9 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.landscape import Spot, draw_landscape
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panel
 from fenland.lab.figures.style import SMALL, blank, head
+from fenland.lab.replicas.threads import one_thread
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables
 from fenland.lab.study.grid import above_zero
-from fenland.lab.study.pieces import one_thread
 from fenland.lab.study.theory import near
 from fenland.lab.study.words import share
 from fenland.theory.quadratic import cycle_amplitude, stable_lr
@@ -183,7 +183,10 @@ def claims(measured: Measured) -> Iterator[Claim]:
                     f"Critical learning rate, half way between two of the grid: ± {config.grid / 2:g}.", terms,
                 ),
             )  # fmt: skip
-    for pair, radii, ascent in ((UNNORMALISED, config.radii, "unnormalised"), (NORMALISED, config.lengths, "normalised")):
+    for pair, radii, ascent in (
+        (UNNORMALISED, config.radii, "unnormalised"),
+        (NORMALISED, config.lengths, "normalised"),
+    ):
         if radii:
             sentence = f"SSAM succeeds at larger learning rates than SAM ({ascent} ascent)"
             yield Claim(sentence, PAPER, _wider(pair, radii), ascent, notes=(terms,))

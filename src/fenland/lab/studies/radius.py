@@ -14,11 +14,37 @@ from torch import Tensor
 
 from fenland.lab.figures.plots import Mark
 from fenland.lab.studies.investigations import (
-    BESIDE, CHOICES, PAPER, REPORT, SHORT, Investigation, about, accuracy, loss,
+    BESIDE,
+    CHOICES,
+    PAPER,
+    REPORT,
+    SHORT,
+    Investigation,
+    about,
+    accuracy,
+    loss,
 )  # fmt: skip
 from fenland.lab.study import (
-    C, Claim, Contrast, Finding, Grid, Interval, Lab, Measured, Piece, Quantity, Seeds, Sheet, Source, Statement, Study,
-    Tables, both, curves, interval, ratio,
+    C,
+    Claim,
+    Contrast,
+    Finding,
+    Grid,
+    Interval,
+    Lab,
+    Measured,
+    Piece,
+    Quantity,
+    Seeds,
+    Sheet,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    both,
+    curves,
+    interval,
+    ratio,
 )  # fmt: skip
 from fenland.lab.study.grid import above_zero, at_least_two
 from fenland.lab.study.published import Cell, Published
@@ -219,7 +245,7 @@ def _comes_out(sentence: str, quantity: Quantity, column: str, cases: list[float
         found = agrees(measured)
         if not lossy(measured):
             return found
-        why = f"Not decided: not to be decided on such files ({quantity.column.replace('_', ' ')})."
+        why = f"Not to be decided on such files ({quantity.column.replace('_', ' ')})."
         return Finding(found.expected, found.measured, None, open=why)
 
     note = "The 95 % intervals over seeds have to overlap; the published ones are of three seeds."

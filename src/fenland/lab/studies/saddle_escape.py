@@ -13,10 +13,21 @@ import pandas as pd
 
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, plain_number
+from fenland.lab.replicas.threads import one_thread
 from fenland.lab.study import (
-    Claim, Finding, Interval, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables, interval,
+    Claim,
+    Finding,
+    Interval,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    interval,
 )  # fmt: skip
-from fenland.lab.study.pieces import one_thread
 from fenland.lab.study.recipes import joined
 
 if TYPE_CHECKING:

@@ -18,8 +18,25 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.figures.style import title_of
 from fenland.lab.study import (
-    C, Claim, Contrast, Finding, Grid, Interval, Lab, Measured, Piece, Plot, Quantity, Seeds, Source, Statement, Study,
-    Tables, Training, interval, ours,
+    C,
+    Claim,
+    Contrast,
+    Finding,
+    Grid,
+    Interval,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Quantity,
+    Seeds,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    Training,
+    interval,
+    ours,
 )  # fmt: skip
 from fenland.lab.study.grid import at_least_two
 from fenland.lab.study.quantities import gap, logarithms, ratio_of

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fenland.lab import data
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.figures.style import title_of
-from fenland.lab.models import build_model
 from fenland.lab.study import (
-    Claim, Contrast, Finding, Interval, Lab, Measured, Piece, Plot, Quantity, Source, Statement, Study, Tables, interval,
-    last_epoch, paired, ratio,
+    Claim,
+    Contrast,
+    Finding,
+    Interval,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Quantity,
+    Source,
+    Statement,
+    Study,
+    Tables,
+    interval,
+    last_epoch,
+    paired,
+    ratio,
 )  # fmt: skip
 from fenland.lab.study.images import check_device, fetch, identified, sources
 from fenland.lab.study.quantities import gap
 from fenland.lab.study.recipes import colours, line_of, lines_of
+from fenland.lab.study.twins import LINEAR, bounds, follow
 from fenland.lab.study.words import by, left_out, lossy, sentences, shown
-from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer, check_optimizer
+from fenland.lab.training.optimizers import check_optimizer
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
 
-LINEAR = "linear"
-NEIGHBOUR = 0  # which one of the train set's neighbours; the train set itself differs from pair to pair
-COLUMNS = ["epoch", "status", "distance", "norm", "train_loss", "train_accuracy", "test_loss", "test_accuracy"]
 READING = Source(
     "ours, as a reading of the SSAM paper's Figs. 4 and 5 by its abstract; the captions state no order", ours=True
 )
 GROWS = Source("SSAM paper, Figs. 4 and 5 by epoch; bounds grow with the steps (Hardt et al. 2016)")
-BOUND = Source(
-    "fenland.theory.uniform_stability (SGD: Hardt et al. 2016, theorem 3.8; others derived)", ours=True
-)
+BOUND = Source("fenland.theory.uniform_stability (SGD: Hardt et al. 2016, theorem 3.8; others derived)", ours=True)
 WORDS = {"normalised": "|w − w'| / sqrt(|w|² + |w'|²)", "absolute": "|w − w'|"}
 TITLES = {
     "normalised": "Distance of the two runs, normalised",
@@ -118,9 +122,7 @@ def measure(config: Config, lab: Lab) -> Tables:
     convex = [number for number, run in enumerate(runs) if run.model == LINEAR]
     limits = [Piece("bounds", keys[number], partial(bounds, runs[number])) for number in convex]
     found = [part.assign(**of) for part, of in zip(lab.keep_all(pairs, "pairs"), about, strict=True)]
-    theory = [
-        part.assign(**about[number]) for part, number in zip(lab.keep_all(limits, "bounds"), convex, strict=True)
-    ]
+    theory = [part.assign(**about[number]) for part, number in zip(lab.keep_all(limits, "bounds"), convex, strict=True)]
     none = pd.DataFrame(columns=["epoch", "bound", "why", "optimizer", "pair"])
     return {
         "pairs": pd.concat(found, ignore_index=True),
@@ -153,125 +155,6 @@ def _run(config: Config, lab: Lab, name: str, model: str, optimizer: str, pair: 
         epochs=config.epochs, schedule="constant", limit=config.convex_limit if linear else config.limit,
         device=config.device, data_dir=lab.data_dir(name),
     )  # fmt: skip
-
-
-def follow(run: RunConfig, test_examples: int | None) -> pd.DataFrame:
-    """Train both members of a pair; one row an epoch, the start being epoch 0.
-
-    Args:
-        run: on the unchanged set; constant learning rate.
-        test_examples: for the gap, a fixed stratified choice; None for all.
-
-    Returns:
-        ``epoch, status, distance, norm, train_loss, test_loss, train_accuracy, test_accuracy``: |w - w'| and
-        sqrt(|w|^2 + |w'|^2), and evaluations of the run on the unchanged set. It ends early where a weight is not
-        finite, the last row's status then being "diverged".
-    """
-    rows = []
-    with _alone(run.threads):
-        ours, theirs = _Member(run), _Member(dataclasses.replace(run, replace=NEIGHBOUR))
-        for epoch in range(run.epochs + 1):
-            if epoch:
-                for batch, other in zip(ours.batches.epoch(epoch), theirs.batches.epoch(epoch), strict=True):
-                    ours.step(*batch)
-                    theirs.step(*other)
-            first, second = ours.weights(), theirs.weights()
-            distance, norm = (first - second).norm().item(), torch.cat([first, second]).norm().item()
-            if not (math.isfinite(distance) and math.isfinite(norm)):
-                rows.append({"epoch": epoch, "status": "diverged"})
-                break
-            row = {"epoch": epoch, "status": "finished", "distance": distance, "norm": norm}
-            rows.append(row | ours.evaluate("train", None) | ours.evaluate("test", test_examples))
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def bounds(run: RunConfig) -> pd.DataFrame:
-    """``epoch, bound, why``: what the theory allows a softmax regression, or why it says nothing.
-
-    For inputs x with a constant appended, R the longest of both sets: the loss's gradient is (p - y) x^T, so
-    L = sqrt(2) * R, and its Hessian (diag(p) - p p^T) x x^T, so beta = R^2 / 2 and mu = 0, everywhere. Each epoch
-    shows every example once, at an even chance for each place, which in expectation is the draw that the bound assumes.
-    """
-    from fenland.theory import Smoothness, distance_bound
-
-    name = OPTIMIZERS[run.optimizer].title
-    first, second = (_Member(dataclasses.replace(run, replace=k)).batches for k in (None, NEIGHBOUR))
-    longest = max(
-        float(images.flatten(1).double().square().sum(1).max())
-        for batches in (first, second)
-        for images, _ in batches.evaluation("train")
-    )
-    radius = math.sqrt(longest + 1)
-    known = Smoothness(lipschitz=math.sqrt(2) * radius, smoothness=radius**2 / 2, convexity=0.0)
-    samples = sum(len(labels) for _, labels in first.evaluation("train"))
-    rows = []
-    for epoch in range(1, run.epochs + 1):
-        bound, why = math.nan, ""
-        try:
-            steps = epoch * first.steps
-            bound = distance_bound(run.lr, steps, samples, run.rho or 0.0, name, known, run.batch_size)
-        except ValueError as error:
-            why = str(error)
-        rows.append({"epoch": epoch, "bound": bound, "why": why, "radius": radius})
-    return pd.DataFrame(rows)
-
-
-class _Member:
-    """One of the two runs."""
-
-    def __init__(self, run: RunConfig) -> None:
-        images = data.load(run)
-        device = torch.device(run.device)
-        self.batches = data.Batches(images, device, run.batch_size, run.seed)
-        torch.manual_seed(run.seed)
-        self.model = _build(run.model, images.shape, len(images.classes)).to(device)
-        self.optimizer = build_optimizer(run, self.model, run.epochs * self.batches.steps)
-
-    def step(self, images: Tensor, labels: Tensor) -> None:
-        """One step of the optimizer."""
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = cross_entropy(self.model(images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        stepper: Any = self.optimizer  # torch types its closure as one that returns a float
-        stepper.step(closure)
-
-    def weights(self) -> Tensor:
-        """All of them in one row, float64."""
-        return torch.cat([weight.detach().double().flatten() for weight in self.model.parameters()])
-
-    @torch.no_grad()
-    def evaluate(self, split: str, limit: int | None) -> dict[str, float]:
-        """Mean loss and share of right answers."""
-        self.model.eval()
-        loss, right, count = 0.0, 0, 0
-        for images, labels in self.batches.evaluation(split, limit):
-            logits = self.model(images)
-            loss += cross_entropy(logits, labels, reduction="sum").item()
-            right, count = right + int((logits.argmax(1) == labels).sum()), count + len(labels)
-        self.model.train()
-        return {f"{split}_loss": loss / count, f"{split}_accuracy": right / count}
-
-
-def _build(model: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    if model == LINEAR:
-        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
-    return build_model(model, shape, classes)
-
-
-@contextmanager
-def _alone(threads: int) -> Iterator[None]:
-    """Threads as the run says, and the caller's random numbers as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def derived(measured: Measured, task: str = "") -> pd.DataFrame:
@@ -375,7 +258,9 @@ def within(name: str) -> Statement:
         most = max(shares, key=lambda epoch: shares[epoch].mean, default=0)
         tightest = {f"at most {{value}} of it (epoch {most})": shares[most]} if shares else {}
         found = (Contrast(lambda _: tightest, "{key}", sign=False, over="pairs") < 1)(measured)
-        note = "Convex with known L and beta, so the bound's assumptions hold. It is one for the worst data, hence loose."
+        note = (
+            "Convex with known L and beta, so the bound's assumptions hold. It is one for the worst data, hence loose."
+        )
         return dataclasses.replace(found, expected="|w − w'| at most 1 times the bound, at every epoch", note=note)
 
     return judge
@@ -406,9 +291,9 @@ def draw(measured: Measured) -> list[Drawn]:
 
 
 CONVEX_WORDS = (
-    "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected distance. "
-    "Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is cut "
-    "there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
+    "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected "
+    "distance. Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is "
+    "cut     "there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
 )
 
 
@@ -452,6 +337,7 @@ STUDY = Study(
         "The ascent is normalised; the paper's own is --set optimizers=sgd,usam,ssam-u.",
         "The bounds of fenland.theory.uniform_stability need convex losses with known constants. Neither network is "
         "convex, so they are set beside a softmax regression instead, where L = sqrt(2)·R and beta = R²/2, R the "
-        "longest input with its constant. SSAM with the normalised ascent has no bound there.",),
+        "longest input with its constant. SSAM with the normalised ascent has no bound there.",
+    ),
     beside=(),
 )  # fmt: skip

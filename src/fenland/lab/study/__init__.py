@@ -10,6 +10,6 @@ from fenland.lab.study.study import Study
 
 __all__ = [
     "OURS", "C", "Claim", "Contrast", "Finding", "Grid", "Interval", "Lab", "Measured", "Piece", "Plot", "Quantity",
-    "Seeds", "Sheet", "Source", "Statement", "Study", "Tables", "Training", "Verdict", "both", "curves", "interval", "last_epoch",
-    "ours", "paired", "ratio",
+    "Seeds", "Sheet", "Source", "Statement", "Study", "Tables", "Training", "Verdict", "both", "curves", "interval",
+    "last_epoch", "ours", "paired", "ratio",
 ]  # fmt: skip

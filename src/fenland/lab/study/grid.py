@@ -169,9 +169,7 @@ def _guessed(results: pd.DataFrame, runs: Sequence[RunConfig]) -> pd.DataFrame:
     shares = {run.data: run for run in runs}
     chance = results["data"].map({name: 1.0 / len(data.load(run).classes) for name, run in shares.items()})
     accuracy = results["test_accuracy"].astype(float)
-    return results.assign(
-        chance=chance, test_accuracy=accuracy.where(results["status"] == "finished", chance)
-    )
+    return results.assign(chance=chance, test_accuracy=accuracy.where(results["status"] == "finished", chance))
 
 
 def failed(runs: pd.DataFrame) -> pd.Series:

@@ -113,9 +113,9 @@ class _Reach:
                     self.waiting.setdefault(each.name, []).append((module, each))
                 else:
                     self._take(module, each)
-            inherits: list[ast.expr] = [*statement.bases, *(each.value for each in statement.keywords)]
-            for each in (*inherits, *statement.decorator_list):
-                self._expression(module, each)
+            inherits = [*statement.bases, *(keyword.value for keyword in statement.keywords)]
+            for expression in (*inherits, *statement.decorator_list):
+                self._expression(module, expression)
             return
         bare = _bare(statement)
         self.found.add(f"{module}: {ast.dump(bare)}")
@@ -206,8 +206,13 @@ def _read(module: str) -> _Module | None:
 @functools.lru_cache(maxsize=1024)
 def _parse(path: str, changed: int) -> _Module:
     """The statements of a file that was last changed at this time."""
+    return _statements(Path(path).read_text(encoding="utf-8"))
+
+
+def _statements(source: str) -> _Module:
+    """The statements of a module by what they bind."""
     here = _Module({}, {}, [])
-    for statement in _top(ast.parse(Path(path).read_text(encoding="utf-8")).body):
+    for statement in _top(ast.parse(source).body):
         brought = dict(_imports(statement))
         here.imported.update(brought)
         names = list(_binds(statement))

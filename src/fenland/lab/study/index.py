@@ -79,7 +79,7 @@ def _headline(studies: list[dict[str, Any]], verdicts: list[Verdict], comparison
     parts = []
     if studies:
         count = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
-        parts.append(f"{count}: {tally(verdicts)}")
+        parts.append(f"{count}. {tally(verdicts)}")
     if comparisons:
         parts.append(f"{len(comparisons)} comparison{'' if len(comparisons) == 1 else 's'}.")
     return " ".join(parts)
@@ -107,8 +107,8 @@ def _study(folder: Path, out: Path) -> dict[str, Any] | None:
 
 
 def _comparison(folder: Path, out: Path) -> dict[str, str]:
-    from fenland.lab.store.records import read_records
     from fenland.lab.report.outcome import decide
+    from fenland.lab.store.records import read_records
 
     try:
         headline = decide(read_records(folder)).headline

@@ -9,7 +9,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from fenland.lab.sweep.cluster import Cluster
     from fenland.lab.store.records import Records
     from fenland.lab.study.parts import Piece
     from fenland.lab.study.study import Study
+    from fenland.lab.sweep.cluster import Cluster
 
 T = TypeVar("T")
 # Without a terminal a long loop says where it is when this long has passed since the last line.
@@ -117,7 +117,8 @@ class Laboratory:
     def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
         """Tables by the content of their keys and the code that computes them; found again after a kill.
 
-        Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a sweep go there, pieces do not.
+        Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a
+        sweep go there, pieces do not.
 
         Args:
             pieces: in the order of the result; one that is listed twice is computed once.

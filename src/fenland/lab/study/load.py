@@ -45,7 +45,7 @@ def load(word: str, taken: Collection[str] = ()) -> Study:
 
 def _run(path: Path) -> ModuleType:
     """The module of a file; run anew each time, since it may have been edited."""
-    from joblib.externals import cloudpickle
+    from joblib.externals.loky.cloudpickle_wrapper import dumps
 
     name = "study_" + "".join(each if each.isalnum() else "_" for each in path.stem)  # never that of a library
     spec = util.spec_from_file_location(name, path)
@@ -60,5 +60,5 @@ def _run(path: Path) -> ModuleType:
     except Exception as error:
         words = " ".join(str(error).split())
         raise BadInput("NAME", path, f"cannot be run ({type(error).__name__}: {words})") from error
-    cloudpickle.register_pickle_by_value(module)
+    sys.modules[dumps.__module__].register_pickle_by_value(module)  # what worker processes are sent their work with
     return module

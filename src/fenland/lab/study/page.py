@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from fenland.lab.figures import inline_svg, save_files
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.sweep.progress import duration
 from fenland.lab.report.setup import machines
 from fenland.lab.report.templating import fill
 from fenland.lab.report.write import write_text
 from fenland.lab.study.parts import Tables, Verdict
 from fenland.lab.study.study import Study
 from fenland.lab.study.tally import figure_of, tally
+from fenland.lab.sweep.progress import duration
 
 
 def write_page(

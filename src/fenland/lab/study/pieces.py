@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fenland.lab.sweep import workers
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.threads import one_thread
+from fenland.lab.sweep import workers
 
 if TYPE_CHECKING:
     import pandas
@@ -63,23 +63,6 @@ def _worth(seconds: float, done: int, left: int, count: int) -> bool:
     if not done or left < 2 or count < 2:
         return False
     return seconds / done * left * (1 - 1 / min(count, left)) > START_SECONDS
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread in here.
-
-    A block of replicas is 16,384 numbers long. Two threads gain nothing on it, and where another process wants the
-    cores they wait for each other at every operation: 250 s instead of 10 s for the quick quartic.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def work(task: Task) -> None:

@@ -75,6 +75,7 @@ class Contrast:
         word: what each is.
         over: what the intervals are over.
         none: said where there is no part.
+        exact: whether cases may agree exactly: such an interval, which has no width, is said as one number.
     """
 
     measure: Callable[[Measured], Intervals]
@@ -84,6 +85,7 @@ class Contrast:
     word: str = "a difference"
     over: str = "seeds"
     none: str = "no finished run"
+    exact: bool = False
 
     def __lt__(self, bound: float) -> Statement:
         return _Relation(self, "below", bound, lambda found: below(found, bound))
@@ -97,10 +99,12 @@ class Contrast:
 
     def said(self, found: Intervals) -> str:
         """The numbers in words."""
-        words = [
-            self.template.replace("{key}", key).format(value=shown(x, self.form, self.sign)) for key, x in found.items()
-        ]
+        words = [self.template.replace("{key}", key).format(value=self._shown(x)) for key, x in found.items()]
         return "; ".join(words) or self.none
+
+    def _shown(self, found: Interval) -> str:
+        same = self.exact and found.n > 1 and found.high - found.low <= 1e-6 * abs(found.mean)
+        return f"{found.mean:{self.form}}" if same else shown(found, self.form, self.sign)
 
 
 @dataclass(frozen=True)

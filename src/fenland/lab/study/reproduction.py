@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
-from fenland.lab.sweep.progress import duration
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import once, tally
+from fenland.lab.sweep.progress import duration
 
 HOLDS = {True: "yes", False: "**no**", None: "open"}
 # What tells machines apart in the table.
