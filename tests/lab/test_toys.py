@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from fenland.lab.replicas import Neuron, SquareNeuron, TwoWells, Wave, grid, run, spread
+from fenland.lab.replicas import Neuron, SquareNeuron, UnequalWells, Wave, grid, run, spread
 
 
 @pytest.mark.parametrize(
-    "problem", [Neuron(), Wave(), TwoWells(), TwoWells(1.0, 5.0), SquareNeuron(), SquareNeuron(2.0)]
+    "problem", [Neuron(), Wave(), UnequalWells(), UnequalWells(1.0, 5.0), SquareNeuron(), SquareNeuron(2.0)]
 )
 def test_gradients(problem):
     draws = torch.Generator().manual_seed(3)
@@ -25,11 +25,11 @@ def hessian(problem, *point):
 def test_critical_points():
     assert torch.allclose(hessian(Neuron(), 0.0, 3.0), torch.diag(torch.tensor([9.0, 0.0], dtype=torch.float64)))
     assert torch.allclose(hessian(SquareNeuron(), 0.0, 0.5), torch.diag(torch.tensor([-3.0, 0.0], dtype=torch.float64)))
-    wells = TwoWells(3.0, 4.0)
+    wells = UnequalWells(3.0, 4.0)
     assert [float(wells.gradient([torch.tensor(float(x))])[0]) for x in (0, 3, 4)] == [0, 0, 0]
     assert [float(hessian(wells, float(x))) > 0 for x in (0, 3, 4)] == [True, False, True]
     with pytest.raises(ValueError, match=r"b = 5.0, a = 4.0"):
-        TwoWells(5.0, 4.0)
+        UnequalWells(5.0, 4.0)
 
 
 def test_the_square_neuron_is_a_network_on_data():
@@ -43,7 +43,7 @@ def test_the_square_neuron_is_a_network_on_data():
 @pytest.mark.parametrize(("b", "a", "rho"), [(3.0, 4.0, 1.5), (3.0, 4.0, 2.5), (2.0, 3.0, 1.2)])
 def test_sam_stalls_beside_a_minimum_that_holds_it(b, a, rho):
     """a - b < rho < b: starts of (b - rho, a) stall at a - rho, no critical point; those of (0, b - rho) reach 0."""
-    wells = TwoWells(b, a)
+    wells = UnequalWells(b, a)
     starts = spread(0.0, a, 200)
     end = run(wells, "SAM", grid([starts], rho=rho, lr=0.005), 3000).w[0]
     stalls = starts > b - rho

@@ -9,7 +9,7 @@ from fenland import theory
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import find
 from fenland.lab.studies.edge_of_stability import Config
-from fenland.lab.studies.edge_of_stability_runs import Setting, batch_of, settle, squared_error
+from fenland.lab.study.full_batch import Setting, batch_of, settle, squared_error
 
 STUDY = find("edge-of-stability")
 SMALL = Config(images=40, width=4, rhos=(0.1, 0.3), unnormalised=(0.3,), steps=60, every=20, seeds=(0, 1))

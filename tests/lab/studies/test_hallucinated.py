@@ -9,9 +9,9 @@ from bare import Lab
 import fenland
 from fenland import theory
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.fates import wave, wells
 from fenland.lab.studies import find
 from fenland.lab.studies.hallucinated import Config
-from fenland.lab.studies.hallucinated_runs import wave, wells
 from fenland.rules import Window
 
 STUDY = find("hallucinated")

@@ -15,7 +15,7 @@ from fenland.lab.errors import BadInput
 from fenland.lab.models import build_model
 from fenland.lab.studies import find
 from fenland.lab.studies.late_sam import Config
-from fenland.lab.studies.late_sam_runs import after, barrier, end, line
+from fenland.lab.study.ends import after, barrier, end, line
 from fenland.lab.study.network import trained
 from fenland.lab.study.run import run_study
 
@@ -121,18 +121,19 @@ def test_verdicts_follow_the_tables():
     config = Config(starts=STARTS)
     runs = pd.DataFrame([
         {"start": start, "seed": seed, "eigenvalue": value * (1 + 0.01 * seed), "test_accuracy": 0.9,
-         "status": "finished", "run": f"{start}{seed}"}
+         "status": "finished", "run": f"{start}{seed}", "options": f"start={round(880 * start)}"}
         for start, value in zip(STARTS, (1.0, 2.0, 10.0), strict=True) for seed in (0, 1, 2)
     ])  # fmt: skip
     lines = pd.DataFrame([
         {"start": start, "seed": seed, "at": at, "loss": 1.0}
         for start in STARTS[:2] for seed in (0, 1, 2) for at in (0.0, 0.5, 1.0)
     ])  # fmt: skip
-    steps = np.arange(0, 201, 10)
+    steps = np.arange(0, 601, 30)
+    late = np.where(steps < 300, 10.0 + steps / 10, 1.0)  # uphill first, then flatter
     after_rows = pd.concat([
-        pd.DataFrame({"step": steps, "loss": 1.0, "distance": steps * (1.0 if method == "GD" else 2.0 + 0.1 * seed),
-                      "eigenvalue": np.maximum(10.0 - 0.2 * steps, 1.0 + 0.01 * seed), "method": method, "seed": seed})
-        for method in ("GD", "SAM") for seed in (0, 1, 2)
+        pd.DataFrame({"step": steps, "loss": 1.0 + (steps == 60), "distance": steps * (1.0 if gd else 2.0 + 0.1 * seed),
+                      "eigenvalue": 10.0 if gd else late + 0.01 * seed, "method": "GD" if gd else "SAM", "seed": seed})
+        for gd in (True, False) for seed in (0, 1, 2)
     ])  # fmt: skip
     tables = {"runs": runs, "lines": lines, "after": after_rows}
 
@@ -145,11 +146,14 @@ def test_verdicts_follow_the_tables():
     assert holds("nearer to that", runs=runs.assign(eigenvalue=runs["eigenvalue"].replace(2.0, 8.0).where(
         runs["start"] != 0.5, 8.0))) is False  # fmt: skip
     assert holds("leaves the end") is True
-    assert holds("right after the switch") is True
+    assert holds("leads uphill") is True
+    assert holds("leads uphill", after=after_rows.assign(loss=1.0 + 0.01 * after_rows["seed"])) is False
+    assert holds("flatter place than SGD, trained") is True
     assert holds("no barrier") is True
     assert holds("no barrier", lines=lines.assign(loss=1.0 + (lines["at"] == 0.5))) is False
     swapped = after_rows.replace({"method": {"GD": "SAM", "SAM": "GD"}})
     assert holds("leaves the end", after=swapped) is False
+    assert holds("flatter place than SGD, trained", after=swapped) is False
     assert holds("from 90 %") is None
 
 

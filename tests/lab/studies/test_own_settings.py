@@ -10,9 +10,7 @@ from bare import Lab
 import fenland
 from fenland import theory
 from fenland.lab.errors import BadInput
-from fenland.lab.studies import find
-from fenland.lab.studies.own_settings import Config, at_rest
-from fenland.lab.studies.own_settings_runs import (
+from fenland.lab.replicas.stability_analysis import (
     DEMO,
     beale,
     displacements,
@@ -22,6 +20,8 @@ from fenland.lab.studies.own_settings_runs import (
     square_net,
     square_saddle,
 )
+from fenland.lab.studies import find
+from fenland.lab.studies.own_settings import Config, at_rest
 from fenland.lab.study.parts import Measured
 
 STUDY = find("own-settings")

@@ -7,9 +7,9 @@ from bare import Lab
 import fenland
 from fenland import theory
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.neurons import neuron
 from fenland.lab.studies import find
 from fenland.lab.studies.single_neuron import Config
-from fenland.lab.studies.single_neuron_runs import neuron
 
 STUDY = find("single-neuron")
 SMALL = Config(lrs=(0.05,), rhos=(0.1, 0.2), x=(0.1,), steps=4000)

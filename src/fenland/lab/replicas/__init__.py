@@ -4,7 +4,7 @@ from fenland.lab.replicas.factors import LinearAutoencoder, MatrixSensing
 from fenland.lab.replicas.grids import AXES, Grid, grid
 from fenland.lab.replicas.problems import Beale, FromFunction, Problem, Quadratic, Quartic, Saddle, near
 from fenland.lab.replicas.rules import Rule, rule
-from fenland.lab.replicas.toys import Neuron, SquareNeuron, TwoWells, Wave, spread
+from fenland.lab.replicas.toys import Neuron, SquareNeuron, UnequalWells, Wave, spread
 from fenland.lab.replicas.trajectories import Noise, Outcome, has_compiler, run
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Rule",
     "Saddle",
     "SquareNeuron",
-    "TwoWells",
+    "UnequalWells",
     "Wave",
     "grid",
     "has_compiler",

@@ -53,7 +53,7 @@ class Wave(Problem):
 
 
 @dataclass(frozen=True)
-class TwoWells(Problem):
+class UnequalWells(Problem):
     """L(w) = w^4/4 - (a + b)*w^3/3 + a*b*w^2/2, of slope w*(w - b)*(w - a): minima at 0 and a, a maximum at b.
 
     Attributes:

@@ -8,8 +8,8 @@ from functools import partial
 import pandas as pd
 
 from fenland.lab.figures.plots import Line, Panel
-from fenland.lab.studies.edge_of_stability_runs import METHODS, Setting, settle
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, interval, ours
+from fenland.lab.study.full_batch import METHODS, Setting, settle
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement
 from fenland.lab.study.recipes import line_of

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fenland import theory
 from fenland.lab.figures.plots import Line, Mark, Panel
-from fenland.lab.studies.hallucinated_runs import wave, wells
+from fenland.lab.replicas.fates import wave, wells
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, ours
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement

@@ -11,7 +11,6 @@ import pandas as pd
 
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Panel
-from fenland.lab.studies.late_sam_runs import after, barrier, end, line
 from fenland.lab.study import (
     C,
     Claim,
@@ -32,9 +31,11 @@ from fenland.lab.study import (
     paired,
     ratio,
 )  # fmt: skip
+from fenland.lab.study.ends import after, barrier, end, line
 from fenland.lab.study.grid import above_zero
+from fenland.lab.study.quantities import ratio_of
 from fenland.lab.study.recipes import line_of, lines_of
-from fenland.lab.study.words import shown
+from fenland.lab.study.words import above, below, shown, together
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -65,17 +66,17 @@ class Config(Training):
 
     model: str = "mlp"
     rho: float = 0.05
-    epochs: int = 30
+    epochs: int = 40
     lr: float = 0.05
     schedule: str = "constant"
     momentum: float = 0.9
     weight_decay: float = 0.0
     starts: tuple[float, ...] = (0.0, 0.5, 0.75, 0.9, SGD_ONLY)
-    examples: int = 500
-    tol: float = 0.02
+    examples: int = 300
+    tol: float = 0.05
     points: int = 13
-    after: int = 200
-    every: int = 10
+    after: int = 600
+    every: int = 30
 
     def __post_init__(self) -> None:
         above_zero(self, "rho", "points", "after", "every", "examples")
@@ -129,6 +130,14 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
     return tables | joined | {"runs": rows.merge(joined["ends"], on=["start", "seed"], how="left")}
 
 
+def steps_left(measured: Measured) -> str:
+    """How many steps SAM had."""
+    runs = measured["runs"]
+    total = max(int(str(options).removeprefix("start=")) for options in runs["options"])
+    left = {start: round((1 - start) * total) for start in sorted(runs["start"].unique()) if 0 < start < SGD_ONLY}
+    return "SAM had " + ", ".join(f"{count} steps from {start:g} on" for start, count in left.items()) + "."
+
+
 def nearer(measured: Measured) -> Finding:
     """Late SAM's eigenvalue between those of SGD and of SAM from the start: 0 is SGD's, 1 is SAM's."""
     import numpy as np
@@ -176,15 +185,29 @@ def escapes(measured: Measured) -> Finding:
                    open="The interval over seeds reaches 1.")  # fmt: skip
 
 
-def quickly(measured: Measured) -> Finding:
-    """How much of SAM's gain in flatness the first quarter of the steps after SGD's end brings."""
+def uphill(measured: Measured) -> Finding:
+    """The largest training loss and eigenvalue on SAM's way, over those at the switch."""
+    rows = measured["after"][measured["after"]["method"] == "SAM"]
+    begun = rows[rows["step"] == 0].groupby("seed")[["loss", "eigenvalue"]].first()
+    most = rows.groupby("seed")[["loss", "eigenvalue"]].max() / begun
+    loss, eigenvalue = interval(most["loss"]), interval(most["eigenvalue"])
+    said = f"loss {shown(loss, '.3g', sign=False)} times, eigenvalue {shown(eigenvalue, '.3g', sign=False)} times"
+    return Finding("both more than 1.5 times those at the switch", said,
+                   together(above(each, 1.5) for each in (loss, eigenvalue)),
+                   open="An interval over seeds reaches to both sides.")  # fmt: skip
+
+
+def settles(measured: Measured) -> Finding:
+    """SAM's eigenvalue over the last quarter of the steps, against SGD's own there."""
+    import numpy as np
+
     rows = measured["after"]
-    sam = rows[rows["method"] == "SAM"].pivot_table(index="seed", columns="step", values="eigenvalue")
-    early = max(step for step in sam if step <= measured.config.after // 4)
-    share = interval((sam[0] - sam[early]) / (sam[0] - sam[max(sam)]))
-    said = f"{shown(share, '.2f', sign=False)} of the fall in {early} of {max(sam)} steps"
-    return Finding("more than half of the fall", said, True if share.low > 0.5 else False if share.high < 0.5 else None,
-                   open="The interval over seeds reaches to both sides of a half.")  # fmt: skip
+    rows = rows[rows["step"] >= 0.75 * measured.config.after]
+    logs = np.log(rows["eigenvalue"]).groupby([rows["method"], rows["seed"]]).mean().unstack("method")
+    found = ratio_of(interval(logs["SAM"] - logs["GD"]))
+    return Finding("below 1 times SGD's", f"{shown(found, '.3g', sign=False)} times", below(found, 1.0),
+                   "Geometric means over the last quarter of the steps.",
+                   open="The interval over seeds reaches to both sides of 1.")  # fmt: skip
 
 
 def after_panels(measured: Measured) -> list[Panel]:
@@ -192,9 +215,10 @@ def after_panels(measured: Measured) -> list[Panel]:
     rows = measured["after"].replace({"method": {"GD": "SGD"}})
     titles = {"loss": "Training loss", "distance": "Distance from SGD's end", "eigenvalue": "Largest eigenvalue"}
     return [
-        Panel(lines_of(rows.assign(value=rows[column]), "method", "step"), "step after SGD's end", title, whole=True)
+        Panel(lines_of(rows.assign(value=rows[column]), "method", "step"), "step after SGD's end", title,
+              log_y=column != "distance", whole=True)
         for column, title in titles.items()
-    ]
+    ]  # fmt: skip
 
 
 def line_panels(measured: Measured) -> list[Panel]:
@@ -221,7 +245,7 @@ STUDY = Study(
     config=Config,
         paper={"data": "cifar10", "model": "wrn16-8", "epochs": 200, "batch_size": 128, "lr": 0.1, "schedule": "step",
            "weight_decay": 5e-4, "augment": True, "device": "cuda", "examples": 5000,
-           "after": 2000, "every": 50},
+           "after": 8000, "every": 200},
     runs=Grid(case, after=ends, start=C.starts, seed=C.seeds),
     claims=[
         Claim("SAM from 90 % of training on reaches the test accuracy of SAM from the start.", SHORT,
@@ -229,10 +253,11 @@ STUDY = Study(
         Claim("SAM from the start ends flatter than SGD.", SHORT,
               ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", notes=("Paired over seeds.",)),
         Claim("Late SAM's largest eigenvalue is nearer to that of SAM from the start than to SGD's.", SHORT, nearer,
-              "sharpness"),
+              "sharpness", notes=(steps_left,)),
         Claim("SAM leaves the end of SGD faster than SGD itself moves on.", SHORT, escapes, "after"),
-        Claim("Most of the flattening comes right after the switch.", ours("what makes a late switch enough"), quickly,
-              "after"),
+        Claim("The way out leads uphill: loss and largest eigenvalue rise first.",
+              ours("what an escape from a minimum is"), uphill, "after"),
+        Claim("After it SAM is at a flatter place than SGD, trained as long.", SHORT, settles, "after"),
         Claim("Late SAM stays in the valley of SGD's end: no barrier lies between.", SHORT, same_valley, "lines"),
     ],
     figures=[

@@ -11,8 +11,7 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_heat
-from fenland.lab.studies.own_settings_claims import KIM, claims
-from fenland.lab.studies.own_settings_runs import (
+from fenland.lab.replicas.stability_analysis import (
     DEMO,
     NEAR,
     VALLEY,
@@ -23,6 +22,7 @@ from fenland.lab.studies.own_settings_runs import (
     square_net,
     square_saddle,
 )  # fmt: skip
+from fenland.lab.studies.own_settings_claims import KIM, claims
 from fenland.lab.study import Lab, Measured, Piece, Plot, Study, Tables
 from fenland.lab.study.grid import above_zero
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from fenland.lab.studies.own_settings_runs import DEMO, ends
+from fenland.lab.replicas.stability_analysis import DEMO, ends
 from fenland.lab.study import Claim, Finding, Interval, Measured, Source, interval, ours
 from fenland.lab.study.parts import Statement
 from fenland.lab.study.words import above, percent, share, together

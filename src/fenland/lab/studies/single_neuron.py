@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 
 from fenland.lab.figures.plots import Line, Mark, Panel
-from fenland.lab.studies.single_neuron_runs import neuron
+from fenland.lab.replicas.neurons import neuron
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, ours
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement

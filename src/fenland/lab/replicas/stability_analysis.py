@@ -14,7 +14,11 @@ from torch import Tensor
 
 from fenland import theory
 from fenland.algebra import Stacked, Vector
-from fenland.lab.replicas import Beale, Noise, Problem, Quadratic, Rule, Saddle, SquareNeuron, grid, rule, run
+from fenland.lab.replicas.grids import grid
+from fenland.lab.replicas.problems import Beale, Problem, Quadratic, Saddle
+from fenland.lab.replicas.rules import Rule, rule
+from fenland.lab.replicas.toys import SquareNeuron
+from fenland.lab.replicas.trajectories import Noise, run
 from fenland.theory.diffusion import DYNAMICS
 
 BEALE_START = (1.0, 2.0)

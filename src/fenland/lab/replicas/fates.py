@@ -10,7 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fenland.lab.replicas import Problem, Rule, TwoWells, Wave, grid, rule, run, spread
+from fenland.lab.replicas.grids import grid
+from fenland.lab.replicas.problems import Problem
+from fenland.lab.replicas.rules import Rule, rule
+from fenland.lab.replicas.toys import UnequalWells, Wave, spread
+from fenland.lab.replicas.trajectories import run
 from fenland.rules import Window
 
 FLAT = 1e-2  # |g| below which a point is critical
@@ -30,7 +34,7 @@ def fates(
     mean |g| of the hallucinated ones, ``loss`` the mean loss of all.
 
     Args:
-        problem: of one weight: `Wave` or `TwoWells`.
+        problem: of one weight: `Wave` or `UnequalWells`.
         low: of the starts.
         high: of the starts.
         rhos: radii.
@@ -69,13 +73,13 @@ def _kinds(problem: Problem, last: Tensor, rho: Tensor) -> Tensor:
 
 
 def _from_minimum(problem: Problem, w: Tensor) -> Tensor:
-    if isinstance(problem, TwoWells):
+    if isinstance(problem, UnequalWells):
         return torch.minimum(w.abs(), (w - problem.a).abs())
     return _around(w, 0.0)
 
 
 def _from_maximum(problem: Problem, w: Tensor) -> Tensor:
-    return (w - problem.b).abs() if isinstance(problem, TwoWells) else _around(w, math.pi)
+    return (w - problem.b).abs() if isinstance(problem, UnequalWells) else _around(w, math.pi)
 
 
 def _around(w: Tensor, centre: float) -> Tensor:
@@ -92,4 +96,4 @@ def wells(
     rhos: Sequence[float], lr: float, steps: int, starts: int, warm: int = 0, method: str = "SAM"
 ) -> pd.DataFrame:
     """`fates` on two wells, a wide one at 0 and a narrow one at 4 behind a maximum at 3, starts between them."""
-    return fates(TwoWells(), 0.0, 4.0, rhos, lr, steps, starts, warm, method)
+    return fates(UnequalWells(), 0.0, 4.0, rhos, lr, steps, starts, warm, method)

@@ -8,7 +8,9 @@ import pandas as pd
 import torch
 
 from fenland import theory
-from fenland.lab.replicas import Neuron, grid, run
+from fenland.lab.replicas.grids import grid
+from fenland.lab.replicas.toys import Neuron
+from fenland.lab.replicas.trajectories import run
 
 
 def neuron(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fenland.lab.studies.edge_of_stability_runs import closure, eigenvalue, optimizer
+from fenland.lab.study.full_batch import closure, eigenvalue, optimizer
 from fenland.lab.study.network import trained
 
 if TYPE_CHECKING:
