@@ -292,8 +292,8 @@ def draw(measured: Measured) -> list[Drawn]:
 
 CONVEX_WORDS = (
     "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected "
-    "distance. Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, is "
-    "cut     "there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
+    "distance. Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, "
+    "is cut there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
 )
 
 

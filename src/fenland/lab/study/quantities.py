@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Intervals = Mapping[str, Interval]
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,16 @@ class _Relation:
             f"{self.contrast.word} {self.word}{space}{self.bound:g}", self.contrast.said(found),
             together(self.answer(each) for each in found.values()), open=undecided(over),
         )  # fmt: skip
+
+
+def statement(function: Callable[Concatenate[Measured, P], Finding]) -> Callable[P, Statement]:
+    """Make a function of what was measured and of more arguments a maker of statements: of these arguments alone."""
+
+    @functools.wraps(function)
+    def of(*arguments: P.args, **named: P.kwargs) -> Statement:
+        return lambda measured: function(measured, *arguments, **named)
+
+    return of
 
 
 def undecided(over: str = "seeds") -> str:
