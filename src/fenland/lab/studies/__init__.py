@@ -13,7 +13,7 @@ __all__ = ["STUDIES", "find"]
 _NAMES = (
     "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
     "classification", "radius", "ball-metric", "architectures", "landscapes", "attractor", "diffusion",
-    "momentum-batch",
+    "momentum-batch", "own-settings", "single-neuron", "edge-of-stability", "hallucinated", "late-sam",
 )  # fmt: skip
 # Name on the command line -> module. A study is imported when it is asked for: half of them need torch only.
 STUDIES = {name: f"{__name__}.{name.replace('-', '_')}" for name in _NAMES}
