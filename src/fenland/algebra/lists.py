@@ -258,7 +258,7 @@ def addcmul_into(
     would round s and the product first.
     """
     if small_and_plain(ws, us) if plain is None else plain:
-        es = us if out is us or spend else list(torch._foreach_clone(us)) if out is ws else out
+        es = us if out is us or spend else list(torch._foreach_mul(us, 1.0)) if out is ws else out
         if es is out and out is not us:
             torch._foreach_copy_(out, us)
         scale_(s, es)
