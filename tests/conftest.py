@@ -9,6 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from selection import pytest_addoption as pytest_addoption
+from selection import pytest_collection_modifyitems as pytest_collection_modifyitems
+
 torch.set_num_threads(1)
 settings.register_profile(
     "room", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
