@@ -8,9 +8,9 @@ import pytest
 from fenland.lab.cli import main
 from fenland.lab.config import RunConfig
 from fenland.lab.data import identify
-from fenland.lab.environment import describe
-from fenland.lab.store import Store
-from fenland.lab.trainer import train
+from fenland.lab.store.environment import describe
+from fenland.lab.store.runs import Store
+from fenland.lab.training.trainer import train
 
 MODULE = """
 import torch

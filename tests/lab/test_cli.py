@@ -17,8 +17,8 @@ from fenland import __version__
 from fenland.lab import cli, logs
 from fenland.lab.commands import COMMANDS
 from fenland.lab.models import MODELS
-from fenland.lab.optimizers import OPTIMIZERS
-from fenland.lab.store import Store
+from fenland.lab.store.runs import Store
+from fenland.lab.training.optimizers import OPTIMIZERS
 
 COMMAND = [sys.executable, "-m", "fenland.lab.cli"]
 QUICK = ["compare", "--data", "digits", "--model", "mlp", "--epochs", "2", "--limit", "320"]
@@ -239,7 +239,7 @@ def test_failed_runs_give_exit_code_one(
     def train(*_: object, **more: object) -> None:
         raise MemoryError("too big")
 
-    monkeypatch.setattr("fenland.lab.trainer.train", train)
+    monkeypatch.setattr("fenland.lab.training.trainer.train", train)
     assert cli.main([*QUICK, "--optimizers", "sgd", "--seeds", "2", "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("fenland: 2 of 2 runs failed, the first (")

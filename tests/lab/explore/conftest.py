@@ -10,7 +10,7 @@ from toy import Toy
 
 from fenland.lab.explore import write_explorer
 from fenland.lab.explore.cells import cells
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.run import run_study
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from fenland.lab.studies import find
-from fenland.lab.studies.run import Done, run_study
-from fenland.lab.studies.settings import configure
+from fenland.lab.study.run import Done, run_study
+from fenland.lab.study.settings import configure
 
 TINY = {
     "quartic": {"radii": "0.1,0.5", "lengths": "0.01,0.05", "starts": "60", "steps": "400"},

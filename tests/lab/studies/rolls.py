@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Piece
+from fenland.lab.study.base import Piece
 
 
 def roll(seed: int, wait: float = 0.0) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def main() -> None:
     from toy import Toy
 
     from fenland.lab.studies import pieces as module
-    from fenland.lab.studies.laboratory import Laboratory
+    from fenland.lab.study.laboratory import Laboratory
 
     module.START_SECONDS = 0.0
     lab = Laboratory(Path(sys.argv[1]), Toy(), Console(stderr=True), workers=2)

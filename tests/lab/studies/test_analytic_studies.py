@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fenland.lab.studies import matrix_sensing, quadratic, quartic, saddle_escape
-from fenland.lab.studies.base import Verdict
+from fenland.lab.study.base import Verdict
 
 
 def holds(study, config, tables, words: str) -> bool | None:

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
-from fenland.lab.optimizers import build_optimizer
 from fenland.lab.studies import find
 from fenland.lab.studies.architectures import ArchitecturesConfig, family_of
 from fenland.lab.studies.architectures_judged import judge
-from fenland.lab.studies.investigations import failed
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.investigations import failed
+from fenland.lab.study.run import run_study
+from fenland.lab.training.optimizers import build_optimizer
 
 STUDY = find("architectures")
 PAPER = STUDY.presets["paper"]

@@ -11,7 +11,7 @@ from fenland.lab.studies.attractor import AttractorConfig, radii, strongest
 from fenland.lab.studies.attractor_functions import Himmelblau, gradient, hessian, stages
 from fenland.lab.studies.attractor_runs import ENDS, basins, classify, field, flow, regions, thresholds
 from fenland.lab.studies.attractor_verdicts import judge
-from fenland.lab.studies.shares import share
+from fenland.lab.study.shares import share
 
 SCENES = stages(1.0, 0.25)
 SADDLE, MINIMUM = ENDS.index("saddle"), ENDS.index("minimum")

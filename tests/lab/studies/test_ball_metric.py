@@ -15,7 +15,7 @@ from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
 from fenland.lab.studies.ball_metric import EUCLID, KINDS, MATCHED, SIGN, STRETCHED, BallMetricConfig, count_weights
 from fenland.lab.studies.ball_metric_judged import judge
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.run import run_study
 
 STUDY = find("ball-metric")
 PAPER = STUDY.presets["paper"]

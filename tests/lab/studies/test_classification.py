@@ -11,10 +11,10 @@ from PIL import Image
 
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
-from fenland.lab.statistics import interval
+from fenland.lab.store.statistics import interval
 from fenland.lab.studies import find
 from fenland.lab.studies.classification import ClassificationConfig
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.run import run_study
 
 STUDY = find("classification")
 OPTIMIZERS = ("sgd", "sam", "ssam", "asam", "stable-asam")

@@ -7,7 +7,7 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
-from fenland.lab.statistics import interval
+from fenland.lab.store.statistics import interval
 from fenland.lab.studies import find
 from fenland.lab.studies.diffusion import DiffusionConfig
 from fenland.lab.studies.diffusion_fits import exponent, fits, gap

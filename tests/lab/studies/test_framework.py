@@ -11,10 +11,10 @@ from toy import Config, Toy
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import STUDIES, find
-from fenland.lab.studies.base import Lab, Study
-from fenland.lab.studies.laboratory import Laboratory
-from fenland.lab.studies.run import judge_again, run_study, write_failure
-from fenland.lab.studies.settings import configure, fields, plain, restore, split
+from fenland.lab.study.base import Lab, Study
+from fenland.lab.study.laboratory import Laboratory
+from fenland.lab.study.run import judge_again, run_study, write_failure
+from fenland.lab.study.settings import configure, fields, plain, restore, split
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fenland.lab.figures import inline_svg
 from fenland.lab.models import build_model
 from fenland.lab.studies import find
 from fenland.lab.studies.gamma import GammaConfig
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.run import run_study
 
 STUDY = find("gamma")
 EPOCHS = 9

@@ -12,8 +12,8 @@ from toy import Toy
 from fenland.lab.cli import main
 from fenland.lab.report import write_report
 from fenland.lab.studies import STUDIES
-from fenland.lab.studies.index import write_index
-from fenland.lab.studies.run import run_study, write_failure
+from fenland.lab.study.index import write_index
+from fenland.lab.study.run import run_study, write_failure
 
 
 class Broken(Toy):

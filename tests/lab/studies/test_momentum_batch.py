@@ -132,7 +132,7 @@ def test_it_draws(tmp_path):
 def test_the_study_runs(tmp_path):
     from rich.console import Console
 
-    from fenland.lab.studies.laboratory import Laboratory
+    from fenland.lab.study.laboratory import Laboratory
 
     study = find("momentum-batch")
     tables = study.run(SMALL, Laboratory(tmp_path, study, Console(quiet=True)))

@@ -17,7 +17,7 @@ from toy import Toy
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import laboratory
 from fenland.lab.studies import pieces as module
-from fenland.lab.studies.laboratory import Laboratory
+from fenland.lab.study.laboratory import Laboratory
 
 
 @pytest.fixture

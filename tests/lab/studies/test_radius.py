@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.investigations import SMOOTHING
 from fenland.lab.studies.radius import RadiusConfig
 from fenland.lab.studies.radius_judged import PUBLISHED, judge
 from fenland.lab.studies.radius_losses import divergence
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.investigations import SMOOTHING
+from fenland.lab.study.run import run_study
 
 STUDY = find("radius")
 PAPER = STUDY.presets["paper"]

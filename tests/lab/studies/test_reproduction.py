@@ -13,8 +13,8 @@ from toy import Toy
 from fenland.lab.cli import main
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import STUDIES
-from fenland.lab.studies.reproduction import collect, markdown, plain
-from fenland.lab.studies.run import run_study
+from fenland.lab.study.reproduction import collect, markdown, plain
+from fenland.lab.study.run import run_study
 
 DOCS = Path(__file__).parents[3] / "docs"
 

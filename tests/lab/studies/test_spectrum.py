@@ -11,8 +11,8 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.models.mlp import MLP
 from fenland.lab.studies import find
-from fenland.lab.studies.run import run_study
 from fenland.lab.studies.spectrum import SpectrumConfig
+from fenland.lab.study.run import run_study
 
 STUDY = find("spectrum")
 OPTIMIZERS = ("sgd", "sam", "ssam")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, visit
 
-from fenland.lab.studies.index import write_index
+from fenland.lab.study.index import write_index
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 

@@ -13,9 +13,9 @@ from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.run import run_study
 from fenland.lab.studies.uniform_stability import UniformStabilityConfig
 from fenland.lab.studies.uniform_stability_pairs import bounds, follow
+from fenland.lab.study.run import run_study
 
 STUDY = find("uniform-stability")
 OPTIMIZERS = ("sgd", "sam", "ssam")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.style import blank, head
-from fenland.lab.studies.base import Study, Verdict
+from fenland.lab.study.base import Study, Verdict
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
-    from fenland.lab.compare import Comparison
-    from fenland.lab.planning import Request
+    from fenland.lab.compare.comparison import Comparison
+    from fenland.lab.sweep.planning import Request
 
 _Word = Annotated[str, arg(metavar="NAME")]
 _Words = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
@@ -110,8 +110,8 @@ class Compare:
 
     def run(self, arguments: list[str]) -> int:
         """Compare, print, and say what went wrong."""
-        from fenland.lab.compare import compare
-        from fenland.lab.planning import whole_number
+        from fenland.lab.compare.comparison import compare
+        from fenland.lab.sweep.planning import whole_number
 
         for name in ("rho", "options", "logger"):
             if f"--{name}" in arguments and not getattr(self, name):
@@ -128,7 +128,7 @@ class Compare:
         return shared.ending(done)
 
     def _request(self) -> Request:
-        from fenland.lab.planning import Request
+        from fenland.lab.sweep.planning import Request
 
         if self.data_dir == "" and self.data == "local":
             raise BadInput("data", self.data, "needs --data-dir DIR with train and test parquet files")
@@ -164,7 +164,7 @@ class Compare:
         )
 
     def _show(self, done: Comparison) -> None:
-        from fenland.lab import tables
+        from fenland.lab.commands import tables
 
         if self.json:
             rows = [] if done.table is None else done.table.to_dict("records")

@@ -121,10 +121,10 @@ def _stored(folder: str, run: str, examples: int) -> Patient:
     import torch
 
     from fenland.lab import data
-    from fenland.lab.listing import find
     from fenland.lab.models import build_model
-    from fenland.lab.optimizers import build_optimizer
-    from fenland.lab.store import Store
+    from fenland.lab.store.listing import find
+    from fenland.lab.store.runs import Store
+    from fenland.lab.training.optimizers import build_optimizer
 
     store = Store(output.existing_store(folder))
     names = [each.folder.name for each in store.runs() if store.finished(each.folder.name, weights=True)]

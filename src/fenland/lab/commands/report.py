@@ -36,7 +36,7 @@ class Report:
                 "DIR", self.out, "no such directory; give the --out of an earlier comparison, sweep or study"
             )
         from fenland.lab.report import write_report
-        from fenland.lab.studies.index import comparisons_below, studies_below, write_index
+        from fenland.lab.study.index import comparisons_below, studies_below, write_index
 
         studies, comparisons = studies_below(folder), comparisons_below(folder)
         own = folder in comparisons or not (studies or comparisons)
@@ -48,7 +48,7 @@ class Report:
         return code
 
     def _studies(self, folders: list[Path]) -> int:
-        from fenland.lab.studies.run import judge_again
+        from fenland.lab.study.run import judge_again
 
         code = output.OK
         for folder in folders:

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from fenland.lab.commands import output
 
 if TYPE_CHECKING:
-    from fenland.lab.store import StoredRun
+    from fenland.lab.store.runs import StoredRun
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class Runs:
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
-        from fenland.lab import listing, tables
-        from fenland.lab.store import Store
+        from fenland.lab.commands import tables
+        from fenland.lab.store import listing
+        from fenland.lab.store.runs import Store
 
         store = Store(output.existing_store(self.out))
         if self.show:
@@ -69,7 +70,7 @@ class Runs:
         return output.OK
 
     def _show(self, run: StoredRun) -> int:
-        from fenland.lab import tables
+        from fenland.lab.commands import tables
 
         if self.json:
             (document,) = _documents([run])

@@ -11,8 +11,8 @@ from fenland.lab.commands import output
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
-    from fenland.lab.cluster import Cluster
-    from fenland.lab.compare import Comparison
+    from fenland.lab.compare.comparison import Comparison
+    from fenland.lab.sweep.cluster import Cluster
 
 
 def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
@@ -26,7 +26,7 @@ def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
             raise BadInput(name, text, "is for a cluster; add --ray local or --ray ADDRESS")
     if not address:
         return None
-    from fenland.lab.cluster import Cluster
+    from fenland.lab.sweep.cluster import Cluster
 
     return Cluster(address, cpus=_resource("cpus-per-run", cpus), gpus=_resource("gpus-per-run", gpus), slots=workers)
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fenland.lab.cluster import Cluster
-    from fenland.lab.studies.base import Study as Any_Study
-    from fenland.lab.studies.run import Done
+    from fenland.lab.study.base import Study as Any_Study
+    from fenland.lab.study.run import Done
+    from fenland.lab.sweep.cluster import Cluster
 
 ALL = "all"
 _LOG = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Study:
             return shared.interrupted(Path(self.out))
 
     def _table(self) -> int:
-        from fenland.lab.studies.reproduction import collect, markdown, plain
+        from fenland.lab.study.reproduction import collect, markdown, plain
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
@@ -99,10 +99,10 @@ class Study:
 
     def _plans(self, studies: Sequence[Any_Study[Any]]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
-        from fenland.lab.compare import check_out
-        from fenland.lab.planning import whole_number
-        from fenland.lab.studies.settings import configure, fields, split
-        from fenland.lab.trackers import check_trackers
+        from fenland.lab.compare.comparison import check_out
+        from fenland.lab.study.settings import configure, fields, split
+        from fenland.lab.sweep.planning import whole_number
+        from fenland.lab.sweep.trackers import check_trackers
 
         whole_number("workers", self.workers)
         self._cluster()
@@ -126,8 +126,8 @@ class Study:
         return shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, int(self.workers))
 
     def _run_all(self, studies: Sequence[Any_Study[Any]], plans: Sequence[dict[str, str]], console: Console) -> int:
-        from fenland.lab.studies.index import write_index
-        from fenland.lab.studies.run import run_study, write_failure
+        from fenland.lab.study.index import write_index
+        from fenland.lab.study.run import run_study, write_failure
 
         out = Path(self.out)
         done: Sequence[Done] = ()
@@ -154,7 +154,7 @@ class Study:
         return output.FAILED if failed else output.OK
 
     def _show(self, found: Done, console: Console) -> None:
-        from fenland.lab.progress import duration
+        from fenland.lab.sweep.progress import duration
 
         words = {True: "holds", False: "DOES NOT HOLD", None: "not decided"}
         for verdict in found.verdicts:
@@ -164,7 +164,7 @@ class Study:
         console.print(f"  {found.report} ({took})", markup=False, highlight=False, soft_wrap=True)
 
     def _close(self, done: Sequence[Done], failed: dict[str, str], index: Path) -> None:
-        from fenland.lab.studies.page import tally
+        from fenland.lab.study.page import tally
 
         if self.json:
             studies = [
@@ -185,7 +185,7 @@ class Study:
         from rich import box
         from rich.table import Table
 
-        from fenland.lab.studies.settings import fields
+        from fenland.lab.study.settings import fields
 
         if self.json:
             rows = [

@@ -78,14 +78,15 @@ class Sweep:
             return shared.interrupted(out)
 
     def _workers(self) -> int:
-        from fenland.lab.planning import whole_number
+        from fenland.lab.sweep.planning import whole_number
 
         return whole_number("workers", self.workers)
 
     def _compare(self, out: Path, console: Console, arguments: list[str]) -> int:
-        from fenland.lab import settings, tables
-        from fenland.lab.compare import carry_out
-        from fenland.lab.store import Store
+        from fenland.lab.commands import tables
+        from fenland.lab.compare.comparison import carry_out
+        from fenland.lab.store.runs import Store
+        from fenland.lab.sweep import settings
 
         if self.data_root:
             raise BadInput("data-root", self.data_root, "is for studies; here write --set data_dir=DIR")
@@ -101,10 +102,12 @@ class Sweep:
         return shared.ending(done)
 
     def _study(self, out: Path, console: Console, arguments: list[str]) -> int:
-        from fenland.lab import logs, study_sweep, tables
-        from fenland.lab.compare import check_out
-        from fenland.lab.studies.index import write_index
-        from fenland.lab.trackers import check_trackers
+        from fenland.lab import logs
+        from fenland.lab.commands import tables
+        from fenland.lab.compare.comparison import check_out
+        from fenland.lab.study import sweep as study_sweep
+        from fenland.lab.study.index import write_index
+        from fenland.lab.sweep.trackers import check_trackers
 
         check_trackers(self.logger)
         workers, plan = self._workers(), study_sweep.plan(self.target, self.preset, self.set)

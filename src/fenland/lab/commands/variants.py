@@ -28,7 +28,7 @@ class Variants:
     def run(self, arguments: list[str]) -> int:
         """Print them."""
         if self.markdown:
-            from fenland.lab.variants import page
+            from fenland.lab.report.variants import page
 
             print(page(), end="")
             return output.OK

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from fenland.lab.figures import draw_all, inline_svg, save_files
-from fenland.lab.records import Records, read_records
 from fenland.lab.report.page import render
+from fenland.lab.store.records import Records, read_records
 
 
 def write_report(out_dir: Path | str) -> Path:

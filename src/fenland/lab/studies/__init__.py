@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.study.base import Lab, Study, Tables, Verdict
 
 __all__ = ["STUDIES", "Lab", "Study", "Tables", "Verdict", "find"]
 

@@ -8,9 +8,9 @@ from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Sheet, Study, Tables, Verdict
-from fenland.lab.studies.investigations import CHOICES, PAPER, REPORT, Training, at_least_two, failed, train
-from fenland.lab.studies.trained import check_device, identified, sources
+from fenland.lab.study.base import Lab, Sheet, Study, Tables, Verdict
+from fenland.lab.study.investigations import CHOICES, PAPER, REPORT, Training, at_least_two, failed, train
+from fenland.lab.study.trained import check_device, identified, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

@@ -9,12 +9,12 @@ import pandas as pd
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Panel, draw_panels
 from fenland.lab.figures.style import title_of
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.studies.architectures import OPTIMIZERS, family_of
-from fenland.lab.studies.base import Sheet, Tables, Verdict
-from fenland.lab.studies.investigations import curve, remarks, spoken
-from fenland.lab.studies.shares import share
-from fenland.lab.studies.trained import above, below, paired, shown, together
+from fenland.lab.study.base import Sheet, Tables, Verdict
+from fenland.lab.study.investigations import curve, remarks, spoken
+from fenland.lab.study.shares import share
+from fenland.lab.study.trained import above, below, paired, shown, together
 
 if TYPE_CHECKING:
     from fenland.lab.studies.architectures import ArchitecturesConfig

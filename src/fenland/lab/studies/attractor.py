@@ -13,7 +13,7 @@ from fenland.lab.errors import BadInput, one_of
 from fenland.lab.studies.attractor_functions import Stage, stages
 from fenland.lab.studies.attractor_runs import basins, portrait_field, portrait_paths, regions, thresholds
 from fenland.lab.studies.attractor_verdicts import judge
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from fenland.lab.figures.catalog import Drawn

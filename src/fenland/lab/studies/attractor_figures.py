@@ -15,8 +15,8 @@ from fenland.lab.figures.style import SMALL, Canvas, blanks
 from fenland.lab.studies.attractor_functions import Stage
 from fenland.lab.studies.attractor_runs import ENDS
 from fenland.lab.studies.attractor_verdicts import SADDLE
-from fenland.lab.studies.base import Tables
-from fenland.lab.studies.shares import share
+from fenland.lab.study.base import Tables
+from fenland.lab.study.shares import share
 
 SHOWN = ("SGD", "USAM", "SSAM-U", "SAM")  # a panel each
 NAMES = {"SGD": "GD", "USAM": "SAM, unnormalised", "SSAM-U": "SSAM, unnormalised", "SAM": "SAM, normalised",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from fenland.lab.statistics import Interval
+from fenland.lab.store.statistics import Interval
 from fenland.lab.studies.attractor_functions import Stage
 from fenland.lab.studies.attractor_runs import ENDS
-from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.shares import percent, share
+from fenland.lab.study.base import Tables, Verdict
+from fenland.lab.study.shares import percent, share
 
 PAPER = "Stability Analysis of SAM, arXiv 2301.06308"
 MINIMUM, SADDLE = ENDS.index("minimum"), ENDS.index("saddle")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import Panel, draw_panels
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.studies.ball_metric import EUCLID, KINDS, MATCHED, SIGN, STRETCHED
-from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.investigations import curve, failed, remarks, spoken
-from fenland.lab.studies.trained import above, below, paired, shown, together
+from fenland.lab.study.base import Tables, Verdict
+from fenland.lab.study.investigations import curve, failed, remarks, spoken
+from fenland.lab.study.trained import above, below, paired, shown, together
 
 if TYPE_CHECKING:
     import pandas as pd

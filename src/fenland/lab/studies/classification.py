@@ -8,8 +8,8 @@ from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Sheet, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, fetch, identified, radius_of, sources
+from fenland.lab.study.base import Lab, Sheet, Study, Tables, Verdict
+from fenland.lab.study.trained import check_device, fetch, identified, radius_of, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

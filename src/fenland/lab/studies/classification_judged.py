@@ -11,9 +11,9 @@ import pandas as pd
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import marker_of, scale_axis
 from fenland.lab.figures.style import SMALL, blank, head, legend_height, name_x, title_of
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.base import Sheet, Tables, Verdict
-from fenland.lab.studies.trained import (
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study.base import Sheet, Tables, Verdict
+from fenland.lab.study.trained import (
     above,
     below,
     by,

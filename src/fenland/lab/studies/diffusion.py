@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.lab.studies.diffusion_fits import KEY, fits
 from fenland.lab.studies.diffusion_paths import GROUPS, Walk, optimizer, replicas
 from fenland.lab.studies.diffusion_verdicts import judge
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
 from fenland.theory.diffusion import displacement
 
 MODELS = ("shared", "independent", "descent")
@@ -134,7 +134,7 @@ def _curve(walk: Walk, samples: int, source: str, method: str, rho: float, batch
 
 def _means(curves: pd.DataFrame, config: DiffusionConfig) -> pd.DataFrame:
     """Mean over groups with its interval, and the closed form where there is one: one row a curve and time."""
-    from fenland.lab.statistics import half_width
+    from fenland.lab.store.statistics import half_width
 
     grouped = curves.groupby([*KEY, "step"], sort=False)["msd"]
     table = grouped.agg(["mean", "std", "count"]).reset_index()

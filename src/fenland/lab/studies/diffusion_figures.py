@@ -8,9 +8,9 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_panels
-from fenland.lab.studies.base import Tables
 from fenland.lab.studies.diffusion_fits import exponent
 from fenland.lab.studies.diffusion_verdicts import NORMAL, SIGNS
+from fenland.lab.study.base import Tables
 
 if TYPE_CHECKING:
     from fenland.lab.studies.diffusion import DiffusionConfig

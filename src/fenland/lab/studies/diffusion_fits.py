@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from fenland.lab.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, interval
 
 KEY = ["source", "method", "rho", "batch", "curvature"]
 

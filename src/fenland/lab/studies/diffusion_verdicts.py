@@ -6,9 +6,9 @@ from itertools import product
 
 import pandas as pd
 
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.base import Tables, Verdict
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.studies.diffusion_fits import exponent, gap
+from fenland.lab.study.base import Tables, Verdict
 
 PAPER = "Stability Analysis of SAM, arXiv 2301.06308"
 SIGNS, NORMAL = "optimizer signs", "optimizer normal"

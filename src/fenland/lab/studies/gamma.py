@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, fetch, sources
+from fenland.lab.study.base import Lab, Study, Tables, Verdict
+from fenland.lab.study.trained import check_device, fetch, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

@@ -8,9 +8,9 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_panels
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import above, below, by, explained, lossy, lost, paired, shown, together
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study.base import Tables, Verdict
+from fenland.lab.study.trained import above, below, by, explained, lossy, lost, paired, shown, together
 
 PAPER = "SSAM paper, Fig. 3"
 NAMES = {"usam": "unnormalised ascent, as in the paper", "sam": "normalised ascent"}

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
 from fenland.lab.studies.landscapes_designs import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
 from fenland.lab.studies.landscapes_runs import (
     CURVED,
@@ -25,6 +24,7 @@ from fenland.lab.studies.landscapes_runs import (
     optimizer_ends,
 )
 from fenland.lab.studies.landscapes_verdicts import judge
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from fenland.lab.figures.catalog import Drawn

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_contours, draw_panels
 from fenland.lab.figures.style import SMALL, Canvas, blanks
-from fenland.lab.studies.base import Tables
 from fenland.lab.studies.landscapes_designs import Hyperbola, TwoWells, valley
 from fenland.lab.studies.landscapes_verdicts import title
-from fenland.lab.studies.shares import share
+from fenland.lab.study.base import Tables
+from fenland.lab.study.shares import share
 
 if TYPE_CHECKING:
     from fenland.lab.studies.landscapes import LandscapesConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.shares import percent, share
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study.base import Tables, Verdict
+from fenland.lab.study.shares import percent, share
 
 SOURCE = "Investigations on SAM, stated future work"
 TITLES = {"SGD": "descent", "RSAM": "Riemannian SAM", "FisherSAM": "Fisher-SAM",

@@ -14,8 +14,8 @@ from scipy.special import stdtrit
 from fenland.arguments import check_whole
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import METHODS, Line, Panel, draw_panels, plain_number
-from fenland.lab.statistics import interval
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.store.statistics import interval
+from fenland.lab.study.base import Lab, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

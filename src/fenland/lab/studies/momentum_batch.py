@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import pandas as pd
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
 from fenland.lab.studies.momentum_batch_escape import escapes, median, predicted
 from fenland.lab.studies.momentum_batch_verdicts import judge
+from fenland.lab.study.base import Lab, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

@@ -6,9 +6,9 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel, draw_panels
-from fenland.lab.statistics import interval
-from fenland.lab.studies.base import Tables
+from fenland.lab.store.statistics import interval
 from fenland.lab.studies.momentum_batch_verdicts import EFFECTIVE, NAMES, SAME
+from fenland.lab.study.base import Tables
 
 
 def draw(tables: Tables) -> list[Drawn]:

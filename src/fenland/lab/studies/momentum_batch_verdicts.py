@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.base import Tables, Verdict
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study.base import Tables, Verdict
 
 PAPER = "Stability Analysis of SAM, arXiv 2301.06308"
 NAMES = {"SGD": "SGD", "USAM": "SAM (unnormalised)", "SSAM-U": "SSAM (unnormalised)", "SAM": "SAM (normalised)",

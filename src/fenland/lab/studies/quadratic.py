@@ -14,7 +14,7 @@ from scipy.special import ndtri
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.studies import quadratic_runs
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
 from fenland.theory import (
     convergence,
     cycle_amplitude,

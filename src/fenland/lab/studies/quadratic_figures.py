@@ -6,8 +6,8 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels
-from fenland.lab.studies.base import Tables
 from fenland.lab.studies.quadratic import UNNORMALISED, Config, at_radius, critical_lr, radii_of, rows_of
+from fenland.lab.study.base import Tables
 from fenland.theory import (
     convergence,
     cycle_amplitude,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from fenland.lab.studies.analytic import one_thread
+from fenland.lab.study.analytic import one_thread
 
 if TYPE_CHECKING:
     import torch

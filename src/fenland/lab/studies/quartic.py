@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
-from fenland.lab.studies.analytic import one_thread
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
+from fenland.lab.study.analytic import one_thread
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
 from fenland.theory.quadratic import cycle_amplitude, stable_lr
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import pandas as pd
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import Mark, Panel, draw_panels
-from fenland.lab.statistics import Interval, half_width, interval
-from fenland.lab.studies.base import Sheet, Tables, Verdict
-from fenland.lab.studies.investigations import curve, remarks, spoken
-from fenland.lab.studies.trained import above, below, lossy, paired, shown, together
+from fenland.lab.store.statistics import Interval, half_width, interval
+from fenland.lab.study.base import Sheet, Tables, Verdict
+from fenland.lab.study.investigations import curve, remarks, spoken
+from fenland.lab.study.trained import above, below, lossy, paired, shown, together
 
 if TYPE_CHECKING:
     from fenland.lab.studies.radius import RadiusConfig

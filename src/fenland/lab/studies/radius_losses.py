@@ -10,7 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-    from fenland.lab.studies.base import Lab
+    from fenland.lab.study.base import Lab
 
 # What the smoothed labels take from the true class.
 SHARE = 0.1

@@ -14,9 +14,9 @@ import pandas as pd
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import plain_number
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.analytic import one_thread
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study.analytic import one_thread
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

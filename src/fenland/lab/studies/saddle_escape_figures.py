@@ -9,8 +9,8 @@ import pandas as pd
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels
-from fenland.lab.studies.base import Tables
 from fenland.lab.studies.saddle_escape import NORMALISED, UNNORMALISED, Config, free_products, slowdown
+from fenland.lab.study.base import Tables
 
 if TYPE_CHECKING:
     pass

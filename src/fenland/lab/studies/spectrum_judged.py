@@ -13,9 +13,9 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
-from fenland.lab.statistics import interval
-from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import below, by, colours, explained, lossy, lost, paired, ratio_of, shown, together
+from fenland.lab.store.statistics import interval
+from fenland.lab.study.base import Tables, Verdict
+from fenland.lab.study.trained import below, by, colours, explained, lossy, lost, paired, ratio_of, shown, together
 
 PAPER = "SSAM paper, abstract: flatter minima by Hessian analyses"
 OURS = "ours: what sharpness-aware training is for (Foret et al. 2021)"

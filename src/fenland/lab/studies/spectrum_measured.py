@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fenland.diagnostics import curvature
-from fenland.lab.studies.laboratory import read_weights
+from fenland.lab.study.laboratory import read_weights
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pandas as pd
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.studies.base import Lab, Piece, Study, Tables, Verdict
-from fenland.lab.studies.trained import check_device, fetch, radius_of, sources
+from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
+from fenland.lab.study.trained import check_device, fetch, radius_of, sources
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -61,7 +61,7 @@ class UniformStabilityConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        from fenland.lab.optimizers import check_optimizer
+        from fenland.lab.training.optimizers import check_optimizer
 
         for task in self.tasks:
             if task.count("/") < 1:
@@ -108,8 +108,8 @@ class UniformStability(Study[UniformStabilityConfig]):
 
     def run(self, config: UniformStabilityConfig, lab: Lab) -> Tables:
         """One piece a pair and optimizer: a kill loses that one."""
-        from fenland.lab.studies.trained import identified
         from fenland.lab.studies.uniform_stability_pairs import bounds, follow
+        from fenland.lab.study.trained import identified
 
         check_device(config.device)
         fetch([*(task.rpartition("/")[0] for task in config.tasks), config.convex or "digits"], lab)

@@ -11,9 +11,10 @@ import pandas as pd
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import title_of
-from fenland.lab.statistics import Interval, interval
-from fenland.lab.studies.base import Tables, Verdict
-from fenland.lab.studies.trained import (
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.studies.uniform_stability import LINEAR
+from fenland.lab.study.base import Tables, Verdict
+from fenland.lab.study.trained import (
     above,
     below,
     by,
@@ -26,7 +27,6 @@ from fenland.lab.studies.trained import (
     shown,
     together,
 )
-from fenland.lab.studies.uniform_stability import LINEAR
 
 PAPER = "ours, as a reading of the SSAM paper's Figs. 4 and 5 by its abstract; the captions state no order"
 WORDS = {"normalised": "|w − w'| / sqrt(|w|² + |w'|²)", "absolute": "|w − w'|"}

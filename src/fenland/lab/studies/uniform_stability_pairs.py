@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from fenland.lab import data
 from fenland.lab.models import build_model
-from fenland.lab.optimizers import OPTIMIZERS, build_optimizer
 from fenland.lab.studies.uniform_stability import LINEAR
+from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

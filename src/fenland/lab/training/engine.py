@@ -17,7 +17,7 @@ from fenland.lab import data
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.models import build_model
-from fenland.lab.optimizers import build_optimizer, check_optimizer
+from fenland.lab.training.optimizers import build_optimizer, check_optimizer
 from fenland.lab.training.world import World
 from fenland.optimizer import SharpnessAware
 

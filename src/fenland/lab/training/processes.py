@@ -22,7 +22,7 @@ from typing import Any
 
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
-from fenland.lab.metrics import EpochRecord
+from fenland.lab.training.metrics import EpochRecord
 from fenland.lab.training.result import RunResult
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -59,7 +59,7 @@ def spread(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint
         train: what each of them does.
         config: the run.
         on_epoch: called in this process.
-        checkpoint: as for ``fenland.lab.trainer.train``.
+        checkpoint: as for ``fenland.lab.training.trainer.train``.
     """
     if started_by_torchrun() > 1:
         return _lead(train, config, on_epoch, checkpoint)
@@ -88,7 +88,7 @@ def together(work: Callable[[], int]) -> int:
 def _follow() -> None:
     import torch.distributed as dist
 
-    from fenland.lab.trainer import train_here
+    from fenland.lab.training.trainer import train_here
 
     while True:
         said: list[Any] = [None]

@@ -1,0 +1,5 @@
+"""Every training field once, and the words in which people write its values."""
+
+from fenland.lab.config.run_config import PRECISIONS, SCHEMA, RunConfig
+
+__all__ = ["PRECISIONS", "SCHEMA", "RunConfig"]

@@ -1,0 +1,1 @@
+"""What runs, judges, draws and keeps the studies of ``fenland.lab.studies``."""

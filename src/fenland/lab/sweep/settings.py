@@ -1,0 +1,129 @@
+"""A sweep of training runs: every combination of the values that fields of a run are set to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fenland.lab.config import RunConfig, grid
+from fenland.lab.config.checks import BASES
+from fenland.lab.errors import BadInput
+from fenland.lab.store.runs import Store
+from fenland.lab.sweep.planning import AUTO, Request, base_run
+from fenland.lab.training.optimizers import check_optimizer, check_options
+
+if TYPE_CHECKING:
+    import pandas
+
+T = TypeVar("T")
+# What a sweep sets unless it is told otherwise: the runs of `fenland compare`.
+_DEFAULTS = ("optimizer=sgd,sam,ssam", "seed=0..4")
+_REQUESTED = {field.name for field in dataclasses.fields(Request)} - {"options", "rho", "weights"}
+# Columns of the table: the result, its name there, digits, factor.
+SHOWN = (("test_accuracy", "test acc. %", 2, 100.0), ("test_loss", "test loss", 4, 1.0), ("loss_gap", "gap", 4, 1.0))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep.
+
+    Args:
+        runs: each once, seed by seed, so that an interrupted sweep has compared something.
+        fields: those that take several values, but for the seed: together they name a setting.
+    """
+
+    runs: tuple[RunConfig, ...]
+    fields: tuple[str, ...]
+
+
+def plan(words: Sequence[str], device: str | None = None) -> Plan:
+    """The runs that ``field=values`` words ask for; fields that are not named have `fenland compare`'s defaults.
+
+    ``rho`` is set where the optimizer has a radius, so that others run once and not once for each of its values.
+
+    Args:
+        words: see ``fenland.lab.config.grid.axes``.
+        device: of all runs, for those that run on another machine; None: as asked for, and found on this one.
+
+    Raises:
+        BadInput: naming the field, the value and what is allowed. The data sets' files are checked too.
+    """
+    axes = grid.axes(words, RunConfig, refused=("data_id",))
+    given = grid.axes(_DEFAULTS, RunConfig) | axes
+    seeds = {"seed": given.pop("seed")}
+    runs: dict[str, RunConfig] = {}
+    identified: dict[tuple[str, str | None], str] = {}
+    for values in grid.combinations(seeds | given):
+        run = _blamed(values, lambda values=values: _run(values, device))  # type: ignore[misc]
+        place = run.data, run.data_dir
+        if place not in identified:
+            identified[place] = _blamed(values, lambda run=run: _identity(run))  # type: ignore[misc]
+        run = replace(run, data_id=identified[place])
+        runs[run.hash] = run
+    if "rho" in axes and all(run.rho is None for run in runs.values()):
+        cure = f"none of these optimizers has a radius ({', '.join(given['optimizer'])})"
+        raise BadInput("set", f"rho={','.join(axes['rho'])}", cure)
+    several = [name for name in given if len({getattr(run, name) for run in runs.values()}) > 1]
+    return Plan(tuple(runs.values()), tuple(several))
+
+
+def _run(values: dict[str, str], device: str | None) -> RunConfig:
+    hints = grid.hints(RunConfig)
+    optimizer = values["optimizer"]
+    row = check_optimizer(optimizer)
+    words = {name: text for name, text in values.items() if name in _REQUESTED}
+    if optimizer in BASES:
+        words["base"] = optimizer
+    # The device of another machine cannot be looked for here.
+    request = Request(**words, **({} if device is None else {"device": "cpu"}))  # type: ignore[arg-type]
+    own: dict[str, Any] = {} if device is None else {"device": device}
+    for name in values.keys() - _REQUESTED - {"optimizer", "rho"}:
+        own[name] = grid.read(name, values[name], hints[name])
+    check_options(optimizer, own.get("options", ()))
+    rho = values.get("rho", AUTO)
+    radius = None if row.rho is None else row.rho if rho == AUTO else grid.read("rho", rho, float)
+    return replace(base_run(request), optimizer=optimizer, rho=radius, **own)
+
+
+def _identity(run: RunConfig) -> str:
+    from fenland.lab import data
+
+    return data.identify(run).data_id
+
+
+def _blamed(values: dict[str, str], make: Callable[[], T]) -> T:
+    """Call, and name errors after what stands on the command line."""
+    try:
+        return make()
+    except BadInput as error:
+        name = {"optimizers": "optimizer"}.get(error.argument, error.argument).replace("-", "_")
+        if name == "set" or name not in grid.hints(RunConfig):
+            raise
+        shown = values.get(name, error.value)
+        raise BadInput("set", f"{name}={shown}", error.cure.replace("--data-dir ", "--set data_dir=")) from None
+
+
+def table(done: Plan, store: Store) -> pandas.DataFrame:
+    """One row a setting: its fields, ``n`` finished seeds, ``diverged`` and ``missing`` ones, and over the seeds the
+    means of the results, with ``NAME_low`` and ``NAME_high``, their 95 % Student-t intervals (NaN for one seed).
+    """
+    import pandas
+
+    from fenland.lab.store.statistics import interval
+
+    groups: dict[tuple[Any, ...], list[RunConfig]] = {}
+    for run in done.runs:
+        groups.setdefault(tuple(getattr(run, name) for name in done.fields), []).append(run)
+    rows = []
+    for setting, runs in groups.items():
+        results = [store.load(run.hash).result for run in runs if store.finished(run.hash)]
+        whole = [result for result in results if result["status"] == "finished"]
+        row: dict[str, Any] = dict(zip(done.fields, setting, strict=True)) or {"optimizer": runs[0].optimizer}
+        row |= {"n": len(whole), "diverged": len(results) - len(whole), "missing": len(runs) - len(results)}
+        for name, *_ in SHOWN:
+            found = interval([result[name] for result in whole])
+            row |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+        rows.append(row | {"seconds": interval([result["seconds"] for result in whole]).mean})
+    return pandas.DataFrame(rows)
