@@ -1,10 +1,11 @@
 """The core's tests under another torch, in an environment of their own: `make test-floor`, `make test-newest`.
 
-    python tools/second_torch.py oldest [--python python3.10] [--folder DIR] [--remove]
+    python tools/second_torch.py oldest [--python python3.10] [--fast] [--remove]
 
-`oldest` takes the torch that pyproject.toml names as the floor, `newest` the newest that pip offers. The environment
-(about 5 GB where torch brings CUDA along) stays for the next time unless `--remove` is given. What runs there: one
-case of every test function of the core, and the golden trajectories, the twins and the examples whole.
+`oldest` takes the torch that pyproject.toml names as the floor, `pinned` that of constraints.txt, `newest` the newest
+that pip offers. The environment (about 5 GB where torch brings CUDA along) stays for the next time unless `--remove` is
+given. What runs there: one case of every test function of the core, and the golden trajectories, the twins and the
+examples whole; with `--fast` nothing of it that is marked slow.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ WHOLE = ["test_golden.py", "test_twins.py", "variants/test_family_twins.py", "te
 NOT_CORE = ["lab", "docs"]
 
 
-def floor() -> str:
-    """The requirement that pins torch to the floor of pyproject.toml, as in torch==2.6.*."""
-    found = re.search(r'^dependencies = \["torch>=([\d.]+)"\]', (ROOT / "pyproject.toml").read_text(), re.M)
+def requirement(which: str) -> str:
+    """The torch to install, as in torch==2.6.*."""
+    file, pattern, wanted = {
+        "oldest": ("pyproject.toml", r'^dependencies = \["torch>=([\d.]+)"\]', "torch=={}.*"),
+        "pinned": ("constraints.txt", r"^torch==(\S+)$", "torch=={}"),
+        "newest": ("pyproject.toml", r'^dependencies = \["torch>=([\d.]+)"\]', "torch"),
+    }[which]
+    found = re.search(pattern, (ROOT / file).read_text(), re.M)
     if found is None:
-        raise SystemExit("pyproject.toml: dependencies does not read torch>=X.Y")
-    return f"torch=={found[1]}.*"
+        raise SystemExit(f"{file}: no line matches {pattern}")
+    return wanted.format(found[1])
 
 
 def python_of(folder: Path) -> Path:
@@ -46,9 +52,10 @@ def build(folder: Path, python: str, torch: str) -> Path:
     return inside
 
 
-def tests(python: Path, workers: int) -> list[tuple[str, int]]:
+def tests(python: Path, workers: int, fast: bool) -> list[tuple[str, int]]:
     """Run both parts; (pytest's last line, exit code) of each."""
     common = [str(python), "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    common += ["-m", "not slow"] if fast else []
     skipped = [f"--ignore={TESTS / name}" for name in [*NOT_CORE, *WHOLE]]
     return [
         _run([*common, "--one-case", *skipped, str(TESTS)]),
@@ -75,18 +82,19 @@ def versions(python: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=["oldest", "newest"])
+    parser.add_argument("which", choices=["oldest", "pinned", "newest"])
     parser.add_argument("--python", default=sys.executable, help="what makes the environment (default: this)")
     parser.add_argument("--folder", type=Path, default=None, help="of the environment (default: .venv-oldest, ...)")
     parser.add_argument("--workers", type=int, default=2, help="test processes")
+    parser.add_argument("--fast", action="store_true", help="leave out what is marked slow")
     parser.add_argument("--remove", action="store_true", help="remove the environment afterwards")
     args = parser.parse_args()
     folder = (args.folder or ROOT / f".venv-{args.which}").resolve()
     began = time.monotonic()
     try:
-        python = build(folder, args.python, floor() if args.which == "oldest" else "torch")
+        python = build(folder, args.python, requirement(args.which))
         built = time.monotonic()
-        told, outcomes = versions(python), tests(python, args.workers)
+        told, outcomes = versions(python), tests(python, args.workers, args.fast)
     finally:
         if args.remove:
             shutil.rmtree(folder, ignore_errors=True)
