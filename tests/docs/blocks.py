@@ -76,14 +76,10 @@ def blocks(page: Path) -> list[Block]:
 def run_page(page: Path) -> None:
     """Run the blocks of one page, in order; the first failure is raised with its place."""
     scope: dict[str, object] = {"__name__": "page"}
-    gc.freeze()  # what is there already need not be looked through after each block
-    try:
-        for block in blocks(page):
-            if not (block.elsewhere or block.example):
-                _run(block, scope)
-            gc.collect()  # optimizers that a block left behind go here, not in the middle of a later forward
-    finally:
-        gc.unfreeze()
+    for block in blocks(page):
+        if not (block.elsewhere or block.example):
+            _run(block, scope)
+        gc.collect()  # optimizers that a block left behind go here, not in the middle of a later forward
 
 
 def _run(block: Block, scope: dict[str, object]) -> None:
