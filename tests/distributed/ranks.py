@@ -23,8 +23,8 @@ import torch.multiprocessing as mp
 
 # Of itself, to no one's harm: torch 2.6 (the first also up to 2.9).
 OLDER_TORCH_SAYS = ("TypedStorage is deprecated", "DTensor random operators may not have complete support on cpu")
-# Torch 2.6 has no fully_shard for CPUs: it lacks two methods of a stream, and its backward does not see a parameter that
-# was resharded after the forward. With the methods, and with parameters kept whole in between, it runs.
+# Torch 2.6 has no fully_shard for CPUs: it lacks two methods of a stream, and its backward refuses parameters that were
+# resharded after the forward. With the methods, and with parameters kept whole in between, it runs.
 CPU_SHARDS = hasattr(torch.cpu.Stream, "record_event")
 START_S = 120.0  # until all processes answer; they share few cores with other tests
 _pools: dict[int, Ranks] = {}

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "fenland":
             raise
-        print(f"fenland: needs the package {error.name}; install it with: pip install 'fenland[lab]'", file=sys.stderr)
+        from fenland.arguments import installing
+
+        print(f"fenland: needs the package {error.name}; install it with: {installing('lab')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fenland: interrupted", file=sys.stderr)
