@@ -98,9 +98,9 @@ def _stop_all() -> None:
 
 
 def _complete_streams() -> None:
-    """What later torch has: two methods that do nothing on a CPU."""
-    for name in ("record_event", "wait_event"):
-        setattr(torch.cpu.Stream, name, lambda self, event=None: None)
+    """What later torch has: two methods with nothing to do on a CPU."""
+    torch.cpu.Stream.record_event = lambda self: torch.cpu.Event()
+    torch.cpu.Stream.wait_event = lambda self, event: None
 
 
 def _serve(rank: int, world: int, meeting: str, pipe: Connection) -> None:
