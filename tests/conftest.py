@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from selection import pytest_addoption as pytest_addoption
 from selection import pytest_collection_modifyitems as pytest_collection_modifyitems
+from sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -54,7 +54,7 @@ def build(folder: Path, python: str, torch: str) -> Path:
 
 def tests(python: Path, workers: int, fast: bool) -> list[tuple[str, int]]:
     """Run both parts; (pytest's last line, exit code) of each."""
-    common = [str(python), "-m", "pytest", "-q", "-n", str(workers), "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    common = [str(python), "-m", "pytest", "-q", "-n", str(workers), "-p", "no:cacheprovider"]
     common += ["-m", "not slow"] if fast else []
     skipped = [f"--ignore={TESTS / name}" for name in [*NOT_CORE, *WHOLE]]
     return [
