@@ -28,8 +28,8 @@ format: setup
 test: lint  ## lint, types and every test that is not marked slow
 	$(PYTEST) -m "not slow"
 
-test-slow: setup  ## the other tests
-	$(PYTEST) -m slow
+test-slow: setup  ## the other tests; wrong optimizers must die here, too
+	$(PYTEST) -m "slow or both_tiers"
 
 # The core under another torch, in .venv-oldest or .venv-newest; REMOVE=1 removes it afterwards, PYTHON=... makes it.
 test-floor:  ## the oldest torch that fenland allows
