@@ -72,7 +72,7 @@ def test_a_shell_line_is_a_command_that_exists(block, line):
     words = shlex.split(line.split(" > ")[0], comments=True)  # without where the output goes
     program = words[0]
     if program == "fenland":
-        from fenland.lab.cli import parse
+        from fenland.lab.commands.parsing import parse
 
         assert parse(words[1:])  # it would exit on words that it does not know
     elif program == "make":

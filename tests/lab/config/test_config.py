@@ -57,11 +57,11 @@ def test_every_field_but_the_folder_changes_the_hash() -> None:
         "device": "cuda", "precision": "64-true", "augment": True, "limit": 7, "rho": 0.1, "lr": 0.2, "momentum": 0.5,
         "weight_decay": 0.0, "batch_size": 1, "epochs": 9, "seed": 3, "threads": 2,
         "base": "adamw", "options": ("eta=0.1",), "warmup": 0.5, "label_smoothing": 0.1, "label_noise": 0.2,
-        "cutout": 8, "data_seed": 1, "replace": 0, "strategy": "ddp", "devices": 2, "curvature": 2,
-        "weights": True,
+        "cutout": 8, "data_seed": 1, "replace": 0, "strategy": "fsdp", "devices": 2, "curvature": 2,
+        "channels_last": True, "weights": True,
     }  # fmt: skip
     assert set(other) == {field.name for field in dataclasses.fields(RunConfig)}
-    several = dataclasses.replace(CONFIG, strategy="fsdp")
+    several = dataclasses.replace(CONFIG, strategy="ddp")
     assert several.hash != CONFIG.hash
     same = [k for k, value in other.items() if dataclasses.replace(several, **{k: value}).hash == several.hash]
     assert same == ["data_dir", "weights"]
@@ -81,6 +81,7 @@ def test_every_field_but_the_folder_changes_the_hash() -> None:
             "batch_size=5: it is shared by 2 devices; give a multiple",
         ),
         ({"base": "adamw", "optimizer": "sgd"}, "optimizers=sgd: the base is adamw; name that, or give base=sgd"),
+        ({"channels_last": True, "strategy": "fsdp"}, "channels_last=on: fsdp shards weights in their own order"),
         ({"warmup": 2.0, "epochs": 1}, "warmup=2.0: give at most 1, the number of epochs"),
         ({"options": ("eta",)}, "options=eta: write name=value, as in eta=0.01"),
         ({"options": ("a=1", "a=2")}, "options=a=1 a=2: a is given twice; keep one"),

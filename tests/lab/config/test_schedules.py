@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from fenland.lab.config import RunConfig
-from fenland.lab.config.schedules import SCHEDULES, rate
+from fenland.lab.config.schedules import SCHEDULES
+from fenland.lab.training.rates import rate
 
 CONFIG = RunConfig("digits", "mlp", "sgd", lr=0.4, epochs=10, schedule="constant")
 

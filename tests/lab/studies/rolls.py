@@ -65,7 +65,7 @@ def main() -> None:
     from rich.console import Console
     from toy import Toy
 
-    from fenland.lab.studies import pieces as module
+    from fenland.lab.study import pieces as module
     from fenland.lab.study.laboratory import Laboratory
 
     module.START_SECONDS = 0.0

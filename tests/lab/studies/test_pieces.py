@@ -15,8 +15,8 @@ from rolls import die, fail, meet, pieces, roll, where
 from toy import Toy
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies import laboratory
-from fenland.lab.studies import pieces as module
+from fenland.lab.study import laboratory
+from fenland.lab.study import pieces as module
 from fenland.lab.study.laboratory import Laboratory
 
 

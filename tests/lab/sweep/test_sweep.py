@@ -16,7 +16,8 @@ from fenland.lab.config import RunConfig
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep import events
 from fenland.lab.sweep.progress import Bars, Lines, duration, watch
-from fenland.lab.sweep.sweep import Outcome, SweepResult, sweep
+from fenland.lab.sweep.runner import Outcome
+from fenland.lab.sweep.sweep import SweepResult, sweep
 from fenland.lab.training import trainer
 from fenland.lab.training.metrics import EpochRecord
 

@@ -228,7 +228,7 @@ def test_stable_asam_is_asams_ball_with_the_renormalised_gradient() -> None:
         ("asam", "eta=x", "options=asam:eta=x: eta takes a number"),
         ("asam", "eta=-1", "options=asam:eta=-1: eta = -1.0: must be a finite number"),
         ("asam", "granularity=row", "options=asam:granularity=row: granularity takes one of element, filter, layer"),
-        ("asam", "include_bias=1", "options=asam:include_bias=1: include_bias takes true or false"),
+        ("asam", "include_bias=1", "options=asam:include_bias=1: include_bias takes on or off"),
         ("nstepsam", "n=1.5", "options=nstepsam:n=1.5: n takes a whole number"),
         ("sam", "cap=1", "options=sam:cap=1: sam has no argument cap that a word can give; choose one of max_norm"),
         ("sgd", "eta=1", "options=sgd:eta=1: sgd takes no options"),
@@ -315,3 +315,23 @@ def test_step_means() -> None:
 def test_a_gpu_repeats_itself() -> None:
     config = dataclasses.replace(QUICK, optimizer="ssam", model="resnet20", device="cuda", augment=True)
     assert numbers(train(config).records[-1]) == numbers(train(config).records[-1])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "ssam"])
+def test_channels_last_is_another_layout_of_the_same_training(optimizer: str) -> None:
+    """In float64, where the order of sums costs 1e-16: the same records; and the weights do lie so in memory."""
+    config = dataclasses.replace(QUICK, optimizer=optimizer, model="resnet20", epochs=2, limit=128, precision="64-true")
+    config = dataclasses.replace(config, weights=True)
+    plain, last = train(config), train(dataclasses.replace(config, channels_last=True))
+    for one, other in zip(plain.records, last.records, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-9)
+        assert other.test_loss == pytest.approx(one.test_loss, rel=1e-9)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-9)
+    assert plain.weights is not None
+    assert last.weights is not None
+    kernels = [name for name, weight in plain.weights.items() if weight.dim() == 4 and min(weight.shape[1:]) > 1]
+    assert len(kernels) > 15
+    for name in kernels:
+        assert plain.weights[name].is_contiguous()
+        assert last.weights[name].is_contiguous(memory_format=torch.channels_last)
+        assert not last.weights[name].is_contiguous()

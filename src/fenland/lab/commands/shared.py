@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fenland.lab.commands import output
+from fenland.lab.config.words import number
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
 
 
 def _resource(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = number(text)
     if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
         raise BadInput(name, text, "give a whole number, or a fraction below 1")
     if name == "cpus-per-run" and value == 0:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fenland.lab.commands import output, shared
+from fenland.lab.config.words import pairs, whole
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -100,16 +101,15 @@ class Study:
     def _plans(self, studies: Sequence[Any_Study[Any]]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
         from fenland.lab.compare.comparison import check_out
-        from fenland.lab.study.settings import configure, fields, split
-        from fenland.lab.sweep.planning import whole_number
+        from fenland.lab.study.settings import configure, fields
         from fenland.lab.sweep.trackers import check_trackers
 
-        whole_number("workers", self.workers)
+        whole("workers", self.workers)
         self._cluster()
         check_trackers(self.logger)
         check_out(Path(self.out))
         shared.data_root(self.data_root)
-        given = split(self.set)
+        given = pairs(self.set)
         own = {study.name: [row["field"] for row in fields(study)] for study in studies}
         for name, value in given.items():
             if not any(name in known for known in own.values()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from fenland.lab.commands import output, shared
+from fenland.lab.config.words import whole
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ class Sweep:
             return shared.interrupted(out)
 
     def _workers(self) -> int:
-        from fenland.lab.sweep.planning import whole_number
-
-        return whole_number("workers", self.workers)
+        return whole("workers", self.workers)
 
     def _compare(self, out: Path, console: Console, arguments: list[str]) -> int:
         from fenland.lab.commands import tables

@@ -72,9 +72,11 @@ def compare(
     Raises:
         BadInput: an argument is wrong.
     """
-    runs = plan(request if ray is None or not ray.gpus else replace(request, device="cpu"))
-    if ray is not None and ray.gpus:
-        runs = [replace(run, device="cuda") for run in runs]
+    if ray is not None and ray.gpus:  # its devices are not this machine's
+        here = replace(request, fields={**request.fields, "device": "cpu"})
+        runs = [replace(run, device="cuda") for run in plan(here)]
+    else:
+        runs = plan(request)
     return carry_out(runs, out, console, workers, arguments, ray, trackers=trackers)
 
 

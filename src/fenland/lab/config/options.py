@@ -1,4 +1,4 @@
-"""Arguments of a preset from words: ``eta=0.1`` becomes a float, ``include_bias=false`` a truth value."""
+"""Arguments of a preset from words: ``eta=0.1`` becomes a float, ``include_bias=off`` a switch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Union
 
+from fenland.lab.config import words
 from fenland.lab.errors import BadInput, one_of
 from fenland.optimizer import SharpnessAware
 
 # Given by the lab itself, or fields of the run.
 _TAKEN = ("base", "rho", "model", "return")
-# What can be written in a word: numbers, switches, a choice of words, and None where it is allowed.
-_WORDS = {"true": True, "false": False}
 
 
 def read_options(optimizer: str, builds: Sequence[Callable[..., Any]], texts: Sequence[str]) -> dict[str, Any]:
@@ -77,28 +76,12 @@ def _plain(hint: Any) -> tuple[Any, ...]:
 
 def _read(text: str, kinds: tuple[Any, ...], shown: str, name: str) -> Any:
     for kind in kinds:
-        try:
-            return _as(text, kind)
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            return words.value(text, kind)
     raise BadInput("options", shown, f"{name} takes {' or '.join(_describe(kind) for kind in kinds)}")
-
-
-def _as(text: str, kind: Any) -> Any:
-    if typing.get_origin(kind) is Literal:
-        return typing.get_args(kind)[_position(text, list(typing.get_args(kind)))]
-    if kind is bool:
-        return list(_WORDS.values())[_position(text.lower(), list(_WORDS))]
-    if kind is type(None):
-        return [None][_position(text.lower(), ["none"])]
-    return kind(text)
-
-
-def _position(text: str, allowed: list[str]) -> int:
-    return allowed.index(text)
 
 
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(typing.get_args(kind))
-    return {bool: "true or false", int: "a whole number", float: "a number", type(None): "none"}.get(kind, "a word")
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    return {bool: "on or off", int: "a whole number", float: "a number", type(None): "none"}.get(kind, "a word")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fenland.lab.config import words
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.store.runs import Store, StoredRun
 
@@ -26,7 +27,6 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
 def rows(runs: Sequence[StoredRun]) -> list[Row]:
@@ -54,10 +54,12 @@ def choose(found: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
         name, sign, wanted = match[1].replace("-", "_"), match[2], match[3].strip()
         _check_field("where", text, name, found)
         if sign in _COMPARE:
-            bound = _number("where", text, wanted)
+            bound = words.number(wanted)
+            if math.isnan(bound):
+                raise BadInput("where", text, "compare with a number")
             kept = [row for row in kept if _is_number(row[name]) and _COMPARE[sign](row[name], bound)]
         else:
-            values = _values(wanted)
+            values = _values(text, wanted)
             kept = [row for row in kept if any(_equal(row[name], value) for value in values) == (sign == "=")]
     return kept
 
@@ -140,34 +142,23 @@ def _check_field(argument: str, text: str, name: str, found: Sequence[Row]) -> N
         raise BadInput(argument, text, f"no such field; {one_of(found[0])}")
 
 
-def _values(text: str) -> list[str]:
-    values: list[str] = []
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        values += [part.strip()] if match is None else map(str, range(int(match[1]), int(match[2]) + 1))
-    return values
+def _values(shown: str, text: str) -> list[str]:
+    try:
+        return words.expand(text)
+    except ValueError as error:
+        raise BadInput("where", shown, str(error)) from None
 
 
 def _equal(value: Any, text: str) -> bool:
     if _missing(value):
-        return text.lower() in ("none", "nan", "-")
+        return text.lower() in (*words.NONE, "nan", "-")
     if isinstance(value, bool):
-        return text.lower() in (("on", "true", "yes") if value else ("off", "false", "no"))
+        return words.SWITCH.get(text.lower()) is value
     if _is_number(value):
-        try:
-            return bool(value == float(text))
-        except ValueError:
-            return False
+        return bool(value == words.number(text))
     if isinstance(value, (list, tuple)):
         return text in value or text == " ".join(map(str, value))
     return str(value) == text
-
-
-def _number(argument: str, shown: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise BadInput(argument, shown, "compare with a number") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fenland.lab.config import grid
+from fenland.lab.config import words
 from fenland.lab.errors import BadInput
 from fenland.lab.store import locks
 
@@ -51,7 +51,7 @@ class StudyPlan:
     fields: tuple[str, ...]
 
 
-def plan(name: str, preset: str, words: Sequence[str]) -> StudyPlan:
+def plan(name: str, preset: str, given: Sequence[str]) -> StudyPlan:
     """Every combination, each checked.
 
     Raises:
@@ -61,8 +61,8 @@ def plan(name: str, preset: str, words: Sequence[str]) -> StudyPlan:
     from fenland.lab.study.settings import configure
 
     study = find(name)
-    axes = grid.axes(words, type(configure(study, preset)))
-    combinations = grid.combinations(axes)
+    axes = words.axes(given, type(configure(study, preset)))
+    combinations = words.combinations(axes)
     for values in combinations:
         configure(study, preset, values)
     return StudyPlan(study, preset, tuple(combinations), tuple(name for name in axes if len(axes[name]) > 1))
@@ -110,14 +110,14 @@ def _one(
 ) -> Setting:
     from fenland.lab.study.run import run_study
 
-    words = ", ".join(f"{name}={value}" for name, value in named.items()) or done.preset
-    console.print(f"{done.study.name}: {words}", markup=False, highlight=False, soft_wrap=True)
+    said = ", ".join(f"{name}={value}" for name, value in named.items()) or done.preset
+    console.print(f"{done.study.name}: {said}", markup=False, highlight=False, soft_wrap=True)
     try:
         found = run_study(done.study, done.preset, values, folder, console=console, **options)
     # The border of a sweep: whatever one setting raises must not end the others.
     except Exception as error:
         line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
-        _LOG.info("%s: %s failed\n%s", done.study.name, words, traceback.format_exc())
+        _LOG.info("%s: %s failed\n%s", done.study.name, said, traceback.format_exc())
         return Setting(named, error=" ".join(line.split())[:300])
     return Setting(named, found.verdicts, found.report)
 

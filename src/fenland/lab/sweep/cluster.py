@@ -32,7 +32,7 @@ from fenland.lab.sweep import runner
 from fenland.lab.sweep.runner import Outcome
 
 if TYPE_CHECKING:
-    from fenland.lab.sweep.sweep import Watcher
+    from fenland.lab.sweep.watcher import Watcher
     from fenland.lab.training.metrics import EpochRecord
 
 LOCAL = "local"

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fenland.lab.config import RunConfig
-from fenland.lab.sweep.sweep import Outcome, Watcher
+from fenland.lab.sweep.runner import Outcome
+from fenland.lab.sweep.watcher import Watcher
 from fenland.lab.training.optimizers import OPTIMIZERS
 
 # Without a terminal an epoch is reported when this long has passed since the last line.

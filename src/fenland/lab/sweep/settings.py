@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fenland.lab.config import RunConfig, grid
-from fenland.lab.config.checks import BASES
+from fenland.lab.config import BASES, RunConfig, words
+from fenland.lab.config.entry import AUTO
+from fenland.lab.config.run_config import FIELDS, SHARED
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
-from fenland.lab.sweep.planning import AUTO, Request, base_run
+from fenland.lab.sweep.planning import base_run, of_field
 from fenland.lab.training.optimizers import check_optimizer, check_options
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What a sweep sets unless it is told otherwise: the runs of `fenland compare`.
 _DEFAULTS = ("optimizer=sgd,sam,ssam", "seed=0..4")
-_REQUESTED = {field.name for field in dataclasses.fields(Request)} - {"options", "rho", "weights"}
 # Columns of the table: the result, its name there, digits, factor.
 SHOWN = (("test_accuracy", "test acc. %", 2, 100.0), ("test_loss", "test loss", 4, 1.0), ("loss_gap", "gap", 4, 1.0))
 
@@ -38,53 +37,51 @@ class Plan:
     fields: tuple[str, ...]
 
 
-def plan(words: Sequence[str], device: str | None = None) -> Plan:
+def plan(given: Sequence[str], device: str | None = None) -> Plan:
     """The runs that ``field=values`` words ask for; fields that are not named have `fenland compare`'s defaults.
 
     ``rho`` is set where the optimizer has a radius, so that others run once and not once for each of its values.
 
     Args:
-        words: see ``fenland.lab.config.grid.axes``.
+        given: see ``fenland.lab.config.words``.
         device: of all runs, for those that run on another machine; None: as asked for, and found on this one.
 
     Raises:
         BadInput: naming the field, the value and what is allowed. The data sets' files are checked too.
     """
-    axes = grid.axes(words, RunConfig, refused=("data_id",))
-    given = grid.axes(_DEFAULTS, RunConfig) | axes
-    seeds = {"seed": given.pop("seed")}
+    axes = words.axes(given, RunConfig, refused=("data_id",))
+    values = words.axes(_DEFAULTS, RunConfig) | axes
+    seeds = {"seed": values.pop("seed")}
     runs: dict[str, RunConfig] = {}
     identified: dict[tuple[str, str | None], str] = {}
-    for values in grid.combinations(seeds | given):
-        run = _blamed(values, lambda values=values: _run(values, device))  # type: ignore[misc]
+    for each in words.combinations(seeds | values):
+        run = _blamed(each, lambda each=each: _run(each, device))  # type: ignore[misc]
         place = run.data, run.data_dir
         if place not in identified:
-            identified[place] = _blamed(values, lambda run=run: _identity(run))  # type: ignore[misc]
+            identified[place] = _blamed(each, lambda run=run: _identity(run))  # type: ignore[misc]
         run = replace(run, data_id=identified[place])
         runs[run.hash] = run
     if "rho" in axes and all(run.rho is None for run in runs.values()):
-        cure = f"none of these optimizers has a radius ({', '.join(given['optimizer'])})"
+        cure = f"none of these optimizers has a radius ({', '.join(values['optimizer'])})"
         raise BadInput("set", f"rho={','.join(axes['rho'])}", cure)
-    several = [name for name in given if len({getattr(run, name) for run in runs.values()}) > 1]
+    several = [name for name in values if len({getattr(run, name) for run in runs.values()}) > 1]
     return Plan(tuple(runs.values()), tuple(several))
 
 
 def _run(values: dict[str, str], device: str | None) -> RunConfig:
-    hints = grid.hints(RunConfig)
+    shared = {name: text for name, text in values.items() if name in SHARED}
+    own: dict[str, Any] = {name: of_field(name, values[name]) for name in ("seed", "options") if name in values}
     optimizer = values["optimizer"]
     row = check_optimizer(optimizer)
-    words = {name: text for name, text in values.items() if name in _REQUESTED}
     if optimizer in BASES:
-        words["base"] = optimizer
-    # The device of another machine cannot be looked for here.
-    request = Request(**words, **({} if device is None else {"device": "cpu"}))  # type: ignore[arg-type]
-    own: dict[str, Any] = {} if device is None else {"device": device}
-    for name in values.keys() - _REQUESTED - {"optimizer", "rho"}:
-        own[name] = grid.read(name, values[name], hints[name])
+        shared["base"] = optimizer
     check_options(optimizer, own.get("options", ()))
-    rho = values.get("rho", AUTO)
-    radius = None if row.rho is None else row.rho if rho == AUTO else grid.read("rho", rho, float)
-    return replace(base_run(request), optimizer=optimizer, rho=radius, **own)
+    if row.rho is not None:
+        own["rho"] = row.rho if values.get("rho", AUTO) == AUTO else of_field("rho", values["rho"])
+    if device is None:
+        return replace(base_run(shared), optimizer=optimizer, **own)
+    # The device of another machine cannot be looked for here.
+    return replace(base_run(shared | {"device": "cpu"}), optimizer=optimizer, device=device, **own)
 
 
 def _identity(run: RunConfig) -> str:
@@ -99,7 +96,7 @@ def _blamed(values: dict[str, str], make: Callable[[], T]) -> T:
         return make()
     except BadInput as error:
         name = {"optimizers": "optimizer"}.get(error.argument, error.argument).replace("-", "_")
-        if name == "set" or name not in grid.hints(RunConfig):
+        if name == "set" or name not in FIELDS:
             raise
         shown = values.get(name, error.value)
         raise BadInput("set", f"{name}={shown}", error.cure.replace("--data-dir ", "--set data_dir=")) from None

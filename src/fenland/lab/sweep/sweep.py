@@ -7,36 +7,22 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from fenland.lab.config import RunConfig
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep import runner, workers
 from fenland.lab.sweep.runner import Outcome
+from fenland.lab.sweep.watcher import Watcher
 
 if TYPE_CHECKING:
     from fenland.lab.sweep.cluster import Cluster
-
-__all__ = ["Outcome", "SweepResult", "Watcher", "sweep"]
 
 _LOG = logging.getLogger(__name__)
 # How often to look whether another sweep has ended a run, when all that is left is in its hands.
 _WAIT_SECONDS = 1.0
 
 Execute = Callable[[Sequence[RunConfig]], Iterator[Outcome]]
-
-
-class Watcher(Protocol):
-    """Is told what happens; see ``fenland.lab.sweep.progress``."""
-
-    def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
-        """A run finished an epoch."""
-
-    def done(self, config: RunConfig, outcome: Outcome) -> None:
-        """A run ended."""
-
-    def note(self, text: str) -> None:
-        """Something that people should know, about no run in particular."""
 
 
 @dataclass

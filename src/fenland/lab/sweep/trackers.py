@@ -23,7 +23,8 @@ from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
-    from fenland.lab.sweep.sweep import Outcome, Watcher
+    from fenland.lab.sweep.runner import Outcome
+    from fenland.lab.sweep.watcher import Watcher
 
 Numbers = Mapping[str, Any]
 PROJECT = "fenland"

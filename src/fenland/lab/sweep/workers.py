@@ -24,7 +24,7 @@ from fenland.lab.sweep.runner import Outcome, run_one
 from fenland.lab.training.metrics import EpochRecord
 
 if TYPE_CHECKING:
-    from fenland.lab.sweep.sweep import Watcher
+    from fenland.lab.sweep.watcher import Watcher
 
 _LOG = logging.getLogger(__name__)
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")

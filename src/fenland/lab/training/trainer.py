@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from fenland.lab.config import RunConfig
 from fenland.lab.training import processes
-from fenland.lab.training.engine import Engine
-from fenland.lab.training.loop import Loop, OnEpoch
+from fenland.lab.training.here import train_here
+from fenland.lab.training.loop import OnEpoch
 from fenland.lab.training.result import RunResult, diverged
-from fenland.lab.training.world import World, here, make_fabric
 
 __all__ = ["OnEpoch", "RunResult", "diverged", "train"]
 
@@ -33,23 +30,5 @@ def train(config: RunConfig, on_epoch: OnEpoch | None = None, *, checkpoint: Pat
         BadInput: the data, the model, an option or the batch size does not fit.
     """
     if processes.are_needed(config):
-        return processes.spread(train_here, config, on_epoch, checkpoint)
+        return processes.spread(config, on_epoch, checkpoint)
     return train_here(config, on_epoch, checkpoint)
-
-
-def train_here(config: RunConfig, on_epoch: OnEpoch | None, checkpoint: Path | None) -> RunResult:
-    """This process's part of a run, which is all of it where it is alone."""
-    # The caller's random state is left as it was; deterministic kernels make a GPU repeat itself too.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            torch.manual_seed(config.seed)
-            world = here() if config.devices > 1 else World()
-            engine = Engine(config, make_fabric(config, world), world)
-            if world.rank:
-                # Replicas have equal weights by now; dropout and the like should differ.
-                torch.manual_seed(config.seed + 1_000_003 * world.rank)
-            return Loop(engine, on_epoch, checkpoint).run()
-    finally:
-        torch.set_num_threads(threads)
