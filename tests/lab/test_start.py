@@ -14,7 +14,15 @@ code = cli.main(sys.argv[1:])
 print(code, *[name for name in ("torch", "numpy", "pandas", "lightning") if name in sys.modules], file=sys.stderr)
 """
 HELP = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
-WRONG = [["compre"], ["compare", "--frobnicate"], ["study", "nosuch"], ["doctor"], ["completion", "csh"]]
+WRONG = [
+    ["compre"],
+    ["compare", "--frobnicate"],
+    ["compare", "--lr", "fast"],
+    ["compare", "--augment", "maybe"],
+    ["study", "nosuch"],
+    ["doctor"],
+    ["completion", "csh"],
+]
 
 
 @pytest.mark.parametrize(
