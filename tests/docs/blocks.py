@@ -105,7 +105,7 @@ def parses(block: Block) -> bool:
 
 if __name__ == "__main__":  # one page in a process of its own: python tests/docs/blocks.py PAGE
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)  # geoopt's
+    warnings.filterwarnings("ignore", message=".*torch.jit.*")  # geoopt's
     import torch
 
     torch.set_num_threads(1)
