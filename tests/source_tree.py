@@ -65,16 +65,13 @@ class SourceTree:
         return [name if name in self.modules else source for name in full]
 
     def circles(self) -> list[list[str]]:
-        """Modules that import each other, directly or not; deferred and typing-only imports count.
+        """Modules that import each other or themselves, directly or not; deferred and typing-only imports count.
 
         That a package is imported with its modules does not: every `__init__.py` that re-exports would be a circle.
         """
         known = self.modules
         return _circles(
-            {
-                module: {each.name for each in self.imports(path) if each.name in known and each.name != module}
-                for module, path in known.items()
-            }
+            {module: {each.name for each in self.imports(path) if each.name in known} for module, path in known.items()}
         )
 
 

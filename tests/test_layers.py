@@ -113,9 +113,14 @@ def test_the_scan_finds_circles_however_they_are_hidden(tmp_path):
         "first_of_all": "x = 1",
         "pair": "from . import of",
         "of": "def f():\n    def g():\n        import house.pair",
+        "alone": "def f():\n    import house.alone",
     }.items():
         (house / f"{module}.py").write_text(text)
-    assert SourceTree(house).circles() == [["house.a", "house.b", "house.inner.c"], ["house.of", "house.pair"]]
+    assert SourceTree(house).circles() == [
+        ["house.a", "house.b", "house.inner.c"],
+        ["house.alone"],
+        ["house.of", "house.pair"],
+    ]
 
 
 def test_the_core_imports_torch_alone():
