@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= out/demo
 
-.PHONY: setup demo test lint format bench docs clean
+.PHONY: setup demo test test-peers lint format bench docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ format: setup
 
 test: lint  ## lint, types and every test
 	$(BIN)/python -m pytest -n 2
+
+test-peers: setup  ## other people's optimizers as bases: equal to themselves, or refused by name
+	$(BIN)/python tests/peers/outside.py
 
 bench: setup  ## time the step against the floor, the plain base, the textbook code and pip's
 	$(BIN)/python benchmarks/step.py

@@ -42,7 +42,7 @@ def plain_loop(model: nn.Module, opt: Any, data: Iterable[tuple[Tensor, Tensor]]
             loss.backward()
             return loss
 
-        losses.append(float(opt.step(closure)))
+        losses.append(float(opt.step(closure).detach()))
     return losses
 
 
