@@ -105,7 +105,7 @@ def _first_argument(kind: Any, model: nn.Module) -> Any:
 
 
 def bare(opt: Any, model: nn.Module, rho: float, graph: bool) -> None:
-    """Plain training, or SAM written out: h at w + e goes to the base; buffers and random numbers are those of pass 1."""
+    """Plain training, or SAM written out: h at w + e goes to the base, buffers and masks are those of pass 1."""
     params = list(model.parameters())
     for t in range(STEPS):
         torch.manual_seed(10 + t)

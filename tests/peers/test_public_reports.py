@@ -1,7 +1,6 @@
 """Public reports about other SAM optimizers and about optimizers that wrap others, tried on fenland.
 
-Each test names its report. `report(...)` of what a loop would have done with the plain base or with fenland's own loop
-is computed beside it.
+Each test names its report; what the plain base, or fenland's own loop, makes of the same batches is computed beside it.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def enable_running_stats(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("form", ["two calls", "closure"])
 def test_batch_norm_switched_off_by_hand_in_pass_2(form):
-    """davda54/sam #17 and #30: the README's `bypass_bn` stays in people's loops. It must neither hurt nor be warned of."""
+    """davda54/sam #17 and #30: the README's `bypass_bn` stays in people's loops, and must not hurt."""
     model, want = net(torch.float32), net(torch.float32)
     opt, reference = ssam(model), ssam(want)
     torch.manual_seed(3)
@@ -155,7 +154,7 @@ def test_fabric_s_wrapper_after_loading(tmp_path):
 
 @pytest.mark.parametrize("also_prepare", [True, False])
 def test_a_scheduler_under_accelerate_drives_the_base(also_prepare):
-    """apex #766 and dp-transformers #43: after wrapping or loading, the scheduler wrote into groups that nobody read."""
+    """apex #766 and dp-transformers #43: after wrapping or loading, a scheduler wrote into dead groups."""
     accelerate = pytest.importorskip("accelerate")
     accelerator = accelerate.Accelerator(cpu=True)
     inner = net(torch.float32)
@@ -192,7 +191,7 @@ def test_accelerate_s_step_with_a_closure():
 
 
 def test_accelerate_s_step_with_a_closure_while_it_accumulates_is_refused():
-    """The wrapper leaves out steps between synchronisations, closure and all: their batches would be lost in silence."""
+    """The wrapper leaves out steps between synchronisations, closure and all: their batches would be lost."""
     accelerate = pytest.importorskip("accelerate")
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
     inner = net(torch.float32)
