@@ -153,7 +153,7 @@ def ignite_update(model: nn.Module, opt: Any) -> Callable[[Any, Any], float]:
             loss.backward()
             return loss
 
-        return float(opt.step(closure))
+        return float(opt.step(closure).detach())
 
     return update
 
