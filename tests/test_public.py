@@ -71,7 +71,7 @@ def test_the_signature_is_the_design_s():
         "max_norm": None,
         "nonfinite": "skip",
         "sync": "global",
-        "travel": "auto",
+        "perturb": "auto",
         "record_every": None,
     }.items():
         assert keywords[name] == default

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fenland import presets, rules
-from fenland.optimizer import SharpnessAware
+from fenland.optimizer import SharpnessAware, step_together
 from fenland.presets import *  # noqa: F403  (the methods)
 from fenland.rules import *  # noqa: F403  (the choices that they are made of)
 
 __version__ = "0.1.0"
 
-__all__ = ["SharpnessAware"]
+__all__ = ["SharpnessAware", "step_together"]
 __all__ += presets.__all__
 __all__ += rules.__all__
 

@@ -274,7 +274,7 @@ def without_host(rank, name):
     """The flow of an accelerator: a fused base, found_inf and grad_scale beside sharded parameters."""
     model = sharded(line(), mlp(torch.float32))
     opt = build(name, BASES["adamw_fused"](model.parameters()), model=model)
-    opt._conductor.on_host = False
+    opt._runner.on_host = False
     xs, ys = data(torch.float32)
     seen = []
     for t, (x, y) in enumerate(zip(xs, ys, strict=True)):

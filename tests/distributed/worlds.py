@@ -104,7 +104,7 @@ def share(x: Tensor, rank: int, world: int = 2) -> Tensor:
 
 def closure(opt: Any, model: nn.Module, x: Tensor, y: Tensor, scaler: Any = None) -> Callable[[], Tensor]:
     """The closure of a training loop, for every kind of variant."""
-    reduction = "none" if opt.choices.source.per_sample else "mean"
+    reduction = "none" if opt.rules.method.per_sample else "mean"
 
     def run() -> Tensor:
         opt.zero_grad()

@@ -20,7 +20,7 @@ SCALE = 2.0**12
 
 def on_device(session) -> bool:
     """Force the flow of an accelerator; whether this variant has it at all (some need one look a step)."""
-    conductor = session.opt._conductor
+    conductor = session.opt._runner
     conductor.on_host = False
     session.run(1)
     return not conductor._host_decides()
@@ -88,7 +88,7 @@ def test_a_skipped_step_changes_nothing(variant, base, scaled, bad_pass, first):
     """Weights, momentum, counters and buffers; from memory full of NaN, which uninitialised momentum would show."""
     session = session_of(variant, base)
     if first:
-        session.opt._conductor.on_host = False
+        session.opt._runner.on_host = False
     elif not on_device(session):
         pytest.skip("this variant looks at its numbers on the host")
     scaler = torch.amp.GradScaler("cpu", init_scale=SCALE) if scaled else None
@@ -142,4 +142,4 @@ def test_a_copy_keeps_the_flow_of_its_own(variant, base):
     """The decision is made from where the parameters are, not from what the original was told."""
     session = session_of(variant, base)
     on_device(session)
-    assert copy.deepcopy(session.opt)._conductor.on_host
+    assert copy.deepcopy(session.opt)._runner.on_host

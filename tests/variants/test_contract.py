@@ -79,8 +79,8 @@ def calls_of(session, t):
 
 @every_preset
 def test_1_lr_zero_is_bit_identical_on_every_way_to_travel(row):
-    for travel in ("move", "copy"):
-        session = make(row, lr=0.0, travel=travel, rho=5.0)
+    for perturb in ("swap", "inplace"):
+        session = make(row, lr=0.0, perturb=perturb, rho=5.0)
         before = session.weights
         for t in range(4):
             if not row.per_sample:

@@ -27,7 +27,7 @@ def syncs(row, steps: int = 3, **options) -> int:
     """The most of one step, after the first: the CPU plays a device, so the host must not look at numbers."""
     session = make(row, "mlp", "adamw_fused", dtype=torch.float32, **options)
     session.step(0)
-    session.opt._conductor.on_host = False
+    session.opt._runner.on_host = False
     found = []
     for t in range(1, steps + 1):
         with Counting() as counting:

@@ -44,7 +44,7 @@ def test_the_row_says_what_the_function_does(row):
     named = [type(c).__name__ for c in (choices.ball, choices.source, choices.combine, choices.when)]
     assert set(row.choices) == set(named) - DEFAULTS
     assert row.per_sample == choices.source.per_sample
-    assert row.kept == len(choices.source.keeps) + choices.combine.keeps
+    assert row.kept == len(rules.method.keeps) + choices.combine.keeps
     assert row.in_step == choices.combine.keeps_g
     required = [
         n

@@ -5,20 +5,20 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from harness import BASES, Session, assert_same, every_travel, every_variant, make
+from harness import BASES, Session, assert_same, every_perturb, every_variant, make
 
 PLAIN = torch.float64
 
 
-def refused(travel: str, variant, params: list) -> bool:
+def refused(perturb: str, variant, params: list) -> bool:
     """Whether an explicit "move" declines these parameters: with a ValueError that names the cure, nothing changed.
 
     The other right answer is to change them in place.
     """
-    if travel != "move":
+    if perturb != "swap":
         return False
     before = [p.detach().clone() for p in params]
-    opt = variant.build(SGD(params, lr=0.0), rho=0.1, travel=travel)
+    opt = variant.build(SGD(params, lr=0.0), rho=0.1, perturb=perturb)
 
     def closure():
         for p in params:
@@ -29,7 +29,7 @@ def refused(travel: str, variant, params: list) -> bool:
         opt.step(closure)
         declined = False
     except ValueError as error:
-        assert 'travel="auto"' in str(error)  # noqa: PT017
+        assert 'perturb="auto"' in str(error)  # noqa: PT017
         declined = True
     assert_same([p.detach() for p in params], before)
     for p in params:
@@ -50,21 +50,21 @@ def test_move_moves_and_copy_does_not(variant):
     """The two strategies are really two; otherwise the rest of this file tests one twice."""
     if variant.passes != 2:
         pytest.skip("not a two-pass method")
-    for travel, moves in (("move", True), ("copy", False)):
-        session = make(variant, "mlp", travel=travel)
+    for perturb, moves in (("swap", True), ("inplace", False)):
+        session = make(variant, "mlp", perturb=perturb)
         seen = addresses(session)
         session.step()
         assert (seen[0] != seen[1]) == moves
 
 
 @every_variant
-@pytest.mark.parametrize("travel", ["move", "auto"])
-def test_w_plus_e_lives_in_the_gradient_s_own_buffer(variant, travel):
+@pytest.mark.parametrize("perturb", ["swap", "auto"])
+def test_w_plus_e_lives_in_the_gradient_s_own_buffer(variant, perturb):
     """No extra memory where the combine does not keep g: pass 2 runs in the memory of pass 1's gradients."""
     if variant.preset.name not in ("SAM", "USAM", "SSAM", "SSAM-U"):
         pytest.skip("keeps g, or has another number of passes")
     w = nn.Parameter(torch.randn(1000, 1000))
-    opt = variant.build(SGD([w], lr=0.1), rho=0.1, travel=travel)
+    opt = variant.build(SGD([w], lr=0.1), rho=0.1, perturb=perturb)
     at, gradient = [], []
 
     def closure():
@@ -82,17 +82,17 @@ def test_w_plus_e_lives_in_the_gradient_s_own_buffer(variant, travel):
 @pytest.mark.parametrize("case", ["mlp", "conv_bn_dropout", "tied", "recurrent", "groups", "first_pass_only"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_both_strategies_give_the_same_weights(variant, case, dtype):
-    runs = [make(variant, case, travel=travel, dtype=dtype).run(5).weights for travel in ("move", "copy", "auto")]
+    runs = [make(variant, case, perturb=perturb, dtype=dtype).run(5).weights for perturb in ("swap", "inplace", "auto")]
     for other in runs[1:]:
         for a, b in zip(runs[0], other, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-14 if dtype == torch.float64 else 1e-6)
 
 
-def train(variant, travel, grads_of, steps=2, params=None, base="sgd_momentum"):
+def train(variant, perturb, grads_of, steps=2, params=None, base="sgd_momentum"):
     """Train on f = sum of 4th powers / 4; `grads_of(p, g)` decides how the gradient g reaches p.grad."""
     torch.manual_seed(5)
     params = params or [nn.Parameter(torch.randn(s, dtype=PLAIN)) for s in ((3, 4), (5,))]
-    opt = variant.build(BASES[base](params), rho=0.2, travel=travel)
+    opt = variant.build(BASES[base](params), rho=0.2, perturb=perturb)
 
     def closure():
         for p in params:
@@ -136,14 +136,14 @@ ALIASES = {
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("alias", ALIASES)
-def test_a_gradient_that_somebody_holds_is_not_overwritten(variant, travel, alias):
+def test_a_gradient_that_somebody_holds_is_not_overwritten(variant, perturb, alias):
     """Gradient loggers, pipelines and hooks keep p.grad: w + e must not appear there."""
     keeper = Keeper(ALIASES[alias])
-    got = train(variant, travel, keeper)
+    got = train(variant, perturb, keeper)
     keeper.check()
-    assert_close(got, train(variant, "copy", assign))
+    assert_close(got, train(variant, "inplace", assign))
 
 
 def assert_close(got, want):
@@ -152,9 +152,9 @@ def assert_close(got, want):
 
 
 @every_variant
-@every_travel
-def test_a_gradient_held_by_a_hook_is_not_overwritten(variant, travel):
-    session = make(variant, "mlp", travel=travel)
+@every_perturb
+def test_a_gradient_held_by_a_hook_is_not_overwritten(variant, perturb):
+    session = make(variant, "mlp", perturb=perturb)
     held = []
     for p in session.problem.model.parameters():
         p.register_post_accumulate_grad_hook(lambda p: held.append((p.grad, p.grad.clone())))
@@ -164,8 +164,8 @@ def test_a_gradient_held_by_a_hook_is_not_overwritten(variant, travel):
 
 
 @every_variant
-@every_travel
-def test_gradients_that_are_views_of_a_bucket(variant, travel):
+@every_perturb
+def test_gradients_that_are_views_of_a_bucket(variant, perturb):
     """DDP's gradient_as_bucket_view: the bucket is reused, its memory never becomes a weight."""
     bucket = torch.zeros(17, dtype=PLAIN)
 
@@ -174,20 +174,20 @@ def test_gradients_that_are_views_of_a_bucket(variant, travel):
         bucket[at].copy_(g.reshape(-1))
         p.grad = bucket[at].view_as(p)
 
-    assert_close(train(variant, travel, into_bucket, steps=3), train(variant, "copy", assign, steps=3))
+    assert_close(train(variant, perturb, into_bucket, steps=3), train(variant, "inplace", assign, steps=3))
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("form", ["recorded", "base_step", "no ascent"])
-def test_a_bucket_is_copied_where_g_must_survive_pass_two(variant, travel, form):
+def test_a_bucket_is_copied_where_g_must_survive_pass_two(variant, perturb, form):
     """Pass 2 writes h into the same bucket: cosine, "base_step" and d = g need the g of pass 1."""
     if variant.passes != 2:
         pytest.skip("not a two-pass method")
     w = nn.Parameter(torch.tensor([1.0, 2.0, -1.0], dtype=PLAIN))
     bucket = torch.zeros(5, dtype=PLAIN)
     options = {"recorded": {"record_every": 1}, "base_step": {"nonfinite": "base_step"}, "no ascent": {}}[form]
-    opt = variant.build(SGD([w], lr=0.1), rho=0.0 if form == "no ascent" else 0.5, travel=travel, **options)
+    opt = variant.build(SGD([w], lr=0.1), rho=0.0 if form == "no ascent" else 0.5, perturb=perturb, **options)
     before, seen = w.detach().clone(), []
 
     def backward():
@@ -210,9 +210,9 @@ def test_a_bucket_is_copied_where_g_must_survive_pass_two(variant, travel, form)
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("layout", ["transposed", "column major", "expanded", "one number", "every other"])
-def test_gradients_with_other_strides(variant, travel, layout):
+def test_gradients_with_other_strides(variant, perturb, layout):
     strides = []
 
     def lay_out(p, g):
@@ -236,17 +236,17 @@ def test_gradients_with_other_strides(variant, travel, layout):
         one = layout in ("expanded", "one number") and p.dim() == 2
         p.grad = g[:1, :1].expand_as(p).contiguous() if one else g
 
-    assert_close(train(variant, travel, lay_out), train(variant, "copy", contiguous))
+    assert_close(train(variant, perturb, lay_out), train(variant, "inplace", contiguous))
     assert set(strides) == {(2, (4, 1)), (1, (1,))}  # in pass 2 too: a compiled model would be compiled anew
 
 
 @every_variant
-@every_travel
-def test_two_parameters_with_one_gradient_tensor(variant, travel):
-    def run(travel, share):
+@every_perturb
+def test_two_parameters_with_one_gradient_tensor(variant, perturb):
+    def run(perturb, share):
         torch.manual_seed(6)
         params = [nn.Parameter(torch.randn(4, dtype=PLAIN)) for _ in range(2)]
-        opt = variant.build(SGD(params, lr=0.1), rho=0.2, travel=travel)
+        opt = variant.build(SGD(params, lr=0.1), rho=0.2, perturb=perturb)
 
         def closure():
             g = (params[0] + params[1]).detach()
@@ -257,14 +257,14 @@ def test_two_parameters_with_one_gradient_tensor(variant, travel):
             opt.step(closure)
         return [p.detach().clone() for p in params]
 
-    assert_close(run(travel, True), run("copy", False))
+    assert_close(run(perturb, True), run("inplace", False))
 
 
 @every_variant
-@every_travel
-def test_channels_last_weights_keep_their_layout(variant, travel):
-    session = make(variant, "group_norm", travel=travel)
-    reference = make(variant, "group_norm", travel="copy").run(3)
+@every_perturb
+def test_channels_last_weights_keep_their_layout(variant, perturb):
+    session = make(variant, "group_norm", perturb=perturb)
+    reference = make(variant, "group_norm", perturb="inplace").run(3)
     session.problem.model.to(memory_format=torch.channels_last)
     strides = [p.stride() for p in session.problem.model.parameters()]
     session.run(3)
@@ -273,14 +273,14 @@ def test_channels_last_weights_keep_their_layout(variant, travel):
 
 
 @every_variant
-@every_travel
-def test_float32_gradients_of_bfloat16_weights(variant, travel):
+@every_perturb
+def test_float32_gradients_of_bfloat16_weights(variant, perturb):
     """torch lets a parameter ask for gradients of another type (grad_dtype)."""
     weight = nn.Parameter(torch.linspace(-1, 1, 8).bfloat16())
     if not hasattr(weight, "grad_dtype"):
         pytest.skip("this torch has no grad_dtype")
     weight.grad_dtype = torch.float32
-    opt = variant.build(SGD([weight], lr=0.0), rho=0.5, travel=travel)
+    opt = variant.build(SGD([weight], lr=0.0), rho=0.5, perturb=perturb)
     before = weight.detach().clone()
     dtypes = []
 
@@ -306,15 +306,15 @@ class Flat(nn.Module):
 
 
 @every_variant
-@every_travel
-def test_parameters_that_are_views_stay_views(variant, travel):
+@every_perturb
+def test_parameters_that_are_views_stay_views(variant, perturb):
     model = Flat()
-    if refused(travel, variant, [model.a, model.b]):
+    if refused(perturb, variant, [model.a, model.b]):
         return
     params = [model.a, model.b]
     start = [p.detach().clone() for p in params]
     seen = []
-    opt = variant.build(SGD(params, lr=0.1), rho=0.2, travel=travel)
+    opt = variant.build(SGD(params, lr=0.1), rho=0.2, perturb=perturb)
 
     def closure():
         seen.append((model.flat.clone(), torch.cat([p.detach().reshape(-1) for p in params])))
@@ -331,17 +331,17 @@ def test_parameters_that_are_views_stay_views(variant, travel):
     reference = [nn.Parameter(x) for x in start]
     assert_close(
         [p.detach() for p in params],
-        train(variant, "copy", assign, steps=3, params=reference, base="sgd"),
+        train(variant, "inplace", assign, steps=3, params=reference, base="sgd"),
     )
 
 
 @every_variant
-@every_travel
-def test_shared_memory_parameters_stay_shared(variant, travel):
+@every_perturb
+def test_shared_memory_parameters_stay_shared(variant, perturb):
     """Hogwild: other processes read this memory, so pass 2 happens in it and it never moves."""
-    session = make(variant, "mlp", travel=travel)
+    session = make(variant, "mlp", perturb=perturb)
     session.problem.model.share_memory()
-    if refused(travel, variant, list(session.problem.model.parameters())):
+    if refused(perturb, variant, list(session.problem.model.parameters())):
         return
     seen = addresses(session)
     session.run(2)
@@ -350,15 +350,15 @@ def test_shared_memory_parameters_stay_shared(variant, travel):
 
 
 @every_variant
-@every_travel
-def test_a_buffer_that_aliases_a_parameter(variant, travel):
+@every_perturb
+def test_a_buffer_that_aliases_a_parameter(variant, perturb):
     """It shows w + e in pass 2 and the new weights after the step; the buffer guard must not write old weights back."""
-    session, reference = make(variant, "mlp", travel=travel), make(variant, "mlp").run(3)
+    session, reference = make(variant, "mlp", perturb=perturb), make(variant, "mlp").run(3)
     layer = session.problem.model[0]
     layer.register_buffer("alias", layer.weight.detach())
-    if refused(travel, variant, [layer.weight]):
+    if refused(perturb, variant, [layer.weight]):
         return
-    opt = make_opt(variant, session, travel)
+    opt = make_opt(variant, session, perturb)
     seen = []
     layer.register_forward_pre_hook(lambda m, _: seen.append(torch.equal(m.alias, m.weight)))
     Session(session.problem, opt).run(3)
@@ -367,16 +367,16 @@ def test_a_buffer_that_aliases_a_parameter(variant, travel):
     assert_close(session.weights, reference.weights)
 
 
-def make_opt(variant, session, travel):
+def make_opt(variant, session, perturb):
     base = SGD(session.problem.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
-    return variant.build(base, rho=0.1, travel=travel, model=session.problem.model)
+    return variant.build(base, rho=0.1, perturb=perturb, model=session.problem.model)
 
 
 @every_variant
-@every_travel
-def test_tied_weights_are_moved_once(variant, travel):
+@every_perturb
+def test_tied_weights_are_moved_once(variant, perturb):
     """Embedding and output layer are one tensor: e is added once, and the tie survives."""
-    session = make(variant, "tied", travel=travel)
+    session = make(variant, "tied", perturb=perturb)
     model = session.problem.model
     seen = []
     model.register_forward_pre_hook(lambda m, _: seen.append(m.head.weight is m.embed.weight))
@@ -386,13 +386,13 @@ def test_tied_weights_are_moved_once(variant, travel):
 
 
 @every_variant
-@every_travel
-def test_two_parameters_on_one_memory_are_refused_or_right(variant, travel):
+@every_perturb
+def test_two_parameters_on_one_memory_are_refused_or_right(variant, perturb):
     """Tied through memory, not through the object: lr = 0 leaves the weights bit-identical, or an error names it."""
     memory = torch.linspace(-1, 1, 6, dtype=PLAIN)
     params = [nn.Parameter(memory.view(2, 3)), nn.Parameter(memory)]
     before = memory.clone()
-    opt = variant.build(SGD(params, lr=0.0), rho=0.2, travel=travel)
+    opt = variant.build(SGD(params, lr=0.0), rho=0.2, perturb=perturb)
 
     def closure():
         for p in params:

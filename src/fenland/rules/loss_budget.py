@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from fenland.algebra import Scalar, Vector
+from fenland.algebra import Lazy, Scalar, inverse
 from fenland.arguments import check_number
-from fenland.rules.ball import AlongGradient, Steepest
-from fenland.rules.context import At
+from fenland.rules.ball import Ball
+from fenland.rules.context import Context
 
 
 @dataclass(frozen=True)
-class LossBudget(AlongGradient):
+class LossBudget(Ball):
     r"""e = min(sigma / ||a||, rho) * a / ||a||: to first order the loss rises by sigma, with rho as the largest radius.
 
     Source: Wang, Liu, Xie, Gao 2026, arXiv 2605.10183 (LE-SAM). The radius goes as 1 / ||a||, the reverse of USAM: near
@@ -31,20 +31,15 @@ class LossBudget(AlongGradient):
         if not callable(self.sigma):
             check_number("sigma", self.sigma, low=0.0)
 
-    @property
-    def scale_free(self) -> bool:
-        return False
-
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        sigma = self.sigma(at.step) if callable(self.sigma) else self.sigma
-        check_number(f"sigma({at.step})", sigma, low=0.0)
-        inverse = at.V.inverse(at.V.norm(a))
-        share = (inverse * (sigma / at.rho)).clamp_max(1.0) if at.rho > 0 else torch.ones_like(inverse)
-        return Steepest(a, inverse * share, share)
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        sigma = self.sigma(s.count) if callable(self.sigma) else self.sigma
+        check_number(f"sigma({s.count})", sigma, low=0.0)
+        over = inverse(a.norm)
+        return a * (over * (over * (sigma / s.rho)).clamp_max(1.0)) if s.rho > 0 else a * over
 
 
 @dataclass(frozen=True)
-class FullNorm(AlongGradient):
+class FullNorm(Ball):
     r"""e = rho * a / ||grad f(w)||, the norm of the full-data gradient: the noise of the batch is not normalised away.
 
     Source: Compagnoni et al. 2023, arXiv 2301.08203 (DNSAM), a device of theory: where noise dominates, ||e|| is much
@@ -63,13 +58,8 @@ class FullNorm(AlongGradient):
                 f"full_norm = {self.full_norm!r}: must be a callable: () -> norm of the full-data gradient at w"
             )
 
-    @property
-    def scale_free(self) -> bool:
-        return False
-
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
         with torch.enable_grad():
-            full = self.full_norm()
-        own = at.V.norm(a)
-        inverse = at.V.inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach())
-        return Steepest(a, inverse.expand_as(own), inverse * own)
+            full = s.norm_of(self.full_norm)
+        own = a.norm
+        return a * inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach()).expand_as(own)

@@ -1,20 +1,32 @@
-"""Sources that choose samples: the closure returns one loss a sample, and the engine runs backward on the chosen."""
+"""Methods that choose samples: the closure returns one loss a sample, and the engine runs backward on the chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from fenland.algebra import Vector
 from fenland.arguments import check_between
-from fenland.rules.context import At
-from fenland.rules.source import Source, State
+from fenland.rules.context import Context
+from fenland.rules.methods.base import Method
+from fenland.rules.requests import Grad, Program, Update
 
 
 @dataclass(frozen=True)
-class HardSamples(Source):
+class _PerSample(Method):
+    """d = h on chosen samples."""
+
+    @property
+    def per_sample(self) -> bool:
+        return True
+
+    @property
+    def reads_norms(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class HardSamples(_PerSample):
     r"""Both gradients on the samples with the largest losses at w: one forward over the batch, then two short passes.
 
     Source: Ni et al. 2022, arXiv 2210.12864 (K-SAM); no official code. The paper's numbers (about half the batch, fewer
@@ -25,7 +37,6 @@ class HardSamples(Source):
         descent: share of the batch that gives h, and d.
     """
 
-    per_sample: ClassVar[bool] = True
     ascent: float = 0.5
     descent: float = 0.5
 
@@ -33,18 +44,16 @@ class HardSamples(Source):
         check_between("ascent", self.ascent, 0.0, 1.0)
         check_between("descent", self.descent, 0.0, 1.0)
 
-    def first(self, losses: Tensor) -> Tensor | None:
-        return largest(losses, self.ascent)
-
-    def ahead(self, losses: Tensor) -> Tensor | None:
-        return largest(losses, self.descent)
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        return g
+    def step(self, s: Context) -> Program:
+        g = yield Grad(samples=lambda losses: largest(losses, self.ascent))
+        if not s.due(g):
+            yield Update(g)
+            return
+        yield Update((yield Grad(at=s.climb(g), samples=largest(g.losses, self.descent), final=True)))
 
 
 @dataclass(frozen=True)
-class LossIncrease(Source):
+class LossIncrease(_PerSample):
     r"""h on the samples whose loss rises most from w to w + e; g on all of them.
 
     ESAM's sharpness-sensitive data selection. Source: Du et al. 2022, arXiv 2110.03141. The authors' code drops one
@@ -54,17 +63,18 @@ class LossIncrease(Source):
         keep: gamma of the paper, the share of the batch that gives h. 0.5: the authors' for ResNet-18.
     """
 
-    per_sample: ClassVar[bool] = True
     keep: float = 0.5
 
     def __post_init__(self) -> None:
         check_between("keep", self.keep, 0.0, 1.0)
 
-    def second(self, losses: Tensor, there: Tensor) -> Tensor | None:
-        return largest(there - losses, self.keep)
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        return g
+    def step(self, s: Context) -> Program:
+        g = yield Grad()
+        if not s.due(g):
+            yield Update(g)
+            return
+        risen = lambda there: largest(there - g.losses, self.keep)  # noqa: E731
+        yield Update((yield Grad(at=s.climb(g), samples=risen, final=True)))
 
 
 def largest(values: Tensor, share: float) -> Tensor:
