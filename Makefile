@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= out/demo
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: setup demo test test-slow test-floor test-newest constraints lint format bench docs clean
+.PHONY: setup demo test test-slow test-floor test-newest test-peers constraints lint format bench docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,6 +40,9 @@ test-newest:  ## the newest torch that pip offers
 
 constraints:  ## the newest set that installs together, to be tested before it is committed
 	$(PYTHON) tools/constraints.py --write
+
+test-peers: setup  ## other people's optimizers as bases: equal to themselves, or refused by name
+	$(BIN)/python tests/peers/outside.py
 
 bench: setup  ## time the step against the floor, the plain base, the textbook code and pip's
 	$(BIN)/python benchmarks/step.py
