@@ -13,6 +13,7 @@ from torch._compile import _disable_dynamo
 
 from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
+from fenland.callers import NO_CLOSURE, refuse_caller
 from fenland.rules import L2, Always, Ascend, AtAscentPoint, Ball, Combine, Gradient, Method, Radius, Source, When
 from fenland.step import checkpoint, drivers
 from fenland.step.checks import check_base, check_groups
@@ -25,6 +26,8 @@ from fenland.step.runner import Runner
 from fenland.step.state import Memory, Rules
 
 NONFINITE = ("skip", "base_step", "raise")
+_FIXED = {"base", "model", "replay_rng", "sync", "rules", "ball", "source", "combine", "when", "method", "max_norm"}
+_FIXED |= {"nonfinite", "perturb", "record_every"}
 
 
 class SharpnessAware(torch.optim.Optimizer):
@@ -109,7 +112,6 @@ class SharpnessAware(torch.optim.Optimizer):
         # Until here nothing of the base has changed; what refuses must do so before `Radii` writes.
         self._begin(lambda: Radii(base, rho))
         super().__init__(base.param_groups, getattr(base, "defaults", {}))
-        self._share_step_hooks()
 
     def _begin(self, radii: Any) -> None:
         """The machinery of steps: new objects, copies and unpickled ones build their own."""
@@ -117,10 +119,10 @@ class SharpnessAware(torch.optim.Optimizer):
         self._runner = Runner(self.base, self.rules, self._memory, self.model, self.replay_rng, self.sync)
         self._radii = self._runner.radii = radii()
 
-    def _share_step_hooks(self) -> None:
-        """Hooks of a step, registered here or on the base, are the base's: they fire once, around its step with d."""
-        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
-            setattr(self, name, getattr(self.base, name, getattr(self, name, {})))
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and "_runner" in self.__dict__:
+            raise AttributeError(f"{name} is fixed when the optimizer is built: build another one over the same base")
+        super().__setattr__(name, value)
 
     @property
     def last(self) -> StepRecord:
@@ -188,6 +190,19 @@ class SharpnessAware(torch.optim.Optimizer):
         self._radii.add(self.base.param_groups[-1], self._memory.count)
         self._begin(lambda: self._radii)
 
+    # Hooks of a step that were registered here; those of the base and torch's global ones fire in the base's own step.
+
+    def _before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        for hook in self._optimizer_step_pre_hooks.values():
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                args, kwargs = changed
+        return args, kwargs
+
+    def _after_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for hook in self._optimizer_step_post_hooks.values():
+            hook(self, args, kwargs)
+
     # The step. torch.compile must not trace it: it would lose the weights' way to w + e and back, and say nothing. What
     # the closure calls may be compiled.
 
@@ -208,15 +223,22 @@ class SharpnessAware(torch.optim.Optimizer):
             RuntimeError: no closure, an ascent is under way, or the closure reuses an old graph.
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
+        args, kwargs = self._before_step((self, closure), {"scaler": scaler} if scaler is not None else {})
         with torch.no_grad():
-            if closure is None:
-                return self._step_without_closure()
-            closures = list(closure) if isinstance(closure, Sequence) else [closure]
-            if not closures or not all(callable(c) for c in closures):
-                raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
-            if isinstance(closure, Sequence):
-                return drivers.run_micro_batches(self._runner, closures, self._scaling(scaler))
-            return drivers.run_closure([self._runner], closure, [self._scaling(scaler)])
+            value = self._step(*args[1:], **kwargs)
+        self._after_step(args, kwargs)
+        return value
+
+    def _step(self, closure: Closure | Sequence[Closure] | None = None, scaler: Any = None) -> Any:
+        if closure is None:
+            return self._step_without_closure()
+        refuse_caller(closure)
+        closures = list(closure) if isinstance(closure, Sequence) else [closure]
+        if not closures or not all(callable(c) for c in closures):
+            raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
+        if isinstance(closure, Sequence):
+            return drivers.run_micro_batches(self._runner, closures, self._scaling(scaler))
+        return drivers.run_closure([self._runner], closure, [self._scaling(scaler)])
 
     step.hooked = True  # type: ignore[attr-defined]  # torch must not wrap it: the base's own step fires the hooks
 
@@ -225,12 +247,7 @@ class SharpnessAware(torch.optim.Optimizer):
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         still = all(float(group.get("lr", 1)) == 0 for group in self.param_groups)
         if not still or self.state or any(bool(g.any()) for g in grads):
-            raise RuntimeError(
-                "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that "
-                "zeroes, runs forward and backward and returns the loss, or call ascend() and descend() yourself. "
-                "In a trainer: fenland.integrations has SharpnessAwareTrainer for Hugging Face's, SharpnessAwareStep "
-                "for Accelerate, and a callback for Lightning"
-            )
+            raise RuntimeError(NO_CLOSURE)
         for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
             for name in self.rules.method.keeps:  # what a loaded vector is put into; the first step learns its own
                 self._memory.kept.setdefault(p, {}).setdefault(name, torch.zeros_like(local(p.grad)))
@@ -255,12 +272,11 @@ class SharpnessAware(torch.optim.Optimizer):
     @torch.no_grad()
     def descend(self, *, scaler: Any = None) -> None:
         """Second half: bring the weights back to w and step the base with d."""
-        drivers.descend(self._runner, self._scaling(scaler))
-        # What torch's schedulers look at; `step` sets it in the other form. It belongs on the real object: trainers'
-        # wrappers imitate this class and call its methods with themselves as self.
-        real = self._me()
-        if real is not None:
-            vars(real)["_opt_called"] = True
+        # Trainers' wrappers imitate this class and call its methods with themselves as self: hooks are the real one's.
+        real = self._me() or self
+        hooks = (real._before_step, real._after_step) if real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks else None
+        drivers.descend(self._runner, self._scaling(scaler), None if hooks is None else hooks + (real,))
+        vars(real)["_opt_called"] = True  # what torch's schedulers look at; `step` sets it in the other form
 
     @_disable_dynamo
     @torch.no_grad()
@@ -274,11 +290,12 @@ class SharpnessAware(torch.optim.Optimizer):
 
         It ascends on entry and descends on exit; on any exception inside it restores.
         """
-        self.ascend(scaler=scaler)
         try:
+            self.ascend(scaler=scaler)
             yield
         except BaseException:
-            self.restore()
+            if self._runner.pending is not None:
+                self.restore()
             raise
         self.descend(scaler=scaler)
 
@@ -360,7 +377,6 @@ class SharpnessAware(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._begin(lambda: self._radii)
-        self._share_step_hooks()
 
     def __repr__(self) -> str:
         ball, method, when = self.rules

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from fenland.algebra import Coefficient, Lazy, Leaf, Scalar, Vector
 from fenland.algebra.lazy import aligned, is_number, times
@@ -116,16 +117,13 @@ def _extended(
     return wide, lists
 
 
-def writable_factor(d: Gradient, factor: Coefficient, base: torch.optim.Optimizer) -> bool:
-    """Whether the base itself multiplies by the factor: it is fused, and float32's precision is enough."""
-    return (
-        isinstance(factor, Tensor)
-        and is_fused(base)
-        and d.V.layouts is None
-        and all(  # type: ignore[attr-defined]
-            x.dtype != torch.float64 for x in d.raw or ()
-        )
-    )
+def base_multiplies(d: Gradient, factor: Coefficient, base: torch.optim.Optimizer) -> bool:
+    """Whether the base itself takes the factor: it is fused, float32's precision is enough, and no hook looks at d."""
+    if not isinstance(factor, Tensor) or not is_fused(base) or d.V.layouts is not None:  # type: ignore[attr-defined]
+        return False
+    if _global_optimizer_pre_hooks or base._optimizer_step_pre_hooks:
+        return False
+    return all(x.dtype != torch.float64 for x in d.raw or ())
 
 
 def multiply_(factor: Coefficient, d: Vector) -> None:

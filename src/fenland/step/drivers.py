@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
-from fenland.step.base_step import Handover, clip_factor, step_base
+from fenland.step.base_step import Handover, clip_factor
 from fenland.step.checks import refuse_two_calls
 from fenland.step.closures import Closure, Evaluation, loss_of, refuse_inside_a_closure
 from fenland.step.grad_scaling import Unscaled
 from fenland.step.gradients import collect, drop, own_copy
 from fenland.step.guards import Snapshot
+from fenland.step.joint import JointRunner
 from fenland.step.runner import Runner
 from fenland.step.stale import StaleGradients
 from fenland.step.step import Step
@@ -31,6 +32,19 @@ def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[
     On any exception before the base steps, everything is as before.
     """
     return _whole_step(runners, scalings, lambda steps: _evaluate(runners, steps, closure))
+
+
+def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Unscaled], joint: bool) -> Any:
+    """One step of several optimizers of one model: with one ascent over all parameters (`joint`), or one each."""
+    if len(runners) < 2:
+        raise ValueError(f"optimizers: {len(runners)} given; a step together needs at least two")
+    params = [p for runner in runners for group in runner.groups for p in group["params"]]
+    if len(set(params)) < len(params):
+        raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
+    if not joint:
+        return run_closure(runners, closure, scalings)
+    joined = JointRunner(runners)
+    return run_closure([joined], closure, [joined.scaling(scalings)])
 
 
 def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unscaled) -> list[Any]:
@@ -91,8 +105,8 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
     return bool(step.perturbation.params)
 
 
-def descend(runner: Runner, scaling: Unscaled) -> None:
-    """From the gradient at w + e, in `p.grad`, back to w, and one step of the base."""
+def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
+    """From the gradient at w + e, in `p.grad`, back to w, and one step of the base, between the wrapper's hooks."""
     runner.refuse("descend", busy=False)
     step, before = runner.pending, runner.before
     step.scaling = scaling
@@ -102,12 +116,12 @@ def descend(runner: Runner, scaling: Unscaled) -> None:
         else:
             step.drop()
         runner.end_second_pass()
-        step.settled = step.settle()
+        step.settled = step.settle(whole=hooks is not None)
         ok = runner.decide(step, before)
     except BaseException:
         runner.roll_back([step], before)
         raise
-    finish([runner], [step], [ok], [before])
+    finish([runner], [step], [ok], [before], hooks)
 
 
 def restore(runner: Runner) -> None:
@@ -204,25 +218,18 @@ def _bring_back(runners: Sequence[Runner], snapshots: list[Snapshot]) -> None:
 
 
 def finish(
-    runners: Sequence[Runner], steps: list[Step], decisions: list[bool | Tensor], before: list[Snapshot | None]
+    runners: Sequence[Runner],
+    steps: list[Step],
+    decisions: list[bool | Tensor],
+    before: Sequence[Snapshot | None],
+    hooks: Any = None,
 ) -> None:
-    """Step the bases, or skip; what the programs have put is kept only once the base has stepped."""
-    skipped = any(ok is False for ok in decisions)  # of a joint step all are taken or none
+    """Step the bases, or skip: of a joint step all are taken or none."""
+    skipped = any(ok is False for ok in decisions)
     for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
-        runner.pending = runner.before = None
-        runner.record, scaling, given = step.record, step.scaling, step.settled
         step.close()
+        runner.pending = runner.before = None
         if skipped:
-            runner.roll_back([], then)
-            if scaling.active:
-                drop(runner.groups)
-                scaling.step(runner.base)
-            continue
-        found_inf = (~ok).float() if isinstance(ok, Tensor) and not scaling.active else None
-        try:
-            step_base(runner.base, given, scaling, found_inf)
-        except BaseException:
-            runner.roll_back([], then)
-            raise
-        runner.memory.commit(step.numbers, step.vectors)
-        runner.end_step()
+            runner.skip(step, then)
+        else:
+            runner.take(step, ok, then, hooks)

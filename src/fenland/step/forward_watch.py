@@ -56,7 +56,10 @@ class ForwardWatch:
     def _enter(self, module: nn.Module) -> None:
         if self.quiet or self._outermost is not None:
             return
-        if torch._C._current_graph_task_id() != -1:  # a backward runs this forward again: a checkpoint
+        recomputed = torch._C._current_graph_task_id() != -1
+        if self._found is not None and not recomputed and all(p.grad is None for p in self.model.parameters()):
+            self._found = None  # its gradients were given up: it was a probe (FGSM), not a step's first pass
+        if recomputed:  # a backward runs this forward again: a checkpoint
             self._count(self._silent.pop(id(module), None))
         elif self._found is None and (torch.is_grad_enabled() or module.training):
             self._number += 1

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fenland.rules import ParameterNames
-from fenland.step.base_step import is_fused
+from fenland.step.base_step import is_fused, step_base
 from fenland.step.checks import check_rules
 from fenland.step.forward_watch import ForwardWatch
 from fenland.step.grad_scaling import Unscaled
+from fenland.step.gradients import drop
 from fenland.step.guards import Guard, Snapshot
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
@@ -162,6 +163,30 @@ class Runner:
             or bool(step.vectors)
             or bool(step.settled.after)
         )
+
+    def skip(self, step: Step, before: Snapshot | None) -> None:
+        """All is as before the step, which a scaler is told of: it has seen the overflow."""
+        self.record = step.record
+        self.roll_back([], before)
+        if step.scaling.active:
+            drop(self.groups)  # without gradients the scaler's step touches nothing
+            step.scaling.step(self.base)
+
+    def take(self, step: Step, ok: bool | Tensor, before: Snapshot | None, hooks: Any = None) -> None:
+        """Step the base; what the program has put is kept once it has. A failure leaves what is fenland's as before."""
+        self.record = step.record
+        found_inf = (~ok).float() if isinstance(ok, Tensor) and not step.scaling.active else None
+        try:
+            if hooks is not None:
+                hooks[0]((hooks[2],), {})
+            step_base(self.base, step.settled, step.scaling, found_inf)
+            if hooks is not None:
+                hooks[1]((hooks[2],), {})
+        except BaseException:
+            self.roll_back([], before)
+            raise
+        self.memory.commit(step.numbers, step.vectors)
+        self.end_step()
 
     def roll_back(self, steps: Sequence[Step], before: Snapshot | None) -> None:
         """All is as before the step: weights, buffers, generators; what a program has put is forgotten."""

@@ -21,8 +21,16 @@ import torch
 from fenland.algebra import Lazy, Leaf
 from fenland.algebra.lazy import is_number
 from fenland.rules.requests import Climb, Highest, Update
-from fenland.step.base_step import Handover, all_finite, clip_factor, corrections, form, is_finite, multiply_
-from fenland.step.base_step import writable_factor as base_multiplies
+from fenland.step.base_step import (
+    Handover,
+    all_finite,
+    base_multiplies,
+    clip_factor,
+    corrections,
+    form,
+    is_finite,
+    multiply_,
+)
 from fenland.step.context import StepContext
 from fenland.step.gradients import Gradient, collect
 
@@ -119,8 +127,8 @@ class Step(StepContext):
                 best, found = loss, key
         self.answer(found)
 
-    def settle(self, clip: bool = True, last: bool = True) -> Handover:
-        """Leave d in `p.grad`, up to a factor. `last` is False for one of several micro-batches."""
+    def settle(self, clip: bool = True, last: bool = True, whole: bool = False) -> Handover:
+        """Leave d in `p.grad`, up to a factor (`whole`: without). `last` is False for one of several micro-batches."""
         d, after = self.request.d, self.request.after
         if self.h is not None and not self.h.params:  # no backward at w + e, so there is nothing to combine
             d, after = self.h, None
@@ -138,7 +146,7 @@ class Step(StepContext):
         formed, factor = form(d, self.groups, factor)
         if not is_number(factor, 1.0):
             formed.make_writable()
-        if averaged or look or not last or not base_multiplies(formed, factor, self.base_optimizer):
+        if averaged or look or whole or not last or not base_multiplies(formed, factor, self.base_optimizer):
             multiply_(factor, formed.raw or [])
             formed.factor, factor = None, 1.0
         if look:
