@@ -87,7 +87,7 @@ class Unnormalized(Ball):
     """
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a
+        return Lazy(a.terms, a.norm)
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,4 @@ class Clipped(Ball):
     """
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a * a.norm.clamp_min(1.0).reciprocal()
+        return Lazy((a * a.norm.clamp_min(1.0).reciprocal()).terms, a.norm.clamp_max(1.0))
