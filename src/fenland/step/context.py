@@ -190,6 +190,7 @@ class StepContext(Context):
         geometry: Any = self.rules.ball.geometry
         points = zip(self.weights(formed), formed.tensors, formed.params or (), strict=True)
         there = [geometry.retract(w, x, p) for w, x, p in points]
+        del points  # it holds the last view of a weight, and whose memory is seen by others is not exchanged
         self.perturbation.arrive(list(formed.params or ()), there)
         if self.sampled:
             self.measure(None, None, formed.V)
