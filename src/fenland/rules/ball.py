@@ -96,7 +96,7 @@ class Unnormalized(Ball):
     is_norm: ClassVar[bool] = False
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a
+        return Lazy(a.terms, a.norm)
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,4 @@ class Clipped(Ball):
     is_norm: ClassVar[bool] = False
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a * a.norm.clamp_min(1.0).reciprocal()
+        return Lazy((a * a.norm.clamp_min(1.0).reciprocal()).terms, a.norm.clamp_max(1.0))

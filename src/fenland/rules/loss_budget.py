@@ -37,7 +37,10 @@ class LossBudget(Ball):
         sigma = self.sigma(s.count) if callable(self.sigma) else self.sigma
         check_number(f"sigma({s.count})", sigma, low=0.0)
         over = inverse(a.norm)
-        return a * (over * (over * (sigma / s.rho)).clamp_max(1.0)) if s.rho > 0 else a * over
+        if not s.rho > 0:
+            return a * over
+        share = (over * (sigma / s.rho)).clamp_max(1.0)
+        return Lazy((a * (over * share)).terms, share)
 
 
 @dataclass(frozen=True)
@@ -65,4 +68,5 @@ class FullNorm(Ball):
         with torch.enable_grad():
             full = s.norm_of(self.full_norm)
         own = a.norm
-        return a * inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach()).expand_as(own)
+        over = inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach()).expand_as(own)
+        return Lazy((a * over).terms, over * own)

@@ -147,9 +147,10 @@ class Runner:
             if before is not None:
                 self.guard.undo_where(~finite, before)
             return finite
-        if not bool(finite) and self.rules.nonfinite == "raise":
+        ok = bool(finite)  # one look: on an accelerator each waits for the device
+        if not ok and self.rules.nonfinite == "raise":
             raise FloatingPointError(_nonfinite(step.record))
-        return bool(finite)
+        return ok
 
     def host_decides(self) -> bool:
         """Whether the host may look at the numbers: it is the device, or no fused base can decide for itself.
