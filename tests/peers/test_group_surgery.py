@@ -221,7 +221,7 @@ REFUSED = {
     "model": lambda m, b: fenland.SAM(b, model=b),
     "names": lambda m, b: fenland.ASAM(b, include_bias=False),
     "needs g": lambda m, b: fenland.SharpnessAware(
-        b, source=fenland.MSAM(sgd(net())).choices.source, combine=fenland.SSAM(sgd(net())).choices.combine
+        b, method=fenland.Renormalize(fenland.MSAM(sgd(net())).rules.method)
     ),
     "unknown option": lambda m, b: fenland.SAM(b, rhoo=0.1),
 }

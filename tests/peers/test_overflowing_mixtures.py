@@ -13,10 +13,10 @@ from peer_loops import WHOLE_LOSS, assert_same, build, fenland_state
 POINT = 10
 # From well inside the range to its very end.
 SCALES = {
-    torch.float16: [1e1, 1e2, 1e3, 1e4],
-    torch.bfloat16: [1e18, 1e21, 1e27, 1e30, 1e37],
-    torch.float32: [1e18, 1e21, 1e24, 1e27, 1e30, 1e37],
-    torch.float64: [1e30, 1e150, 1e200, 1e280, 1e307],
+    torch.float16: [1e2, 1e4],
+    torch.bfloat16: [1e21, 1e37],
+    torch.float32: [1e18, 1e21, 1e30, 1e37],
+    torch.float64: [1e150, 1e307],
 }
 CASES = [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales]
 cases = pytest.mark.parametrize(("dtype", "scale"), CASES, ids=[f"{str(d)[6:]} {s:.0e}" for d, s in CASES])
@@ -110,9 +110,9 @@ def test_training_goes_on_after_an_overflow(preset):
 
 
 @pytest.mark.parametrize("preset", WHOLE_LOSS)
-@pytest.mark.parametrize("max_norm", [1.0, 1e-3])
-def test_clipping_at_the_end_of_the_range(preset, max_norm):
+def test_clipping_at_the_end_of_the_range(preset):
     """max_norm= is applied to a finite d of any size, without an infinite intermediate."""
+    max_norm = 1.0
     model, _, (record,) = take(preset, torch.float32, [1e36], 1.0, max_norm=max_norm)
     pairs = zip(model.parameters(), Slopes(torch.float32).parameters(), strict=True)
     moved = torch.cat([(p - q).detach().flatten().double() for p, q in pairs])

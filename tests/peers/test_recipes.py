@@ -42,7 +42,7 @@ def plain_loop(model: nn.Module, opt: Any, data: Iterable[tuple[Tensor, Tensor]]
             loss.backward()
             return loss
 
-        losses.append(float(opt.step(closure)))
+        losses.append(float(opt.step(closure).detach()))
     return losses
 
 
@@ -153,7 +153,7 @@ def ignite_update(model: nn.Module, opt: Any) -> Callable[[Any, Any], float]:
             loss.backward()
             return loss
 
-        return float(opt.step(closure))
+        return float(opt.step(closure).detach())
 
     return update
 

@@ -19,7 +19,7 @@ DEFAULTS = {"L2", "Ascend", "Gradient", "AtAscentPoint", "Always"}
 def test_the_page_is_up_to_date():
     """Stale? fenland variants --markdown > docs/variants.md."""
     pytest.importorskip("tyro")
-    from fenland.lab.variants import page
+    from fenland.lab.report.variants import page
 
     assert (ROOT / "docs" / "variants.md").read_text() == page()
 

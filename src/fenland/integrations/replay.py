@@ -107,7 +107,7 @@ class Replay:
             calls += 1
             if calls > 1:
                 return self._again(last=True)
-            if not self.opt.choices.source.needs_gradient and self.held:  # the weights are at w + e already
+            if not self.opt.rules.method.clean_gradient and self.held:  # the weights are at w + e already
                 now = self.randomness.take()
                 self._again(last=live is None)
                 self.randomness.bring_back(now)
@@ -145,11 +145,11 @@ class Replay:
             calls += 1
             if calls == 1 and live is not None:
                 live()
-            elif calls == 1 and self.opt.choices.source.needs_gradient:
+            elif calls == 1 and self.opt.rules.method.clean_gradient:
                 _give(self.held[i].gradient)
             micro = self.held[i]
             loss = micro.loss
-            if calls > 1 or (live is None and not self.opt.choices.source.needs_gradient):
+            if calls > 1 or (live is None and not self.opt.rules.method.clean_gradient):
                 self.opt.zero_grad()
                 # Where the only pass is at w + e, buffers run on from the micro-batch before, not from its pass at w.
                 (self.guard if calls > 1 or i == 0 else self.randomness).bring_back(micro.start)
@@ -202,10 +202,10 @@ def _sum(losses: list[Tensor | None]) -> Tensor | None:
 
 def _refuse(opt: SharpnessAware, accumulate: str) -> None:
     """Say at once what cannot be right under a trainer."""
-    source = opt.choices.source
-    if source.per_sample:
+    method = opt.rules.method
+    if method.per_sample:
         raise ValueError(
-            f"{type(source).__name__} needs the losses of single samples, and a trainer hands over their mean: "
+            f"{type(method).__name__} needs the losses of single samples, and a trainer hands over their mean: "
             "use it in a plain loop, with opt.step(closure)"
         )
     world = torch.distributed.get_world_size() if _distributed() else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,7 @@ class LossBudget(Ball):
             cosine over the last fifth of training. 0.1: their class default; 0.35 for CIFAR-100 in their README.
     """
 
+    is_norm: ClassVar[bool] = False
     sigma: float | Callable[[int], float] = 0.1
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class FullNorm(Ball):
             0-d tensor). It must not write to `p.grad`: use `torch.autograd.grad`. Gradients are enabled inside.
     """
 
+    is_norm: ClassVar[bool] = False
     full_norm: Callable[[], Scalar | float]
 
     def __post_init__(self) -> None:
