@@ -54,8 +54,6 @@ class ForwardWatch:
         self._silent.clear()
 
     def _enter(self, module: nn.Module) -> None:
-        if self.quiet or self._outermost is not None:
-            return
         recomputed = torch._C._current_graph_task_id() != -1
         if self._found is not None and not recomputed and all(p.grad is None for p in self.model.parameters()):
             self._found = None  # its gradients were given up: it was a probe (FGSM), not a step's first pass
@@ -127,7 +125,8 @@ class _Hook:
             return
         watch = self.watch() if self.watch is not None else None
         if watch is not None:
-            watch._enter(module)
+            if not watch.quiet and watch._outermost is None:
+                watch._enter(module)
         else:  # torch calls hooks from a copy of their list
             _remove_dead(module)
 
