@@ -69,7 +69,7 @@ def _offline() -> Iterator[None]:
     import datasets
     import huggingface_hub
 
-    settings = (datasets.config, huggingface_hub.constants)
+    settings: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     before = [module.HF_HUB_OFFLINE for module in settings]
     for module in settings:
         module.HF_HUB_OFFLINE = True
