@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab.data import splits
 from fenland.lab.data.columns import cells, find_columns, no_nulls
