@@ -69,7 +69,9 @@ def existing_store(out: str) -> Path:
     Raises:
         BadInput: it does not exist, or holds none.
     """
+    from fenland.lab.store.runs import Store
+
     folder = existing_folder(out)
-    if not any((folder / "runs").glob("*/result.json")):
+    if not Store(folder).names():
         raise BadInput("DIR", out, f"no stored run in it; {_CURE}")
     return folder

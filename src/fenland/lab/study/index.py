@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.report.templating import fill
-from fenland.lab.report.write import write_text
+from fenland.lab.store.files import write_text
 from fenland.lab.studies import STUDIES
 from fenland.lab.study.base import Verdict
 from fenland.lab.study.page import figure_of, tally

@@ -14,7 +14,7 @@ from fenland.lab.figures import inline_svg, save_files
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.report.setup import machines
 from fenland.lab.report.templating import fill
-from fenland.lab.report.write import write_text
+from fenland.lab.store.files import write_text
 from fenland.lab.study.base import Study, Tables, Verdict
 from fenland.lab.sweep.progress import duration
 
