@@ -12,6 +12,7 @@ from fenland.lab import cli
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
+from fenland.lab.store.seal import seal
 from fenland.lab.store.statistics import interval
 from fenland.lab.sweep import settings
 
@@ -111,6 +112,7 @@ def write(store: Store, run: RunConfig, status: str, accuracy: float) -> None:
     for name, content in (("config", dataclasses.asdict(run)), ("result", result), ("environment", {})):
         (folder / f"{name}.json").write_text(json.dumps(content))
     pd.DataFrame([{"epoch": 1}]).to_parquet(folder / "metrics.parquet")
+    seal(folder)
 
 
 def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

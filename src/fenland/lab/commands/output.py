@@ -51,6 +51,8 @@ def existing_store(out: str) -> Path:
     folder = Path(out)
     if not folder.is_dir():
         raise BadInput("DIR", out, "no such directory; give the --out of an earlier comparison, sweep or study")
-    if not any((folder / "runs").glob("*/result.json")):
+    from fenland.lab.store.runs import Store
+
+    if not Store(folder).names():
         raise BadInput("DIR", out, "no stored run in it; give the --out of an earlier comparison, sweep or study")
     return folder

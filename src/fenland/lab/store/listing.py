@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import operator
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenland.lab.config import words
 from fenland.lab.errors import BadInput, one_of
+from fenland.lab.store.files import writing
 from fenland.lab.store.runs import Store, StoredRun
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def find(store: Store, prefix: str) -> StoredRun:
     Raises:
         BadInput: none does, or several do.
     """
-    names = sorted(path.parent.name for path in store.folder.glob("*/result.json") if path.parent.name[0] != ".")
-    matching = [name for name in names if name.startswith(prefix.lower())]
+    matching = [name for name in store.names() if name.startswith(prefix.lower())]
     if len(matching) != 1:
         cure = f"{len(matching)} runs begin so: {', '.join(matching[:5])}" if matching else "no stored run begins so"
         raise BadInput("show", prefix, cure)
@@ -115,15 +114,11 @@ def export(table: pandas.DataFrame, path: Path) -> None:
         raise BadInput("export", path, f"the name must end in {' or '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
         raise BadInput("export", path, "its directory does not exist")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with writing(path) as file:
         if path.suffix == ".csv":
-            table.to_csv(partial, index=False)
+            table.to_csv(file, index=False)
         else:
-            table.to_parquet(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            table.to_parquet(file, index=False)
 
 
 def frame(found: Sequence[Row]) -> pandas.DataFrame:

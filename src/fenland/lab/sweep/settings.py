@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fenland.lab.config import BASES, RunConfig, words
+from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
-from fenland.lab.config.run_config import FIELDS, SHARED
+from fenland.lab.config.run_config import BASES, FIELDS, SHARED
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep.planning import base_run, of_field
