@@ -160,3 +160,32 @@ def test_a_check_of_the_whole_store(store: Store, tmp_path: Path, capsys: pytest
     ]
     assert cli.main(["runs", str(copy), "--check", "--json"]) == 1
     assert [row["run"] for row in json.loads(capsys.readouterr().out) if row["damaged"]] == ["sam0000", "sgd0009"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        (["optimizer=SAM"], "no run has optimizer=SAM; optimizer is sam, sgd, ssam"),
+        (["seed=0", "seed>7"], "no run has seed>7; seed is 0, 1, 2"),
+        (["weights=none"], "no run has weights=none; weights is False"),
+        (["optimizer=sgd", "rho=0.05"], "no run meets all conditions at once"),
+    ],
+)
+def test_no_match_is_said(conditions: list[str], said: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--json"]):
+        assert cli.main(["runs", str(store.root), "--where", *conditions, *more]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == f"fenland: {said}\n"
+        assert captured.out == "[]\n" if more else "0 of 9 runs" in captured.out
+
+
+def test_a_pipe_is_as_wide_as_columns_says(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = {}
+    for columns in ("60", "200", "", "wide"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main(["runs", str(store.root)]) == 0
+        widths[columns] = max(len(line) for line in capsys.readouterr().out.splitlines())
+    assert widths["60"] <= 60
+    assert 60 < widths[""] == widths["wide"] <= 140

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,9 @@ class Runs:
             return self._show(listing.find(store, self.show))
         stored = {run.folder.name: run for run in store.runs()}
         rows = listing.choose(listing.rows(list(stored.values())), self.where)
+        if not rows and stored:
+            reason = listing.why_none(listing.rows(list(stored.values())), self.where)
+            print(f"fenland: {reason or 'no run meets all conditions at once'}", file=sys.stderr)
         if self.sort:
             rows = listing.order(rows, self.sort, self.descending)
         chosen = [stored[row["run"]] for row in rows]

@@ -149,7 +149,7 @@ def check_out(out: Path) -> None:
 
 def _check_fit(runs: Sequence[RunConfig]) -> None:
     """Decode the data (the runs find it in the cache) and see that model, batch size and every optimizer take it."""
-    for share in _by(runs, "data", "data_dir", "limit", "label_noise", "replace").values():
+    for share in _by(runs, "data", "data_dir", "test_split", "limit", "label_noise", "replace").values():
         from fenland.lab import data
         from fenland.lab.models import build_model
 

@@ -64,6 +64,23 @@ def choose(found: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     return kept
 
 
+def why_none(found: Sequence[Row], conditions: Sequence[str]) -> str:
+    """The first condition that no row meets by itself, with what there is instead; empty where each is met by some."""
+    for text in conditions:
+        if choose(found, [text]):
+            continue
+        match = _CONDITION.fullmatch(text.strip())
+        name = match[1].replace("-", "_") if match else ""
+        there = list(dict.fromkeys(_shown(row[name]) for row in found))
+        more = f", ... ({len(there)} values)" if len(there) > 8 else ""
+        return f"no run has {text.strip()}; {name} is {', '.join(there[:8])}{more}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    return "none" if _missing(value) else str(value)
+
+
 def order(found: Sequence[Row], field: str, descending: bool = False) -> list[Row]:
     """The rows by a field; those without a value come last.
 
