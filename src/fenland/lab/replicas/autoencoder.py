@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fenland.lab.replicas.grids import grid
-from fenland.lab.replicas.problems import LinearAutoencoder
+from fenland.lab.replicas.factors import LinearAutoencoder
 from fenland.lab.replicas.threads import one_thread
 from fenland.lab.replicas.trajectories import run
 
