@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ from fenland.lab.study.ends import after, barrier, end, line
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.quantities import ratio_of
 from fenland.lab.study.recipes import line_of, lines_of
-from fenland.lab.study.words import above, below, shown, together
+from fenland.lab.study.words import above, below, by, shown, together
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -107,7 +108,8 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
     """Eigenvalues at the ends, the lines from SGD's end to the others, and the steps after it."""
     rows = tables["runs"]
     done = rows[rows["status"] == "finished"]
-    of = {(row.start, row.seed): runs[row.run] for row in done.itertuples()}
+    keys = zip(done["start"].tolist(), done["seed"].tolist(), done["run"].tolist(), strict=True)
+    of = {(float(start), int(seed)): runs[str(run)] for start, seed, run in keys}
     common, pieces = {"examples": config.examples}, []
     for (start, seed), run in of.items():
         about = {"start": start, "seed": seed, "run": run.hash, **common}
@@ -117,15 +119,14 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
             compute = partial(line, run, lab.weights_file(sgd), file, points=config.points, **common)
             pieces.append(Piece("lines", {**about, "sgd": sgd.hash, "points": config.points}, compute))
         if start == SGD_ONLY:
-            how = {"rho": config.rho, "steps": config.after, "every": config.every, "tol": config.tol}
+            how: dict[str, Any] = {"rho": config.rho, "steps": config.after, "every": config.every, "tol": config.tol}
             pieces += [
                 Piece("after", {**about, **how, "method": method}, partial(after, run, file, method, **how, **common))
                 for method in ("GD", "SAM")
             ]
     found: dict[str, list[pd.DataFrame]] = {}
     for piece, part in zip(pieces, lab.keep_all(pieces, "ends of runs"), strict=True):
-        about = {name: piece.key[name] for name in ("start", "seed")}
-        found.setdefault(piece.name, []).append(part.assign(**about))
+        found.setdefault(piece.name, []).append(part.assign(start=piece.key["start"], seed=piece.key["seed"]))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
     return tables | joined | {"runs": rows.merge(joined["ends"], on=["start", "seed"], how="left")}
 
@@ -140,11 +141,9 @@ def steps_left(measured: Measured) -> str:
 
 def nearer(measured: Measured) -> Finding:
     """Late SAM's eigenvalue between those of SGD and of SAM from the start: 0 is SGD's, 1 is SAM's."""
-    import numpy as np
-
     rows = measured["runs"]
-    wide = np.log(rows.pivot_table(index="seed", columns="start", values="eigenvalue"))
-    late = [start for start in wide if 0 < start < SGD_ONLY]
+    wide = rows.pivot_table(index="seed", columns="start", values="eigenvalue").map(math.log)
+    late = [start for start in measured.config.starts if 0 < start < SGD_ONLY]
     shares = {start: interval((wide[SGD_ONLY] - wide[start]) / (wide[SGD_ONLY] - wide[0.0])) for start in late}
     said = "; ".join(f"from {start:g}: {shown(found, '.2f', sign=False)}" for start, found in shares.items())
     answers = [True if x.low > 0.5 else False if x.high < 0.5 else None for x in shares.values()]
@@ -199,11 +198,10 @@ def uphill(measured: Measured) -> Finding:
 
 def settles(measured: Measured) -> Finding:
     """SAM's eigenvalue over the last quarter of the steps, against SGD's own there."""
-    import numpy as np
-
     rows = measured["after"]
     rows = rows[rows["step"] >= 0.75 * measured.config.after]
-    logs = np.log(rows["eigenvalue"]).groupby([rows["method"], rows["seed"]]).mean().unstack("method")
+    rows = rows.assign(value=rows["eigenvalue"].map(math.log))
+    logs = rows.pivot_table(index="seed", columns="method", values="value")
     found = ratio_of(interval(logs["SAM"] - logs["GD"]))
     return Finding("below 1 times SGD's", f"{shown(found, '.3g', sign=False)} times", below(found, 1.0),
                    "Geometric means over the last quarter of the steps.",
@@ -224,7 +222,7 @@ def after_panels(measured: Measured) -> list[Panel]:
 def line_panels(measured: Measured) -> list[Panel]:
     """The training loss on the lines."""
     rows = measured["lines"].assign(value=measured["lines"]["loss"])
-    lines = [line_of(_named(start), part, "at") for start, part in rows.groupby("start")]
+    lines = [line_of(_named(start), part, "at") for start, part in by(rows, "start")]
     return [Panel(lines, "0: SGD's end, 1: the other", "Training loss", log_y=True)]
 
 
