@@ -17,6 +17,7 @@ from fenland.lab.study import (
     Claim,
     Finding,
     Grid,
+    Interval,
     Lab,
     Measured,
     Piece,
@@ -174,7 +175,7 @@ def escapes(measured: Measured) -> Finding:
     far = first.groupby(["method", "seed"])["distance"].max().unstack("method")
     begun = rows[rows["step"] == 0].groupby("seed")["loss"].first()
     sam = first[first["method"] == "SAM"].groupby("seed")["loss"].max() / begun
-    ratio_far, rise = interval(far["SAM"] / far["GD"]), interval(sam)
+    ratio_far, rise = _geometric(far["SAM"] / far["GD"]), _geometric(sam)
     said = (
         f"distance {shown(ratio_far, '.2f', sign=False)} times SGD's, loss up to {shown(rise, '.2f', sign=False)} "
         "times that at the switch"
@@ -184,12 +185,16 @@ def escapes(measured: Measured) -> Finding:
                    open="The interval over seeds reaches 1.")  # fmt: skip
 
 
+def _geometric(ratios: pd.Series) -> Interval:
+    return ratio_of(interval(ratios.map(math.log)))
+
+
 def uphill(measured: Measured) -> Finding:
     """The largest training loss and eigenvalue on SAM's way, over those at the switch."""
     rows = measured["after"][measured["after"]["method"] == "SAM"]
     begun = rows[rows["step"] == 0].groupby("seed")[["loss", "eigenvalue"]].first()
     most = rows.groupby("seed")[["loss", "eigenvalue"]].max() / begun
-    loss, eigenvalue = interval(most["loss"]), interval(most["eigenvalue"])
+    loss, eigenvalue = _geometric(most["loss"]), _geometric(most["eigenvalue"])
     said = f"loss {shown(loss, '.3g', sign=False)} times, eigenvalue {shown(eigenvalue, '.3g', sign=False)} times"
     return Finding("both more than 1.5 times those at the switch", said,
                    together(above(each, 1.5) for each in (loss, eigenvalue)),
