@@ -40,10 +40,14 @@ WRONG = {
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
     ("--model", "vgg"): f"--model=vgg: choose one of {', '.join(MODELS)}, or any wrnD-K",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
-    "or local with --data-dir DIR",
-    ("--data", "local"): "--data=local: needs --data-dir DIR with train and test parquet files",
+    "or a folder",
+    ("--data", "local"): "--data=local: give the folder itself, as in --data DIR",
+    ("--data", "local", "--data-dir", "/tmp"): "--data=local: give the folder itself, as in --data DIR",
     ("--data", "mnist", "--data-dir", "/no/such"): "--data-dir=/no/such: no such directory; give the directory that "
-    "holds train.parquet and test.parquet",
+    "holds train.parquet and test.parquet, or train/CLASS/ with images",
+    ("--data", "/no/such"): "--data=/no/such: no such directory; give the directory that "
+    "holds train.parquet and test.parquet, or train/CLASS/ with images",
+    ("--test-split", "validation"): "--test-split=validation: digits have one test split; leave it out",
     ("--rho", "-0.1"): "--rho=-0.1: give a number >= 0, or optimizer=number",
     ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
     ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
@@ -100,21 +104,36 @@ def test_a_directory_without_permission(
 
 
 def test_corrupt_parquet(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    local = ["compare", "--data", "local", "--data-dir", str(tiny), "--out", str(tmp_path / "out")]
+    local = ["compare", "--data", str(tiny), "--out", str(tmp_path / "out")]
     file = tiny / "test.parquet"
     file.write_bytes(file.read_bytes()[:300])
-    assert fails(capsys, *local).startswith(f"--data-dir={file}: corrupt or truncated parquet (")
+    assert fails(capsys, *local).startswith(f"--data={file}: corrupt or truncated parquet (")
     write_split(file, 5, (9, 9))
-    assert "row 0 of its test split is 9x9, the images before are 8x8" in fails(capsys, *local)
+    assert "row 0, column image: is 9x9, the images before are 8x8" in fails(capsys, *local)
     assert not (tmp_path / "out").exists()
 
 
 def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cure = "give the --out of an earlier comparison, sweep or study"
+    (tmp_path / "file").touch()
     for command in ("runs", "report"):
+        assert fails(capsys, command, str(tmp_path / "file")) == (
+            f"DIR={tmp_path / 'file'}: is a file, not a directory; {cure}"
+        )
         assert fails(capsys, command, "/no/such") == f"DIR=/no/such: no such directory; {cure}"
         assert fails(capsys, command, str(tmp_path)) == f"DIR={tmp_path}: no stored run in it; {cure}"
         assert fails(capsys, command).startswith(f"Missing from fenland {command}: DIR")
+
+
+def test_options_before_the_command_and_misspelt_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "options come after the command, as in: fenland"
+    assert fails(capsys, "--out", "x", "compare") == f"--out: {said} compare --out; see fenland --help"
+    assert fails(capsys, "--data", "mnist") == f"--data: {said} COMMAND --data; see fenland --help"
+    for wrong in (["compare", "--outt", "x"], ["runs", "x", "--wher", "a"], ["study", "--quik"]):
+        line = fails(capsys, *wrong)
+        assert line.startswith("Unrecognized options: ")
+        assert len(line) < 140
+    assert "perhaps you meant --out" in fails(capsys, "compare", "--outt", "x")
 
 
 def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +208,7 @@ def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setitem(sys.modules, "tyro", None)
     for name in [name for name in sys.modules if name.startswith("fenland.lab.commands")]:
         monkeypatch.delitem(sys.modules, name)
-    assert "needs the package tyro; install it with: pip install 'fenland[lab]'" in fails(capsys, "compare")
+    assert fails(capsys, "compare") == "tyro is not installed; run: pip install 'fenland[lab]'"
 
 
 def test_a_comparison_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

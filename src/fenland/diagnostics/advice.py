@@ -97,8 +97,9 @@ def advice(f: Findings) -> tuple[Advice, ...]:
         why = "the curvature will have changed before these limits can tell; there it may be larger"
         found.append(Advice("lower lr, or warm it up, and diagnose again after some steps", why))
     if not f.extremes.converged:
-        worst = max(pair.residual for pair in f.extremes.largest + f.extremes.smallest)
-        found.append(Advice("raise max_products, or take the eigenvalues as rough", f"a residual is still {worst:.2g}"))
+        worst = max(pair.off for pair in f.extremes.largest + f.extremes.smallest)
+        cure = "raise max_products or pass dtype=torch.float64, or take the eigenvalues as rough"
+        found.append(Advice(cure, f"one is exact to {worst:.2g} only"))
     found += [
         Advice("read the limits as a comparison, not as this optimizer's own", doubt) for doubt in f.recipe.doubts
     ]

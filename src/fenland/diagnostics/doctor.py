@@ -22,8 +22,8 @@ from fenland.diagnostics.climbing import Climber
 from fenland.diagnostics.diagnosis import STALLED, Ascent, Diagnosis, Saddle
 from fenland.diagnostics.hessian import Hessian, Hvp
 from fenland.diagnostics.objective import LossFn, Mode, Objective
+from fenland.diagnostics.preserve import displaced
 from fenland.diagnostics.recipe import Recipe, allowed, radii_of, read
-from fenland.diagnostics.untouched import displaced
 from fenland.theory import held_beside
 
 STILL = 1e-6  # float32 cannot tell cos(g, h) better from 1

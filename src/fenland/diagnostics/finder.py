@@ -21,8 +21,8 @@ from fenland.arguments import check_between, check_number, check_whole
 from fenland.diagnostics.climbing import Climber
 from fenland.diagnostics.intervals import interval
 from fenland.diagnostics.objective import LossFn, Mode, Objective
+from fenland.diagnostics.preserve import displaced
 from fenland.diagnostics.recipe import read
-from fenland.diagnostics.untouched import displaced
 from fenland.rules import L2, Ball
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ def find_rho(
     names = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
     tried: list[list[_Sample]] = []
     radii = sorted(map(float, rhos)) if rhos is not None else []
-    with Objective(model, loss_fn, batches, mode=mode, parameters=names or None, dtype=dtype) as objective:
+    # The batches count alike, however many examples they hold.
+    with Objective(model, loss_fn, batches, mode=mode, parameters=names or None, dtype=dtype, size=_one) as objective:
         for batch, _ in islice(objective.passes(), limit):
             # Each batch is its own objective, whose passes all start from the same buffers and random numbers.
             with Objective(objective.model, loss_fn, [batch], mode=mode, parameters=names or None) as alone:
@@ -185,6 +186,10 @@ class _Sample:
     slope: float
     cosine: float
     gamma: float
+
+
+def _one(_: Any) -> float:
+    return 1.0
 
 
 def _grid(length: float, points: int) -> list[float]:

@@ -36,7 +36,7 @@ class Landscape:
         labels: of the axes.
         bn: what BN used: "eval", "batch", "recalibrate", or "none" for a model without.
         engine: "vmap" or "loop".
-        examples: that each loss is the mean of.
+        examples: that each loss is the mean of (with `size`, the sum of the weights).
         path: for a trajectory, coordinates (m, 2) of its checkpoints, else None.
         explained: for a trajectory, the share of its variance along each direction, else None.
     """
@@ -48,7 +48,7 @@ class Landscape:
     labels: tuple[str, ...]
     bn: str
     engine: str
-    examples: int
+    examples: float
     path: Tensor | None = None
     explained: Tensor | None = None
 

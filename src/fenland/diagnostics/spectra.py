@@ -29,12 +29,7 @@ def need(module: str) -> Any:
 def draws(hessian: Hessian, seed: int) -> Callable[[], Tensor]:
     """A source of random vectors with entries +1 and -1 that leaves the global generators alone."""
     generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> Tensor:
-        bits = torch.randint(0, 2, (hessian.size,), generator=generator)
-        return (2 * bits - 1).to(hessian.device, hessian.dtype)
-
-    return draw
+    return lambda: hessian.flat.signs(generator)
 
 
 def matrix(hessian: Hessian) -> Tensor:

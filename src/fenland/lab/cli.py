@@ -14,6 +14,9 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the command line without the program's name; None for the process's own.
     """
+    from fenland.lab.commands import streams
+
+    streams.forgive()
     given = sys.argv[1:] if argv is None else list(argv)
     arguments = [word for word in given if word not in _VERBOSE]
     if arguments in (["--version"], ["-V"]):
@@ -29,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "fenland":
             raise
-        print(f"fenland: needs the package {error.name}; install it with: pip install 'fenland[lab]'", file=sys.stderr)
+        from fenland.lab.commands import missing
+
+        print(f"fenland: {missing.said(error.name or 'a package')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fenland: interrupted", file=sys.stderr)

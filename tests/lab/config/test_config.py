@@ -53,7 +53,8 @@ def test_hash_is_pinned() -> None:
 
 def test_every_field_but_the_folder_changes_the_hash() -> None:
     other = {
-        "data": "mnist", "data_dir": "/x", "data_id": "x", "model": "lenet", "optimizer": "ssam", "schedule": "step",
+        "data": "mnist", "data_dir": "/x", "test_split": "dev", "data_id": "x",
+        "model": "lenet", "optimizer": "ssam", "schedule": "step",
         "device": "cuda", "precision": "64-true", "augment": True, "limit": 7, "rho": 0.1, "lr": 0.2, "momentum": 0.5,
         "weight_decay": 0.0, "batch_size": 1, "epochs": 9, "seed": 3, "threads": 2,
         "base": "adamw", "options": ("eta=0.1",), "warmup": 0.5, "label_smoothing": 0.1, "label_noise": 0.2,
@@ -64,7 +65,7 @@ def test_every_field_but_the_folder_changes_the_hash() -> None:
     several = dataclasses.replace(CONFIG, strategy="ddp")
     assert several.hash != CONFIG.hash
     same = [k for k, value in other.items() if dataclasses.replace(several, **{k: value}).hash == several.hash]
-    assert same == ["data_dir", "weights"]
+    assert same == ["data_dir", "test_split", "weights"]
 
 
 @pytest.mark.parametrize(

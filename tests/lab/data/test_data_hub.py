@@ -1,5 +1,6 @@
 """The hub's loader, fed with local files and sets in the hub's schemas: no network."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def hundred(count: int, size: tuple[int, ...] = (32, 32, 3)) -> tuple[datasets.D
         "coarse_label": [number % 20 for number in range(count)],
     }
     return datasets.Dataset.from_dict(columns, CIFAR100), pixels
+
+
+@pytest.fixture(autouse=True)
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub answers, without being asked."""
+    monkeypatch.setattr("fenland.lab.data.hub._answers", lambda repository: True)
 
 
 @pytest.fixture
@@ -79,10 +86,10 @@ WRONG: dict[str, tuple[datasets.Dataset, str]] = {
     "text": (table(img=[CELL], label=["cat"]), "column label is string; it must hold integer classes"),
     "fractions": (table(img=[CELL], label=[0.5]), "column label is double; it must hold integer classes"),
     "empty": (hundred(1)[0].select([]), "its train split is empty"),
-    "small": (hundred(4, (16, 16, 3))[0], "row 0 of its test split is 32x32, the images before are 16x16"),
+    "small": (hundred(4, (16, 16, 3))[0], "row 0 of its test split, column img: is 32x32, the images before are 16x16"),
     "mixed": (
         datasets.concatenate_datasets([hundred(4)[0], hundred(1, (32, 31, 3))[0]]),
-        "row 4 of its train split is 32x31, the images before are 32x32; resize all to one size",
+        "row 4 of its train split, column img: is 32x31, the images before are 32x32; resize all to one size",
     ),
 }
 
@@ -115,11 +122,30 @@ def test_the_validation_split_stands_in_for_the_test_split(hub: Callable[[object
     assert len(load("some/images").test) == 7
 
 
-@pytest.mark.parametrize("splits", [("train",), ("test",), ("train", "unsupervised")])
-def test_a_missing_split_is_refused(splits: tuple[str, ...], hub: Callable[[object], None]) -> None:
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (("train",), "has no test split, only train; add one named test or validation$"),
+        (("test",), "has no train split, only test; name one train$"),
+        (("train", "unsupervised"), "or choose: --test-split unsupervised$"),
+        (("train", "dev", "val"), "has dev and val; choose one to test on, as in --test-split dev$"),
+    ],
+)
+def test_a_missing_split_is_refused(splits: tuple[str, ...], message: str, hub: Callable[[object], None]) -> None:
     hub(datasets.DatasetDict({split: hundred(4)[0] for split in splits}))
-    with pytest.raises(BadInput, match=rf"needs a train and a test split; it has {', '.join(splits)}$"):
+    with pytest.raises(BadInput, match=message):
         load("some/images")
+
+
+def test_the_chosen_test_split_is_part_of_the_identity(hub: Callable[[object], None]) -> None:
+    hub(datasets.DatasetDict(train=hundred(100)[0], test=hundred(7)[0], validation=hundred(5)[0]))
+    plain = RunConfig("some/images", "mlp", "sgd")
+    chosen = data.identify(dataclasses.replace(plain, test_split="validation"))
+    assert len(data.load(chosen).test) == 5
+    assert len(data.load(data.identify(plain)).test) == 7
+    assert chosen.data_id != data.identify(plain).data_id
+    with pytest.raises(BadInput, match=r"^test-split=exam: some/images has the splits train, test, validation; choose"):
+        data.load(dataclasses.replace(plain, test_split="exam"))
 
 
 def test_hub_names_load_through_datasets(tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,6 +172,49 @@ def test_a_hub_set_that_does_not_load_is_one_clear_line(error: Exception, monkey
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     wanted = data.identify(RunConfig("cifar100", "mlp", "sgd"))
     with pytest.raises(
-        BadInput, match=r"^data=cifar100: not loaded from the hub \((no network|Config).*--data-dir DIR$"
+        BadInput, match=r"^data=cifar100: not loaded from the hub \((no network|Config).*the folder of a copy$"
     ):
         data.load(wanted)
+
+
+def test_without_a_network_the_loader_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its retries take half a minute; what it has in its cache it still gives."""
+    import huggingface_hub
+
+    def refuse(self: object, repository: str, timeout: float) -> None:
+        assert timeout <= 10
+        raise OSError("Name or service not known")
+
+    def load_dataset(path: str, revision: str | None = None) -> datasets.DatasetDict:
+        assert datasets.config.HF_HUB_OFFLINE
+        assert huggingface_hub.constants.HF_HUB_OFFLINE
+        if path == "some/cached":
+            return datasets.DatasetDict(train=hundred(100)[0], test=hundred(7)[0])
+        raise ConnectionError(f"Couldn't reach {path} on the Hub (OfflineModeIsEnabled)")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE
+    assert len(data.load(data.identify(RunConfig("some/cached", "mlp", "sgd"))).test) == 7
+    with pytest.raises(BadInput) as caught:
+        load("some/other")
+    assert str(caught.value) == (
+        "data=some/other: not loaded from the hub (no network, and it is not in the hub's cache here); check name and "
+        "network, or give the folder of a copy"
+    )
+    assert before == (datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE)
+
+
+def test_an_answer_is_one_even_where_it_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from fenland.lab.data import hub as loader
+
+    def answer(self: object, repository: str, timeout: float) -> None:
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
+    assert loader._answers("some/images")

@@ -18,7 +18,9 @@ from fenland.lab.errors import BadInput
 
 
 def config(folder: Path | str, name: str = "local") -> RunConfig:
-    return RunConfig(name, "mlp", "sgd", data_dir=str(folder))
+    return (
+        RunConfig(str(folder), "mlp", "sgd") if name == "local" else RunConfig(name, "mlp", "sgd", data_dir=str(folder))
+    )
 
 
 def load(folder: Path | str, name: str = "local") -> data.Images:
@@ -60,7 +62,7 @@ def test_identity_follows_the_content_not_the_place(tiny: Path, tmp_path: Path) 
 def test_a_change_after_planning_is_noticed(tiny: Path) -> None:
     planned = data.identify(config(tiny))
     write_split(tiny / "test.parquet", 14)
-    with pytest.raises(BadInput, match=r"^data-dir=.*the files changed since"):
+    with pytest.raises(BadInput, match=r"^data=.*the files changed since"):
         data.load(planned)
 
 
@@ -103,23 +105,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "two sizes": (
         lambda file: write_split(file, 10, cells=[CELL] * 9 + [{"bytes": png(np.zeros((8, 9), np.uint8))}]),
-        "row 9 of its train split is 8x9, the images before are 8x8; resize all to one size",
+        "train.parquet: row 9, column image: is 8x9, the images before are 8x8; resize all to one size",
     ),
     "not an image": (
         lambda file: write_split(file, 10, cells=[CELL] * 3 + [{"bytes": b"GIF89a"}] + [CELL] * 6),
-        "row 3 of its train split is not an image",
+        "train.parquet: row 3, column image: is not an image (cannot identify image file); replace it",
     ),
     "no bytes": (
         lambda file: write_split(file, 10, cells=[{"bytes": None, "path": None}] * 10),
-        "row 0 of its train split is not an image",
+        "train.parquet: row 0, column image: has no image; add it, or drop the row",
     ),
     "hidden labels": (
         lambda file: write_split(file, 10, labels=[-1] * 10),
-        "its labels are -1 to 3; they must be class numbers from 0 to 3",
+        "train.parquet: row 0, column label: -1 is no class (10 of 10 rows have none); label or drop them",
     ),
     "null labels": (
         lambda file: write_split(file, 10, labels=[None, *LABELS[1:]]),
-        "its train split has 1 rows without a label",
+        "train.parquet: row 0, column label: has no label (1 row has none); label or drop it",
     ),
     "labels as lists": (
         lambda file: change_schema(file, image=pyarrow.array([CELL]), label=pyarrow.array([[1, 2]])),
@@ -134,7 +136,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "column image is struct<path: string>; it must be a struct with encoded image bytes",
     ),
     "no rows": (lambda file: write_split(file, 0), "its train split is empty"),
-    "missing split": (lambda file: file.unlink(), "no train split in it; name its file train.parquet"),
+    "missing split": (lambda file: file.unlink(), "has no train split, only test; name one train"),
 }
 
 
@@ -144,14 +146,14 @@ def test_broken_files_are_refused_in_one_line(case: str, tiny: Path) -> None:
     spoil(tiny / "train.parquet")
     with pytest.raises(BadInput) as caught:
         load(tiny)
-    assert str(caught.value).startswith(f"data-dir={tiny}")
+    assert str(caught.value).startswith(f"data={tiny}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tiny.parent / "cache").exists()
 
 
 def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"^data-dir=/no/such: no such directory; give the directory that holds train"):
+    with pytest.raises(BadInput, match=r"^data=/no/such: no such directory; give the directory that holds train"):
         load("/no/such")
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="is a file, not a directory"):
@@ -164,9 +166,9 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
         ("mnst", None, r"^data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name"),
         ("mnst", "/tmp", r"^data=mnst: choose one of"),
         ("a/b/c", None, r"^data=a/b/c: choose one of"),
-        ("/b", None, r"^data=/b: choose one of"),
+        ("/b", None, r"^data=/b: no such directory"),
         ("digits", "/tmp", r"^data-dir=/tmp: digits come with scikit-learn"),
-        ("local", None, r"^data=local: needs --data-dir"),
+        ("local", None, r"^data=local: give the folder itself, as in --data DIR"),
     ],
 )
 def test_wrong_names_are_refused(name: str, folder: str | None, message: str) -> None:
@@ -182,7 +184,9 @@ def test_the_wrong_size_for_a_known_set_is_refused(tiny: Path) -> None:
 
 def test_a_test_split_of_another_size_is_refused(tiny: Path) -> None:
     write_split(tiny / "test.parquet", 5, (9, 8))
-    with pytest.raises(BadInput, match="row 0 of its test split is 9x8, the images before are 8x8; resize all"):
+    with pytest.raises(
+        BadInput, match=r"test.parquet: row 0, column image: is 9x8, the images before are 8x8; resize all"
+    ):
         load(tiny)
 
 
@@ -196,9 +200,9 @@ def test_the_cache_is_used_and_rebuilt_when_broken(tiny: Path, monkeypatch: pyte
     file.write_bytes(content[:100])
     np.testing.assert_array_equal(load(tiny).train, first.train)
 
-    from fenland.lab.data import parquet as local
+    from fenland.lab.data import decode
 
-    monkeypatch.setattr(local, "decode", lambda *_: pytest.fail("decoded although cached"))
+    monkeypatch.setattr(decode, "images", lambda *_: pytest.fail("decoded although cached"))
     np.testing.assert_array_equal(load(tiny).train, first.train)
 
 

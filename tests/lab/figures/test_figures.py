@@ -13,6 +13,7 @@ from synthetic_store import write_run, write_store
 from fenland.lab.figures import draw_all, inline_svg, save_files
 from fenland.lab.figures.style import DARK, DASHES, LIGHT, PAPER, Canvas
 from fenland.lab.store.records import read_records
+from fenland.lab.store.seal import seal
 
 ALL = {
     "final_accuracy", "difference", "test_accuracy", "test_loss", "train_loss", "loss_gap", "gamma", "sharpness",
@@ -179,4 +180,5 @@ def test_a_column_that_was_not_recorded_costs_only_its_own_figures(tmp_path):
     write_store(tmp_path)
     for path in tmp_path.glob("runs/*/metrics.parquet"):
         pd.read_parquet(path).drop(columns=["gamma", "train_eval_loss", "seconds"]).to_parquet(path)
+        seal(path.parent)
     assert {drawn.name for drawn in draw_all(read_records(tmp_path))} == ALL - {"gamma", "cost_seconds"}

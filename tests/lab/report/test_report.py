@@ -11,7 +11,9 @@ from synthetic_store import write_run, write_store
 from fenland.lab.report import decide, write_report
 from fenland.lab.report.page import render
 from fenland.lab.report.setup import command, configuration
+from fenland.lab.store.files import Damaged
 from fenland.lab.store.records import read_records
+from fenland.lab.store.seal import seal
 
 
 def set_accuracies(out, accuracies):
@@ -21,6 +23,7 @@ def set_accuracies(out, accuracies):
         result = json.loads(path.read_text())
         result["test_accuracy"] = accuracies[config["optimizer"]][config["seed"]]
         path.write_text(json.dumps(result))
+        seal(path.parent)
 
 
 def outcome_of(tmp_path, accuracies, **named):
@@ -128,8 +131,8 @@ def test_the_same_records_give_the_same_page(out):
 def test_a_failure_leaves_the_old_page(tmp_path):
     page = write_report(write_store(tmp_path, seeds=2))
     before = page.read_bytes()
-    (next((tmp_path / "runs").iterdir()) / "result.json").write_text("{")
-    with pytest.raises(ValueError, match=r"result\.json"):
+    (tmp_path / "compare.json").write_text("{")
+    with pytest.raises(Damaged, match=r"compare\.json: is damaged"):
         write_report(tmp_path)
     assert page.read_bytes() == before
 
@@ -211,7 +214,8 @@ def test_a_store_without_its_optional_columns_still_has_a_report(tmp_path):
     for path in tmp_path.glob("runs/*/result.json"):
         path.write_text(json.dumps({"status": "finished", "test_accuracy": 0.5}))
     for path in tmp_path.glob("runs/*/environment.json"):
-        path.unlink()
+        path.write_text("{}")
+        seal(path.parent)
     page = write_report(tmp_path).read_text()
     assert "no environment was stored" in page
     assert not re.search(r"\bnan\b", page)

@@ -1,7 +1,9 @@
 """``fenland runs``: filters, order, exports and one run, on a store of invented runs."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 import pytest
@@ -92,9 +94,9 @@ def test_exports_come_back(store: Store, ending: str, tmp_path: Path, capsys: py
 def test_a_failed_export_leaves_what_was_there(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(frame: pd.DataFrame, path: Path, **_: object) -> None:
-        Path(path).write_text("half")
-        raise OSError(28, "No space left on device", str(path))
+    def full(frame: pd.DataFrame, file: IO[bytes], **_: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
 
     file = tmp_path / "rows.csv"
     file.write_text("old")
@@ -141,3 +143,49 @@ def test_json_and_table(store: Store, capsys: pytest.CaptureFixture[str]) -> Non
     assert (run["run"], run["result"]["test_loss"]) == ("sam0001", None)
     assert cli.main([*command, "--json", "--epochs"]) == 0
     assert [row["epoch"] for row in json.loads(capsys.readouterr().out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_check_of_the_whole_store(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(store.root, copy)
+    assert cli.main(["runs", str(copy), "--check"]) == 0
+    assert capsys.readouterr().out == "9 of 9 runs are whole\n"
+    (copy / "runs" / "sam0000" / "config.json").unlink()
+    (copy / "runs" / "sgd0001").rename(copy / "runs" / "sgd0009")
+    assert cli.main(["runs", str(copy), "--check"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "sam0000 is damaged: config.json is missing",
+        "sgd0009 is damaged: it was stored as sgd0001, not under this name",
+        "7 of 9 runs are whole",
+    ]
+    assert cli.main(["runs", str(copy), "--check", "--json"]) == 1
+    assert [row["run"] for row in json.loads(capsys.readouterr().out) if row["damaged"]] == ["sam0000", "sgd0009"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        (["optimizer=SAM"], "no run has optimizer=SAM; optimizer is sam, sgd, ssam"),
+        (["seed=0", "seed>7"], "no run has seed>7; seed is 0, 1, 2"),
+        (["weights=none"], "no run has weights=none; weights is False"),
+        (["optimizer=sgd", "rho=0.05"], "no run meets all conditions at once"),
+    ],
+)
+def test_no_match_is_said(conditions: list[str], said: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--json"]):
+        assert cli.main(["runs", str(store.root), "--where", *conditions, *more]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == f"fenland: {said}\n"
+        assert captured.out == "[]\n" if more else "0 of 9 runs" in captured.out
+
+
+def test_a_pipe_is_as_wide_as_columns_says(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = {}
+    for columns in ("60", "200", "", "wide"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main(["runs", str(store.root)]) == 0
+        widths[columns] = max(len(line) for line in capsys.readouterr().out.splitlines())
+    assert widths["60"] <= 60
+    assert 60 < widths[""] == widths["wide"] <= 140

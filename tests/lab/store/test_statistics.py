@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 from synthetic_store import write_run, write_store
 
+from fenland.lab.store.files import Damaged
 from fenland.lab.store.records import read_records
+from fenland.lab.store.seal import FILES, SEAL, seal
 from fenland.lab.store.statistics import Interval, bands, interval, paired, summary
 
 
@@ -161,6 +163,7 @@ def test_numbers_that_json_left_out_are_not_measured(tmp_path):
     folder = write_run(tmp_path, "sgd", 0)
     path = folder / "result.json"
     path.write_text(path.read_text().replace('"test_loss"', '"other"').replace("{", '{"test_loss": null, ', 1))
+    seal(folder)
     write_run(tmp_path, "sgd", 1)
     assert math.isfinite(summary(tmp_path)["test_loss"].iloc[0])
     assert math.isnan(summary(tmp_path)["test_loss_low"].iloc[0])
@@ -171,9 +174,20 @@ def test_an_empty_store_is_named(tmp_path):
         read_records(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.parquet"])
-def test_a_broken_file_is_named(tmp_path, name):
+@pytest.mark.parametrize("name", [*FILES, SEAL])
+def test_a_broken_file_is_named_and_its_run_left_out(tmp_path, name, caplog):
     folder = write_run(tmp_path, "sgd", 0)
+    write_run(tmp_path, "sgd", 1)
     (folder / name).write_text("[1")
-    with pytest.raises(ValueError, match=name):
+    assert read_records(tmp_path).results["seed"].tolist() == [1]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"left out: the run {folder} is damaged ({name} ")
+
+
+def test_a_broken_comparison_is_named(tmp_path):
+    write_store(tmp_path, seeds=1)
+    (tmp_path / "compare.json").write_text("[]")
+    with pytest.raises(
+        Damaged, match=r"compare\.json: is damaged \(a JSON object was written, this is a list\); start"
+    ):
         read_records(tmp_path)

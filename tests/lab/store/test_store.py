@@ -11,7 +11,8 @@ import pytest
 
 from fenland.lab.config import RunConfig
 from fenland.lab.store import environment
-from fenland.lab.store.runs import _HOST, Store
+from fenland.lab.store.files import HOST
+from fenland.lab.store.runs import Store
 from fenland.lab.training.trainer import RunResult, train
 
 CONFIG = RunConfig("digits", "mlp", "ssam", rho=0.05, batch_size=64, epochs=2, limit=128, data_dir="/some/where")
@@ -33,6 +34,7 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path, result: RunResult) -> None:
         "metrics.parquet",
         "result.json",
         "environment.json",
+        "checksums.json",
     }
     stored = store.load(CONFIG.hash)
     # Where the data lies is no part of what the run is.
@@ -81,8 +83,8 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     store = Store(tmp_path)
-    kept = {f".tmp-a-{_HOST}-{os.getpid()}", f".tmp-a-elsewhere-{dead.pid}"}
-    for name in {*kept, f".tmp-a-{_HOST}-{dead.pid}"}:
+    kept = {f".tmp-a-{HOST}-{os.getpid()}-0f", f".tmp-a-elsewhere-{dead.pid}-0f"}
+    for name in {*kept, f".tmp-a-{HOST}-{dead.pid}-0f"}:
         (store.folder / name).mkdir(parents=True)
     store.clean()
     assert {folder.name for folder in store.folder.iterdir()} == kept

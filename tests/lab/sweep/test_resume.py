@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fenland.lab.store.runs import _HOST
+from fenland.lab.store.files import HOST
 
 RUNS = 6
 
@@ -50,7 +50,7 @@ def test_kill_nine_and_go_on(tmp_path: Path, workers: int) -> None:
     before = stored(out)
     assert 2 <= len(before) < RUNS
     # What a writer leaves that is killed between its first file and the rename.
-    leftover = out / "runs" / f".tmp-0123456789ab-{_HOST}-{process.pid}"
+    leftover = out / "runs" / f".tmp-0123456789ab-{HOST}-{process.pid}-0f"
     leftover.mkdir()
     done = subprocess.run(command(out, workers, epochs), capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")

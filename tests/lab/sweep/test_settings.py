@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from image_files import write_split
 
 from fenland.lab import cli
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
+from fenland.lab.store.seal import seal
 from fenland.lab.store.statistics import interval
 from fenland.lab.sweep import settings
 
@@ -45,6 +47,33 @@ from fenland.lab.sweep import settings
 def test_errors_name_the_field_and_the_value(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(BadInput, match=f"^{said}"):
         settings.plan(words)
+
+
+def test_folders_are_settings_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FENLAND_CACHE", str(tmp_path / "cache"))
+    for count, name in enumerate(("one", "two"), start=30):
+        for split in ("train", "test", "validation"):
+            write_split(tmp_path / name / f"{split}.parquet", count + len(split))
+    given = ["model=mlp", "optimizer=sgd", "seed=0,1"]
+    plan = settings.plan([f"data={tmp_path / 'one'},{tmp_path / 'two'}", *given])
+    assert len(plan.runs) == 4
+    assert plan.fields == ("data_dir",)
+    assert {(run.data, run.data_dir) for run in plan.runs} == {
+        ("local", str(tmp_path / name)) for name in ("one", "two")
+    }
+    plan = settings.plan([f"data={tmp_path / 'one'}", "test_split=test,validation", *given])
+    assert len({run.hash for run in plan.runs}) == 4
+    assert plan.fields == ("test_split",)
+    with pytest.raises(
+        BadInput, match=r"^set=test_split=exam: .* has the splits test, train, validation; choose one of"
+    ):
+        settings.plan([f"data={tmp_path / 'one'}", "test_split=exam", *given])
+    with pytest.raises(BadInput, match=r"^set=data=local: give the folder itself, as in --set data=DIR$"):
+        settings.plan(["data=local", *given])
+    (tmp_path / "one" / "validation.parquet").write_bytes(b"PAR1")
+    file = tmp_path / "one" / "validation.parquet"
+    with pytest.raises(BadInput, match=rf"^set=data={file}: corrupt or truncated parquet"):
+        settings.plan([f"data={tmp_path / 'one'}", "test_split=validation", *given])
 
 
 def test_every_combination_once_and_seed_by_seed() -> None:
@@ -111,6 +140,7 @@ def write(store: Store, run: RunConfig, status: str, accuracy: float) -> None:
     for name, content in (("config", dataclasses.asdict(run)), ("result", result), ("environment", {})):
         (folder / f"{name}.json").write_text(json.dumps(content))
     pd.DataFrame([{"epoch": 1}]).to_parquet(folder / "metrics.parquet")
+    seal(folder)
 
 
 def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

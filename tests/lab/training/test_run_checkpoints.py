@@ -136,6 +136,7 @@ def test_a_wrong_checkpoint_is_left_out_and_said(
     path = tmp_path / "run.pt"
     with monkeypatch.context() as patch:
         interrupted(CONFIG, path, [8], patch)
+    checkpoint.before(path).unlink()
     config = CONFIG
     if damage == "another run":
         config = dataclasses.replace(CONFIG, seed=1)
@@ -151,8 +152,53 @@ def test_a_wrong_checkpoint_is_left_out_and_said(
     assert len(said) == 1
     assert said[0].startswith(f"the checkpoint {path} ")
     assert said[0].endswith(": the run starts anew")
-    wrong = {"another run": "belongs to another configuration", "another format": "is no checkpoint of this version"}
-    assert wrong.get(damage, "cannot be read") in said[0]
+    wrong = {"another run": "belongs to another configuration", "truncated": "is damaged"}
+    assert wrong.get(damage, "is no checkpoint of this version of fenland, or cannot be read") in said[0]
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.pt"
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "WRITING", math.inf)
+    step = loop.Loop._step
+
+    def stopping(self: loop.Loop, images: torch.Tensor, labels: torch.Tensor) -> bool:
+        if (self.at.epoch, self.at.step) == (2, 3):
+            raise Stop
+        return step(self, images, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_step", stopping)
+        with pytest.raises(Stop):
+            train(CONFIG, checkpoint=path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    kept = checkpoint.read(path, CONFIG)
+    assert kept is not None
+    assert (kept["at"]["epoch"], kept["at"]["step"]) == (2, 2)  # a step before the damaged one
+    caplog.clear()
+    same(train(CONFIG, checkpoint=path), train(CONFIG))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == f"the checkpoint {path} is damaged (it does not match its checksum): the one before it is tried"
+
+
+def test_every_flipped_byte_of_a_checkpoint_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    checkpoint.write(path, CONFIG, {"weights": torch.arange(50.0)})
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for at in {0, len(whole) - 1, *torch.randint(len(whole), (300,), generator=generator).tolist()}:
+        broken = bytearray(whole)
+        broken[at] ^= 1 << (at % 8)
+        path.write_bytes(broken)
+        assert checkpoint.read(path, CONFIG) is None
+    path.write_bytes(whole)
+    found = checkpoint.read(path, CONFIG)
+    assert found is not None
+    assert torch.equal(found["weights"], torch.arange(50.0))
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,7 +231,7 @@ def test_no_half_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(loop, "WRITING", math.inf)
     train(CONFIG, checkpoint=tmp_path / "run.pt")
-    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+    assert {file.name for file in tmp_path.iterdir()} == {"run.pt", "run.pt.before"}
 
 
 KILLED = """
@@ -213,7 +259,9 @@ def test_kill_nine_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    at = torch.load(path, weights_only=True)["at"]
+    kept = checkpoint.read(path, config)  # the last but one, where the kill came between two names
+    assert kept is not None
+    at = kept["at"]
     assert (at["epoch"], at["step"]) < (3, 0)
     assert at["step"] > 0
     began: list[int] = []

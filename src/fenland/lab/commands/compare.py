@@ -87,7 +87,7 @@ class Compare(_Fields):
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         fields = {name: getattr(self, name) for name in SHARED}
         request = Request(fields, _split(self.optimizers), _split(self.rho), self.options, self.seeds)
-        out = Path(self.out or f"out/compare-{fields['data'].replace('/', '-')}")
+        out = Path(self.out or f"out/compare-{shared.data_name(fields['data'])}")
         console = output.console(stderr=self.json)
         try:
             done = compare(request, out, console, workers, arguments, ray, _split(self.logger))

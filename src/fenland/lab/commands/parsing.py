@@ -31,6 +31,7 @@ def parse(arguments: list[str]) -> Command:
 
     from fenland.lab.commands import COMMANDS, load
 
+    _refuse_early_options(arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -46,6 +47,19 @@ def parse(arguments: list[str]) -> Command:
         if stop.code:
             print(f"fenland: {one_line(said.getvalue())}", file=sys.stderr)
         raise
+
+
+def _refuse_early_options(arguments: list[str]) -> None:
+    """Options before the command: tyro would list those of all commands that look alike."""
+    from fenland.lab.commands import COMMANDS
+
+    first = arguments[0]
+    if not first.startswith("-") or first in ("-h", "--help") or first.startswith("--tyro-"):
+        return
+    command = next((word for word in arguments if word in COMMANDS), "COMMAND")
+    said = f"{first}: options come after the command, as in: fenland {command} {first}; see fenland --help"
+    print(f"fenland: {said}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _any(arguments: list[str]) -> Command:
@@ -86,4 +100,13 @@ def one_line(boxed: str) -> str:
             parts[-1].append(text)
         else:
             parts.append([])
-    return "; ".join(" ".join(part) for part in parts if part) or "wrong arguments; see fenland --help"
+    said = [" ".join(part) for part in parts if part]
+    return "; ".join(map(_short, said)) or "wrong arguments; see fenland --help"
+
+
+def _short(part: str) -> str:
+    """A part of an error, of suggestions the names alone."""
+    if not part.startswith("Perhaps you meant"):
+        return part
+    names = dict.fromkeys(word for word in part.split() if word.startswith("--") and word != "--help")
+    return f"perhaps you meant {' or '.join(list(names)[:4])}" if names else "see --help"

@@ -30,11 +30,7 @@ class Report:
 
     def run(self, arguments: list[str]) -> int:
         """Write them and print their paths."""
-        folder = Path(self.out)
-        if not folder.is_dir():
-            raise BadInput(
-                "DIR", self.out, "no such directory; give the --out of an earlier comparison, sweep or study"
-            )
+        folder = output.existing_folder(self.out)
         from fenland.lab.report import write_report
         from fenland.lab.studies import STUDIES
         from fenland.lab.study.index import comparisons_below, studies_below, write_index

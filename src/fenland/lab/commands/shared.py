@@ -41,6 +41,12 @@ def _resource(name: str, text: str) -> float:
     return value
 
 
+def data_name(data: str) -> str:
+    """A word for what ``--data`` names: a folder's own name, or that of the set."""
+    path = Path(data).expanduser()
+    return path.resolve().name if path.is_dir() else data.strip("/").replace("/", "-")
+
+
 def data_root(text: str) -> Path | None:
     """The folder of the option ``--data-root``; None without it.
 

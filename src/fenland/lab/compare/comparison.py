@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.console import Console
 from fenland.lab import logs
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
+from fenland.lab.store.files import write_json
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep.planning import Request, plan
 from fenland.lab.sweep.progress import watch
@@ -149,7 +149,7 @@ def check_out(out: Path) -> None:
 
 def _check_fit(runs: Sequence[RunConfig]) -> None:
     """Decode the data (the runs find it in the cache) and see that model, batch size and every optimizer take it."""
-    for share in _by(runs, "data", "data_dir", "limit", "label_noise", "replace").values():
+    for share in _by(runs, "data", "data_dir", "test_split", "limit", "label_noise", "replace").values():
         from fenland.lab import data
         from fenland.lab.models import build_model
 
@@ -201,9 +201,4 @@ def _write_request(
     }
     if fields is not None:
         content["fields"] = list(fields)
-    temporary = out / f".compare-{os.getpid()}.json"
-    try:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(out / "compare.json")
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(out / "compare.json", content)

@@ -53,7 +53,10 @@ class RunConfig:
     """The full configuration of one run; a value that its field may not hold is a ``BadInput``."""
 
     data: str = entry(
-        REQUIRED, NAME, "digits, mnist, cifar10, cifar100, a hub name owner/name, or local (with --data-dir)."
+        REQUIRED,
+        NAME,
+        "digits, mnist, cifar10, cifar100, a hub name owner/name, or a folder: parquet files in the hub's schema, or "
+        "SPLIT/CLASS/ with images (see fenland data).",
     )
     model: str = entry(
         REQUIRED,
@@ -97,7 +100,11 @@ class RunConfig:
     # They change the order of sums and so the last digits: hence a part of the run.
     threads: int = entry(1, at_least(1), "Threads of one run on the CPU; more help large models only.")
     data_dir: str | None = entry(
-        None, FOLDER, "Local parquet files in the hub's schema, instead of a download.", hashed=NEVER
+        None, FOLDER, "A folder with a copy of a set that has a name, instead of a download.", hashed=NEVER
+    )
+    # What it is tested on is part of data_id.
+    test_split: str | None = entry(
+        None, NAME, "The split to test on; none takes test, else the one validation split.", hashed=NEVER
     )
     data_id: str = entry("", NAME, "Identity of the data, filled in by `fenland.lab.data.identify`.", option=False)
     base: str = entry("sgd", among(BASES), "sgd or adamw: what takes the step. The baseline has the same name.")

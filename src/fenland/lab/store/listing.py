@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import operator
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenland.lab.config import words
 from fenland.lab.errors import BadInput, one_of
+from fenland.lab.store.files import writing
 from fenland.lab.store.runs import Store, StoredRun
 
 if TYPE_CHECKING:
@@ -64,6 +64,23 @@ def choose(found: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     return kept
 
 
+def why_none(found: Sequence[Row], conditions: Sequence[str]) -> str:
+    """The first condition that no row meets by itself, with what there is instead; empty where each is met by some."""
+    for text in conditions:
+        if choose(found, [text]):
+            continue
+        match = _CONDITION.fullmatch(text.strip())
+        name = match[1].replace("-", "_") if match else ""
+        there = list(dict.fromkeys(_shown(row[name]) for row in found))
+        more = f", ... ({len(there)} values)" if len(there) > 8 else ""
+        return f"no run has {text.strip()}; {name} is {', '.join(there[:8])}{more}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    return "none" if _missing(value) else str(value)
+
+
 def order(found: Sequence[Row], field: str, descending: bool = False) -> list[Row]:
     """The rows by a field; those without a value come last.
 
@@ -83,8 +100,7 @@ def find(store: Store, prefix: str) -> StoredRun:
     Raises:
         BadInput: none does, or several do.
     """
-    names = sorted(path.parent.name for path in store.folder.glob("*/result.json") if path.parent.name[0] != ".")
-    matching = [name for name in names if name.startswith(prefix.lower())]
+    matching = [name for name in store.names() if name.startswith(prefix.lower())]
     if len(matching) != 1:
         cure = f"{len(matching)} runs begin so: {', '.join(matching[:5])}" if matching else "no stored run begins so"
         raise BadInput("show", prefix, cure)
@@ -115,15 +131,11 @@ def export(table: pandas.DataFrame, path: Path) -> None:
         raise BadInput("export", path, f"the name must end in {' or '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
         raise BadInput("export", path, "its directory does not exist")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with writing(path) as file:
         if path.suffix == ".csv":
-            table.to_csv(partial, index=False)
+            table.to_csv(file, index=False)
         else:
-            table.to_parquet(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            table.to_parquet(file, index=False)
 
 
 def frame(found: Sequence[Row]) -> pandas.DataFrame:

@@ -51,14 +51,17 @@ def claim(folder: Path) -> Claim | None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder / "lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
+    except (Timeout, FileNotFoundError):
+        # Somebody has it; or its last owner has just finished it and removed the folder.
         return None
-    except FileNotFoundError:
-        # Its last owner has just finished it and removed the folder.
+    except FileExistsError:
+        # Removed between the two looks that mkdir takes; a file in its place stays, and is an error.
+        if folder.exists() and not folder.is_dir():
+            raise
         return None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from fenland.lab.store.files import read_json
+from fenland.lab.store.runs import Store
+
+_LOG = logging.getLogger(__name__)
+_AGAIN = "start the command that made it again"
 # What a repetition may differ in, and so is no part of a label: the seed, and where the data lay.
 REPEATED = ("seed", "data_dir")
 
@@ -55,17 +61,19 @@ def read_records(out_dir: Path | str, runs: Collection[str] | None = None) -> Re
 
     Raises:
         FileNotFoundError: no run is stored there.
-        ValueError: a stored run cannot be read; the file is named.
+        Damaged: ``compare.json`` cannot be read. A damaged run is left out with a warning.
     """
     out = Path(out_dir)
-    comparison = _read_json(out / "compare.json") if (out / "compare.json").is_file() else {}
+    comparison = read_json(out / "compare.json", _AGAIN) if (out / "compare.json").is_file() else {}
     wanted = comparison.get("runs") if runs is None else runs
-    folders = sorted(f for f in (out / "runs").glob("*") if f.is_dir() and not f.name.startswith("."))
+    store = Store(out)
+    folders = [store.folder / name for name in store.names()]
     if wanted or runs is not None:
         folders = [folder for folder in folders if folder.name in set(wanted or ())]
+    folders = [folder for folder in folders if _whole(store, folder.name)]
     if not folders:
         raise FileNotFoundError(f"no finished run under {out / 'runs'}: run `fenland compare --out {out}` first")
-    configs = {folder: _read_json(folder / "config.json") for folder in folders}
+    configs = {folder: read_json(folder / "config.json", _AGAIN) for folder in folders}
     fields = comparison.get("fields") if set(wanted or ()) == set(comparison.get("runs", ())) else None
     labels = _labels(list(configs.values()), fields)
     order = _order(configs, labels, comparison.get("optimizers", ()))
@@ -73,24 +81,16 @@ def read_records(out_dir: Path | str, runs: Collection[str] | None = None) -> Re
         out=out,
         results=pd.DataFrame([_result_row(folder, configs[folder], labels) for folder in order]),
         metrics=pd.concat([_metric_rows(folder, configs[folder], labels) for folder in order], ignore_index=True),
-        environments=tuple(_environment(folder) for folder in order),
+        environments=tuple(read_json(folder / "environment.json", _AGAIN) for folder in order),
         comparison=comparison,
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"cannot read {path}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    path = folder / "environment.json"
-    return _read_json(path) if path.is_file() else {}
+def _whole(store: Store, name: str) -> bool:
+    flaw = store.flaw(name)
+    if flaw:
+        _LOG.warning("left out: the run %s is damaged (%s); %s", store.folder / name, flaw, _AGAIN)
+    return not flaw
 
 
 def _key(config: Mapping[str, Any]) -> str:
@@ -136,17 +136,13 @@ def _result_row(folder: Path, config: Mapping[str, Any], labels: Mapping[str, st
     row = {"run": folder.name, "optimizer": str(config["optimizer"]), "label": labels[_key(config)]}
     row["seed"] = config.get("seed", 0)
     row |= {k: v for k, v in config.items() if k not in row}
-    for name, value in _read_json(folder / "result.json").items():
+    for name, value in read_json(folder / "result.json", _AGAIN).items():
         row[f"result_{name}" if name in row else name] = value
     return row
 
 
 def _metric_rows(folder: Path, config: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
-    path = folder / "metrics.parquet"
-    try:
-        rows = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
-        raise ValueError(f"cannot read {path}: {error}") from error
+    rows = pd.read_parquet(folder / "metrics.parquet")
     name = str(config["optimizer"])
     front = {"run": folder.name, "optimizer": name, "label": labels[_key(config)], "seed": config.get("seed", 0)}
     return pd.concat([pd.DataFrame(front, index=rows.index), rows.drop(columns=list(front), errors="ignore")], axis=1)

@@ -17,8 +17,9 @@ from fenland.lab.figures.landscape import Spot, draw_landscape
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panel
 from fenland.lab.figures.style import SMALL, blank, head
 from fenland.lab.replicas.threads import one_thread
-from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables
+from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables
 from fenland.lab.study.grid import above_zero
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.theory import near
 from fenland.lab.study.words import share
 from fenland.theory.quadratic import cycle_amplitude, stable_lr
@@ -45,31 +46,18 @@ LAWS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        radii: rho of the unnormalised ascent (w per gradient).
-        lengths: rho of the normalised ascent (w).
-        grid: step of the learning rates.
-        coarse: distance of the learning rates where success does not end; a multiple of ``grid``.
-        highest: learning rate.
-        starts: drawn uniformly from the box, for each learning rate and radius the same.
-        box: half its side, around the origin.
-        steps: of every trajectory.
-        tolerance: distance to a minimum that counts as success, after the last step.
-        seed: of the starts.
-    """
-
-    radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
-    lengths: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5)
-    grid: float = 0.01
-    coarse: float = 0.01
-    highest: float = 0.68
-    starts: int = 10_000
-    box: float = 2.0
-    steps: int = 2000
-    tolerance: float = 1e-3
-    seed: int = 0
+    radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)  # rho of the unnormalised ascent (w per gradient)
+    lengths: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5)  # rho of the normalised ascent (w)
+    grid: float = 0.01  # step of the learning rates
+    coarse: float = 0.01  # distance of the learning rates where success does not end; a multiple of ``grid``
+    highest: float = 0.68  # learning rate
+    starts: int = 10_000  # drawn uniformly from the box, for each learning rate and radius the same
+    box: float = 2.0  # half its side, around the origin
+    steps: int = 2000  # of every trajectory
+    tolerance: float = 1e-3  # distance to a minimum that counts as success, after the last step
+    seed: int = 0  # of the starts
 
     def __post_init__(self) -> None:
         above_zero(self, "grid", "coarse", "highest", "box", "tolerance", "starts", "steps")
@@ -201,18 +189,15 @@ def claims(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def _wider(pair: tuple[str, str], radii: tuple[float, ...]) -> Statement:
+@statement
+def _wider(measured: Measured, pair: tuple[str, str], radii: tuple[float, ...]) -> Finding:
     """The paper's message: SSAM can be trained at learning rates where SAM cannot."""
-
-    def judge(measured: Measured) -> Finding:
-        sam, ssam = (limits(measured, method, radii) for method in pair)
-        words = ", ".join(f"{_shown(ssam[rho])} against {_shown(sam[rho])} at rho {rho:g}" for rho in radii)
-        # SAM that never succeeds has no limit at all: every one of SSAM's is above it.
-        least = measured.config.grid / 2
-        holds = all(ssam[rho] > sam[rho] + least or (math.isnan(sam[rho]) and ssam[rho] > 0) for rho in radii)
-        return Finding("a larger critical learning rate at every radius", words, holds)
-
-    return judge
+    sam, ssam = (limits(measured, method, radii) for method in pair)
+    words = ", ".join(f"{_shown(ssam[rho])} against {_shown(sam[rho])} at rho {rho:g}" for rho in radii)
+    # SAM that never succeeds has no limit at all: every one of SSAM's is above it.
+    least = measured.config.grid / 2
+    holds = all(ssam[rho] > sam[rho] + least or (math.isnan(sam[rho]) and ssam[rho] > 0) for rho in radii)
+    return Finding("a larger critical learning rate at every radius", words, holds)
 
 
 def _shown(value: float) -> str:

@@ -14,20 +14,10 @@ import pandas as pd
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, plain_number
 from fenland.lab.replicas.threads import one_thread
-from fenland.lab.study import (
-    Claim,
-    Finding,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    interval,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import Claim, Plot, Study
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Tables
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.recipes import joined
 
 if TYPE_CHECKING:
@@ -53,33 +43,22 @@ SLOWDOWNS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        n: dimension of the identity, and number of samples (its unit vectors).
-        normalization: the loss is c·‖W₂W₁ − I‖² with c = 1 ("sum"), 1/2 ("half"), 1/n ("samples"), 1/n² ("elements").
-        lr: learning rate.
-        epochs: of every trajectory.
-        steps_per_epoch: steps with the full gradient in one epoch.
-        spread: 1e-4 as the "variance" of the entries of the start or as their "deviation".
-        initial: that 1e-4.
-        products: rho·m of the unnormalised ascent, m = 2c the strength of the saddle.
-        lengths: rho of the normalised ascent (w).
-        seeds: of the start.
-        escaped: share of the loss at the start below which a trajectory has escaped.
-    """
-
-    n: int = 20
+    n: int = 20  # dimension of the identity, and number of samples (its unit vectors)
+    # the loss is c·‖W₂W₁ − I‖² with c = 1 ("sum"), 1/2 ("half"), 1/n ("samples"), 1/n² ("elements")
     normalization: Literal["sum", "half", "samples", "elements"] = "sum"
-    lr: float = 1e-3
-    epochs: int = 500
-    steps_per_epoch: int = 20
+    lr: float = 1e-3  # learning rate
+    epochs: int = 500  # of every trajectory
+    steps_per_epoch: int = 20  # steps with the full gradient in one epoch
+    # 1e-4 as the "variance" of the entries of the start or as their "deviation"
     spread: Literal["variance", "deviation"] = "variance"
-    initial: float = 1e-4
+    initial: float = 1e-4  # that 1e-4
+    # rho·m of the unnormalised ascent, m = 2c the strength of the saddle
     products: tuple[float, ...] = (0.2, 0.4, 0.6, 0.7, 0.8, 1.2, 2.0)
-    lengths: tuple[float, ...] = (0.02, 0.1, 0.18, 0.3, 0.5)
-    seeds: tuple[int, ...] = tuple(range(10))
-    escaped: float = 0.5
+    lengths: tuple[float, ...] = (0.02, 0.1, 0.18, 0.3, 0.5)  # rho of the normalised ascent (w)
+    seeds: tuple[int, ...] = tuple(range(10))  # of the start
+    escaped: float = 0.5  # share of the loss at the start below which a trajectory has escaped
 
     def __post_init__(self) -> None:
         for name in ("n", "epochs", "steps_per_epoch"):
@@ -260,20 +239,17 @@ def sgd_escapes(measured: Measured) -> Finding:
     )
 
 
-def slowdown(column: str, limit: float) -> Statement:
+@statement
+def slowdown(measured: Measured, column: str, limit: float) -> Finding:
     """SAM's slowness by rho*m against 1/(1 - rho*m)."""
-
-    def judge(measured: Measured) -> Finding:
-        config, words, good = measured.config, [], []
-        below = free_products(config)
-        for p in below:
-            found, escaped = ratio(measured, "USAM", p / config.strength, column)
-            good.append(escaped == len(config.seeds) and abs(found.mean * (1 - p) - 1) <= limit)
-            words.append(f"{found.mean:.2f}{_band(found, 2)} at {p:g}" if escaped else f"no escape at {p:g}")
-        expected = ", ".join(f"{1 / (1 - p):.2f} at {p:g}" for p in below)
-        return Finding(f"{expected}, each within {100 * limit:g} %", ", ".join(words), all(good))
-
-    return judge
+    config, words, good = measured.config, [], []
+    below = free_products(config)
+    for p in below:
+        found, escaped = ratio(measured, "USAM", p / config.strength, column)
+        good.append(escaped == len(config.seeds) and abs(found.mean * (1 - p) - 1) <= limit)
+        words.append(f"{found.mean:.2f}{_band(found, 2)} at {p:g}" if escaped else f"no escape at {p:g}")
+    expected = ", ".join(f"{1 / (1 - p):.2f} at {p:g}" for p in below)
+    return Finding(f"{expected}, each within {100 * limit:g} %", ", ".join(words), all(good))
 
 
 def order(measured: Measured) -> Finding:
@@ -286,22 +262,19 @@ def order(measured: Measured) -> Finding:
     return Finding("SGD ≤ SSAM < SAM at every radius", "; ".join(words), all(good))
 
 
-def trapped(method: str, products: Sequence[float]) -> Statement:
+@statement
+def trapped(measured: Measured, method: str, products: Sequence[float]) -> Finding:
     """No trajectory escapes past the threshold."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["escapes"]
-        past = [np.isclose(rows["rho"], p / measured.config.strength) for p in products]
-        table = rows[(rows["method"] == method) & np.any(past, axis=0)]
-        escaped, nearer = int(table["hit"].notna().sum()), int((table["length"] < table["start"]).sum())
-        farthest = plain_number(float(f"{(table['length'] / table['start']).max():.2g}"))
-        return Finding(
-            "no trajectory escapes, and each ends nearer to the saddle than it began",
-            f"{escaped} of {len(table)} escaped; {nearer} ended nearer (the farthest at {farthest} of its start)",
-            escaped == 0 and nearer == len(table),
-        )
-
-    return judge
+    rows = measured["escapes"]
+    past = [np.isclose(rows["rho"], p / measured.config.strength) for p in products]
+    table = rows[(rows["method"] == method) & np.any(past, axis=0)]
+    escaped, nearer = int(table["hit"].notna().sum()), int((table["length"] < table["start"]).sum())
+    farthest = plain_number(float(f"{(table['length'] / table['start']).max():.2g}"))
+    return Finding(
+        "no trajectory escapes, and each ends nearer to the saddle than it began",
+        f"{escaped} of {len(table)} escaped; {nearer} ended nearer (the farthest at {farthest} of its start)",
+        escaped == 0 and nearer == len(table),
+    )
 
 
 def regions(measured: Measured) -> Finding:

@@ -35,10 +35,10 @@ def identified(runs: Iterable[RunConfig]) -> list[RunConfig]:
     """The runs with the identity of their data, which is computed once a data set: it reads every file."""
     from fenland.lab import data
 
-    found: dict[tuple[str, str | None], str] = {}
+    found: dict[tuple[str, str | None, str | None], str] = {}
     named = []
     for run in runs:
-        key = run.data, run.data_dir
+        key = run.data, run.data_dir, run.test_split
         if key not in found:
             found[key] = data.identify(run).data_id
         named.append(dataclasses.replace(run, data_id=found[key]))
@@ -72,18 +72,14 @@ def sources(names: Iterable[str], lab: Lab) -> pd.DataFrame:
 
 
 def _stored(folder: str | None) -> str:
-    """How the first train image of a folder of parquet files is compressed, where that loses something."""
+    """How the first train image of a folder is compressed, where that loses something."""
     if folder is None:
         return ""
     from pathlib import Path
 
-    from pyarrow import parquet
+    from fenland.lab.data.folder import find
 
-    from fenland.lab.data import decode
-    from fenland.lab.data.parquet import find
-
-    path = find(Path(folder))["train"][0]
-    with parquet.ParquetFile(path) as file:
-        image, _ = decode.columns(file.schema_arrow, "data-root", path)
-        cell = next(file.iter_batches(batch_size=1, columns=[image])).to_pylist()[0][image]
-    return "JPEG" if (cell["bytes"] or b"").startswith(_JPEG) else ""
+    found = find("data-root", Path(folder))
+    first = next(found.read(found.train).encoded())
+    content = first.read_bytes() if isinstance(first, Path) else first or b""
+    return "JPEG" if content.startswith(_JPEG) else ""

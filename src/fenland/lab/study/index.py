@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.report.templating import fill
-from fenland.lab.report.write import write_text
+from fenland.lab.store.files import write_text
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import figure_of, once, tally
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fenland.lab.config import RunConfig
-from fenland.lab.report.write import write_text
+from fenland.lab.store.files import write_text
 from fenland.lab.store.runs import Store
 from fenland.lab.study.identity import code_of, roots_of
 from fenland.lab.study.pieces import Task, compute

@@ -14,7 +14,7 @@ from fenland.lab.figures import inline_svg, save_files
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.report.setup import machines
 from fenland.lab.report.templating import fill
-from fenland.lab.report.write import write_text
+from fenland.lab.store.files import write_text
 from fenland.lab.study.parts import Tables, Verdict
 from fenland.lab.study.study import Study
 from fenland.lab.study.tally import figure_of, tally

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
 from fenland.lab.store import environment
+from fenland.lab.store.files import write_json
 from fenland.lab.study.grid import Grid
 from fenland.lab.study.identity import code_of, roots_of
 from fenland.lab.study.laboratory import Laboratory, training_code
@@ -147,16 +147,6 @@ def write_failure(out: Path, name: str, error: str, trace: str) -> None:
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "error.json", {"study": name, "error": error, "trace": trace})
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole, then rename it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_tables(folder: Path, identity: str) -> Tables | None:

@@ -60,7 +60,11 @@ def base_run(given: Mapping[str, str]) -> RunConfig:
     Raises:
         BadInput: naming the field, its text and what is allowed.
     """
+    from fenland.lab import data
+
     texts = {name: given.get(name, written(name)) for name in SHARED}
+    if texts["data"] == data.LOCAL:
+        raise BadInput("data", texts["data"], "give the folder itself, as in --data DIR")
     values: dict[str, Any] = {}
     for name, text in texts.items():
         if text == AUTO and FIELDS[name].auto:

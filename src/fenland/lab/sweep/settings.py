@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fenland.lab.config import BASES, RunConfig, words
+from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
-from fenland.lab.config.run_config import FIELDS, SHARED
+from fenland.lab.config.run_config import BASES, FIELDS, SHARED
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep.planning import base_run, of_field
@@ -53,18 +54,21 @@ def plan(given: Sequence[str], device: str | None = None) -> Plan:
     values = words.axes(_DEFAULTS, RunConfig) | axes
     seeds = {"seed": values.pop("seed")}
     runs: dict[str, RunConfig] = {}
-    identified: dict[tuple[str, str | None], str] = {}
+    identified: dict[tuple[str, str | None, str | None], RunConfig] = {}
     for each in words.combinations(seeds | values):
         run = _blamed(each, lambda each=each: _run(each, device))  # type: ignore[misc]
-        place = run.data, run.data_dir
+        place = run.data, run.data_dir, run.test_split
         if place not in identified:
-            identified[place] = _blamed(each, lambda run=run: _identity(run))  # type: ignore[misc]
-        run = replace(run, data_id=identified[place])
+            identified[place] = _blamed(each, lambda run=run: _identified(run))  # type: ignore[misc]
+        known = identified[place]
+        run = replace(run, data=known.data, data_dir=known.data_dir, data_id=known.data_id)
         runs[run.hash] = run
     if "rho" in axes and all(run.rho is None for run in runs.values()):
         cure = f"none of these optimizers has a radius ({', '.join(values['optimizer'])})"
         raise BadInput("set", f"rho={','.join(axes['rho'])}", cure)
-    several = [name for name in values if len({getattr(run, name) for run in runs.values()}) > 1]
+    # Folders named as data are told apart by data_dir.
+    names = dict.fromkeys((*values, "data_dir"))
+    several = [name for name in names if len({getattr(run, name) for run in runs.values()}) > 1]
     return Plan(tuple(runs.values()), tuple(several))
 
 
@@ -84,10 +88,17 @@ def _run(values: dict[str, str], device: str | None) -> RunConfig:
     return replace(base_run(shared | {"device": "cpu"}), optimizer=optimizer, device=device, **own)
 
 
-def _identity(run: RunConfig) -> str:
+def _identified(run: RunConfig) -> RunConfig:
     from fenland.lab import data
 
-    return data.identify(run).data_id
+    return data.identify(run)
+
+
+def _as_settings(cure: str) -> str:
+    """A cure in the words of this command."""
+    for option, setting in (("--data ", "--set data="), ("--test-split ", "--set test_split=")):
+        cure = cure.replace(option, setting)
+    return cure
 
 
 def _blamed(values: dict[str, str], make: Callable[[], T]) -> T:
@@ -98,8 +109,9 @@ def _blamed(values: dict[str, str], make: Callable[[], T]) -> T:
         name = {"optimizers": "optimizer"}.get(error.argument, error.argument).replace("-", "_")
         if name == "set" or name not in FIELDS:
             raise
-        shown = values.get(name, error.value)
-        raise BadInput("set", f"{name}={shown}", error.cure.replace("--data-dir ", "--set data_dir=")) from None
+        # A file inside the folder that was given says more than the folder.
+        shown = error.value if isinstance(error.value, Path) else values.get(name, error.value)
+        raise BadInput("set", f"{name}={shown}", _as_settings(error.cure)) from None
 
 
 def table(done: Plan, store: Store) -> pandas.DataFrame:

@@ -68,6 +68,9 @@ def sweep(
     for config in result.skipped:
         store.forget(config.hash)
     left = {name: config for name, config in wanted.items() if not store.has(config)}
+    for name, config in left.items():
+        if store.damaged(name):
+            watcher.note(f"{config.label} ({name}) is damaged: {store.damaged(name)}; it is run again")
     _LOG.info("%d runs in %s, %d stored before", len(wanted), store.root, len(result.skipped))
     if left:
         with _executor(store, watcher, min(workers, len(left)), ray) as execute:
