@@ -48,6 +48,7 @@ SHORT = Source("Late SAM, arXiv 2410.10373")
 SGD_ONLY = 1.0  # of the share of training before SAM
 ENOUGH = 100  # epochs, from which on a run speaks about the published 200
 accuracy = Quantity("test_accuracy", "Test accuracy, %", unit="points", scale=100, form=".2f")
+logarithm = Quantity("log_eigenvalue", "Largest eigenvalue of the training loss, log10", form=".2f")
 sharpness = Quantity("eigenvalue", "Largest eigenvalue of the training loss")
 
 
@@ -129,7 +130,9 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
     for piece, part in zip(pieces, lab.keep_all(pieces, "ends of runs"), strict=True):
         found.setdefault(piece.name, []).append(part.assign(start=piece.key["start"], seed=piece.key["seed"]))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
-    return tables | joined | {"runs": rows.merge(joined["ends"], on=["start", "seed"], how="left")}
+    measured = rows.merge(joined["ends"], on=["start", "seed"], how="left")
+    logs = measured["eigenvalue"].clip(lower=1e-12).map(math.log10)
+    return tables | joined | {"runs": measured.assign(log_eigenvalue=logs)}
 
 
 def steps_left(measured: Measured) -> str:
@@ -265,7 +268,7 @@ STUDY = Study(
     ],
     figures=[
         Seeds("accuracy", accuracy, "start", setting, _named, title="Test accuracy at the end, %"),
-        Seeds("sharpness", sharpness, "start", setting, _named, title="Largest eigenvalue at the end"),
+        Seeds("sharpness", logarithm, "start", setting, _named, title="Largest eigenvalue at the end, log10"),
         Plot("after", "After the end of SGD", after_panels, setting),
         Plot("lines", "Training loss between the ends", line_panels, setting),
     ],
