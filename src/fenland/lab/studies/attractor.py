@@ -337,8 +337,8 @@ STUDY = Study(
         scenes_drawn,
     ],
     choices=(
-        "The full text was not at hand: the paper's start, radius and learning rate on the Beale function are unknown. "
-        "All starts of the box x in [-1, 4], y in [-1, 1.5] are run instead, with lr 0.001 for 4000 steps.",
+        "The paper's own start on the Beale function, its radii and learning rate are run by the study own-settings. "
+        "Here it is all starts of the box x in [-1, 4], y in [-1, 1.5], with lr 0.001 for 4000 steps.",
         "f = x^2 - m*y^2 is confined by k*y^4, so that what escapes has a minimum to reach; |lambda| is 2m.",
         "Himmelblau's function is the third: its four saddles have four different eigenvalues, it is bounded below and "
         "grows in all directions, so that the threshold 1/|lambda| is tested at each of them on one function.",

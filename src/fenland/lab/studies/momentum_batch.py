@@ -350,7 +350,7 @@ STUDY = Study(
         ),
     ],
     choices=(
-        "Full text not at hand. At the saddle every path starts on it, exactly; noise is normal with standard "
+        "At the saddle every path starts on it, exactly; noise is normal with standard "
         "deviation std / sqrt(B), one draw in both passes; escape is |y| >= out.",
         "Momentum at the same lr also multiplies the step by 1/(1 - momentum). The other reading, the same "
         "lr/(1 - momentum), is run beside it, at the saddle and in training.",
