@@ -22,12 +22,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fenland.lab.config import RunConfig
-from fenland.lab.environment import describe
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.files import save_files
 from fenland.lab.figures.plots import Line, Panel, draw_panels
 from fenland.lab.figures.style import Canvas
-from fenland.lab.trainer import train
+from fenland.lab.store.environment import describe
+from fenland.lab.training.trainer import train
 
 # RST+SSAM: the ascent on half of the steps, and d brought back to the length of g.
 METHODS = {

@@ -23,10 +23,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import fenland
-from fenland.lab import environment
 from fenland.lab.config import RunConfig
 from fenland.lab.data.images import Images
 from fenland.lab.models import build_model
+from fenland.lab.store import environment
 from fenland.lab.training.engine import Engine
 from fenland.lab.training.loop import Loop
 from fenland.lab.training.world import World, make_fabric

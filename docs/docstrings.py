@@ -65,7 +65,11 @@ class Docstrings(griffe.Extension):
 
 
 def _row(obj: griffe.Object) -> str | None:
-    """The text of a method's row in the table of presets, which Python puts there when the module is loaded."""
+    """The text of a method's row in the table of presets, or of the fields of a run, which Python puts there."""
+    if obj.path == "fenland.lab.config.run_config.RunConfig":
+        from fenland.lab.config import RunConfig
+
+        return RunConfig.__doc__
     if not (obj.is_function and obj.path.startswith("fenland.presets.") and obj.parent and obj.parent.is_module):
         return None
     from fenland.presets import PRESETS

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.config import RunConfig
-from fenland.lab.statistics import interval
-from fenland.lab.trainer import train
+from fenland.lab.store.statistics import interval
+from fenland.lab.training.trainer import train
 
 FILE = Path(__file__).parent / "measured" / "when-not.json"
 SEEDS = 5

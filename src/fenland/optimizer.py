@@ -109,15 +109,17 @@ class SharpnessAware(torch.optim.Optimizer):
         self.base, self.model, self.replay_rng, self.sync = base, model, replay_rng, sync
         self.rules = Rules(ball, _method(method, source, combine), when, max_norm, nonfinite, perturb, record_every)
         self._memory = Memory(numbers={**when.starts, **self.rules.method.numbers})
-        # Until here nothing of the base has changed; what refuses must do so before `Radii` writes.
-        self._begin(lambda: Radii(base, rho))
+        self._radii = Radii(base, rho)
+        self._begin()
+        self._radii.write(base)  # nothing of the base has changed until here
         super().__init__(base.param_groups, getattr(base, "defaults", {}))
 
-    def _begin(self, radii: Any) -> None:
+    def _begin(self) -> None:
         """The machinery of steps: new objects, copies and unpickled ones build their own."""
         self._me = weakref.ref(self)
-        self._runner = Runner(self.base, self.rules, self._memory, self.model, self.replay_rng, self.sync)
-        self._radii = self._runner.radii = radii()
+        self._runner = Runner(
+            self.base, self.rules, self._memory, self._radii, self.model, self.replay_rng, self.sync
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and "_runner" in self.__dict__:
@@ -188,7 +190,7 @@ class SharpnessAware(torch.optim.Optimizer):
         self._radii.check(len(self.base.param_groups), {**self.defaults, **param_group}, self._memory.count)
         self.base.add_param_group(param_group)
         self._radii.add(self.base.param_groups[-1], self._memory.count)
-        self._begin(lambda: self._radii)
+        self._begin()
 
     # Hooks of a step that were registered here; those of the base and torch's global ones fire in the base's own step.
 
@@ -376,7 +378,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._begin(lambda: self._radii)
+        self._begin()
 
     def __repr__(self) -> str:
         ball, method, when = self.rules

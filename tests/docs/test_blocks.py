@@ -20,7 +20,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)  # geoopt's
+        warnings.filterwarnings("ignore", message=".*torch.jit")  # geoopt's
         blocks.run_page(page)
 
 
@@ -72,7 +72,7 @@ def test_a_shell_line_is_a_command_that_exists(block, line):
     words = shlex.split(line.split(" > ")[0], comments=True)  # without where the output goes
     program = words[0]
     if program == "fenland":
-        from fenland.lab.cli import parse
+        from fenland.lab.commands.parsing import parse
 
         assert parse(words[1:])  # it would exit on words that it does not know
     elif program == "make":

@@ -62,7 +62,7 @@ def test_the_screens_are_of_commands_that_exist(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     import screens
 
-    from fenland.lab.cli import parse
+    from fenland.lab.commands.parsing import parse
 
     for command in screens.COMMANDS:
         assert parse(command.format(out="out").split())

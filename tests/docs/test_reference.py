@@ -115,7 +115,7 @@ def test_a_command_is_on_the_page_of_the_lab_and_in_a_line_to_type(command):
 
 
 def test_the_commands_are_those_of_the_parser(capsys):
-    from fenland.lab.cli import parse
+    from fenland.lab.commands.parsing import parse
 
     with pytest.raises(SystemExit):
         parse(["--help"])

@@ -46,7 +46,7 @@ def trainer_loop(model: nn.Module, opt: Any, k: int, live: bool, micro: bool) ->
         assert not replay.held
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # geoopt, on import
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # geoopt, on import
 @pytest.mark.parametrize("micro", [False, True])
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("name", [p.name for p in PRESETS.values()])

@@ -28,6 +28,12 @@ def cache(session_cache: Path) -> Iterator[Path]:
         os.environ["FENLAND_CACHE"] = before
 
 
+@pytest.fixture(autouse=True)
+def wide_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No width of a terminal that the runner has set for its workers."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def real() -> Callable[[str], str]:
     """The folder of a real data set, or a skip."""

@@ -7,6 +7,8 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
+from fenland.lab.store.seal import seal
+
 # optimizer -> (final test accuracy, final test loss, sharpness, gamma, gradient evaluations a step)
 INVENTED = {
     "sgd": (0.950, 0.200, np.nan, np.nan, 1),
@@ -79,4 +81,5 @@ def write_run(out, optimizer, seed, epochs=12, stopped=False, spread=0.002, **se
     metrics.to_parquet(folder / "metrics.parquet")
     for name, content in (("config", config), ("result", result), ("environment", environment)):
         (folder / f"{name}.json").write_text(json.dumps(content))
+    seal(folder)
     return folder

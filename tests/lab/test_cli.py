@@ -17,8 +17,8 @@ from fenland import __version__
 from fenland.lab import cli, logs
 from fenland.lab.commands import COMMANDS
 from fenland.lab.models import MODELS
-from fenland.lab.optimizers import OPTIMIZERS
-from fenland.lab.store import Store
+from fenland.lab.store.runs import Store
+from fenland.lab.training.optimizers import OPTIMIZERS
 
 COMMAND = [sys.executable, "-m", "fenland.lab.cli"]
 QUICK = ["compare", "--data", "digits", "--model", "mlp", "--epochs", "2", "--limit", "320"]
@@ -40,28 +40,34 @@ WRONG = {
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
     ("--model", "vgg"): f"--model=vgg: choose one of {', '.join(MODELS)}, or any wrnD-K",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
-    "or local with --data-dir DIR",
-    ("--data", "local"): "--data=local: needs --data-dir DIR with train and test parquet files",
+    "or a folder",
+    ("--data", "local"): "--data=local: give the folder itself, as in --data DIR",
+    ("--data", "local", "--data-dir", "/tmp"): "--data=local: give the folder itself, as in --data DIR",
     ("--data", "mnist", "--data-dir", "/no/such"): "--data-dir=/no/such: no such directory; give the directory that "
-    "holds train.parquet and test.parquet",
+    "holds train.parquet and test.parquet, or train/CLASS/ with images",
+    ("--data", "/no/such"): "--data=/no/such: no such directory; give the directory that "
+    "holds train.parquet and test.parquet, or train/CLASS/ with images",
+    ("--test-split", "validation"): "--test-split=validation: digits have one test split; leave it out",
     ("--rho", "-0.1"): "--rho=-0.1: give a number >= 0, or optimizer=number",
     ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
     ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
     ("--rho", "sgd=1"): "--rho=sgd=1: sgd has no radius; leave it out",
-    ("--lr", "0"): "--lr=0: give a number > 0",
-    ("--lr", "fast"): "--lr=fast: give a number > 0",
+    ("--lr", "0"): "--lr=0: give a number > 0, or auto",
+    ("--lr", "fast"): "--lr=fast: give a number > 0, or auto",
     ("--momentum", "1"): "--momentum=1: give a number in [0, 1)",
     ("--weight-decay", "-1"): "--weight-decay=-1: give a number >= 0",
-    ("--batch-size", "0"): "--batch-size=0: give a whole number >= 1",
+    ("--batch-size", "0"): "--batch-size=0: give a whole number >= 1, or auto",
     ("--batch-size", "5000"): "--batch-size=5000: give at most 320, the size of the train set",
-    ("--epochs", "0"): "--epochs=0: give a whole number >= 1",
-    ("--epochs", "2.5"): "--epochs=2.5: give a whole number >= 1",
+    ("--epochs", "0"): "--epochs=0: give a whole number >= 1, or auto",
+    ("--epochs", "2.5"): "--epochs=2.5: give a whole number >= 1, or auto",
     ("--seeds", "0"): "--seeds=0: give a whole number >= 1",
     ("--workers", "many"): "--workers=many: give a whole number >= 1",
     ("--threads", "0"): "--threads=0: give a whole number >= 1",
-    ("--limit", "none"): "--limit=none: give a whole number >= 1",
+    ("--limit", "some"): "--limit=some: give a whole number >= 1, or none",
     ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step",
-    ("--augment", "yes"): "--augment=yes: choose one of auto, on, off",
+    ("--augment", "perhaps"): "--augment=perhaps: give on or off, or auto",
+    ("--weights", "perhaps"): "--weights=perhaps: give on or off",
+    ("--seeds", "3,3"): "--seeds=3,3: give how many, or different whole numbers >= 0 as in 0..4 or 3,5",
     ("--precision", "16"): "--precision=16: choose one of 32-true, bf16-mixed, 64-true, 16-mixed",
     ("--device", "tpu"): "--device=tpu: choose one of auto, cuda, mps, cpu",
     ("--frobnicate",): "Unrecognized options: --frobnicate",
@@ -98,21 +104,36 @@ def test_a_directory_without_permission(
 
 
 def test_corrupt_parquet(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    local = ["compare", "--data", "local", "--data-dir", str(tiny), "--out", str(tmp_path / "out")]
+    local = ["compare", "--data", str(tiny), "--out", str(tmp_path / "out")]
     file = tiny / "test.parquet"
     file.write_bytes(file.read_bytes()[:300])
-    assert fails(capsys, *local).startswith(f"--data-dir={file}: corrupt or truncated parquet (")
+    assert fails(capsys, *local).startswith(f"--data={file}: corrupt or truncated parquet (")
     write_split(file, 5, (9, 9))
-    assert "row 0 of its test split is 9x9, the images before are 8x8" in fails(capsys, *local)
+    assert "row 0, column image: is 9x9, the images before are 8x8" in fails(capsys, *local)
     assert not (tmp_path / "out").exists()
 
 
 def test_runs_and_report_want_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cure = "give the --out of an earlier comparison, sweep or study"
+    (tmp_path / "file").touch()
     for command in ("runs", "report"):
+        assert fails(capsys, command, str(tmp_path / "file")) == (
+            f"DIR={tmp_path / 'file'}: is a file, not a directory; {cure}"
+        )
         assert fails(capsys, command, "/no/such") == f"DIR=/no/such: no such directory; {cure}"
         assert fails(capsys, command, str(tmp_path)) == f"DIR={tmp_path}: no stored run in it; {cure}"
         assert fails(capsys, command).startswith(f"Missing from fenland {command}: DIR")
+
+
+def test_options_before_the_command_and_misspelt_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "options come after the command, as in: fenland"
+    assert fails(capsys, "--out", "x", "compare") == f"--out: {said} compare --out; see fenland --help"
+    assert fails(capsys, "--data", "mnist") == f"--data: {said} COMMAND --data; see fenland --help"
+    for wrong in (["compare", "--outt", "x"], ["runs", "x", "--wher", "a"], ["study", "--quik"]):
+        line = fails(capsys, *wrong)
+        assert line.startswith("Unrecognized options: ")
+        assert len(line) < 140
+    assert "perhaps you meant --out" in fails(capsys, "compare", "--outt", "x")
 
 
 def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +208,7 @@ def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setitem(sys.modules, "tyro", None)
     for name in [name for name in sys.modules if name.startswith("fenland.lab.commands")]:
         monkeypatch.delitem(sys.modules, name)
-    assert "needs the package tyro; install it with: pip install 'fenland[lab]'" in fails(capsys, "compare")
+    assert fails(capsys, "compare") == "tyro is not installed; run: pip install 'fenland[lab]'"
 
 
 def test_a_comparison_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +260,7 @@ def test_failed_runs_give_exit_code_one(
     def train(*_: object, **more: object) -> None:
         raise MemoryError("too big")
 
-    monkeypatch.setattr("fenland.lab.trainer.train", train)
+    monkeypatch.setattr("fenland.lab.training.trainer.train", train)
     assert cli.main([*QUICK, "--optimizers", "sgd", "--seeds", "2", "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("fenland: 2 of 2 runs failed, the first (")

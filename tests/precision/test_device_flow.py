@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fenland.algebra import Lists
+from fenland.algebra import Algebra
 from harness import VARIANTS, assert_same, buffers, make
 
 FUSED = ["sgd_fused", "adamw_fused"]
@@ -23,7 +23,7 @@ def on_device(session) -> bool:
     conductor = session.opt._runner
     conductor.on_host = False
     session.run(1)
-    return not conductor._host_decides()
+    return not conductor.host_decides()
 
 
 def session_of(variant, base, **options):
@@ -125,7 +125,7 @@ def test_nothing_waits_for_the_device(variant, base, options, monkeypatch):
     if not on_device(session):
         pytest.skip("this variant looks at its numbers on the host")
     # Only a CPU's norms are looked at: for float32's range, and for a gradient of no length.
-    monkeypatch.setattr(Lists, "looks", False)
+    monkeypatch.setattr(Algebra, "looks", False)
     with Watch():
         session.run(2, start=1)
     assert not bool(session.opt.last.skipped)

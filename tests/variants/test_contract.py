@@ -232,7 +232,7 @@ def test_every_step_descends_and_stays_finite(row):
     assert not bool(session.opt.last.skipped)
 
 
-@pytest.mark.filterwarnings("ignore:source = BaseMomentum")  # without momentum nothing moves the weights here
+@pytest.mark.filterwarnings("ignore:method = BaseMomentum")  # without momentum nothing moves the weights here
 @every_preset
 def test_a_zero_gradient_is_a_plain_step(row):
     session = make(row, "mlp", "sgd")

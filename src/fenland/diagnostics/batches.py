@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,16 +19,32 @@ def check_batches(batches: Any) -> None:
     Raises:
         TypeError: one batch instead of several, or an iterator that is used up after one pass.
     """
-    if isinstance(batches, (Tensor, Mapping)):
+    if isinstance(batches, (Tensor, Mapping)) or _is_record(batches):
         raise TypeError(f"batches = a {type(batches).__name__}: looks like one batch; pass [batch]")
     if not isinstance(batches, Iterable):
         raise TypeError(f"batches = {batches!r}: must be an iterable of batches; {CURE}")
     if isinstance(batches, Iterator):
         raise TypeError(f"batches = a one-shot {type(batches).__name__}: it is used up after one pass; {CURE}")
+    if isinstance(batches, (list, tuple)) and len(batches) > 1 and all(isinstance(each, Tensor) for each in batches):
+        kinds = {(each.dtype, each.dim()) for each in batches}
+        if isinstance(batches, tuple) or len(kinds) > 1:
+            shapes = ", ".join(str(tuple(each.shape)) for each in batches[:3])
+            raise TypeError(
+                f"batches = a {type(batches).__name__} of tensors of shapes {shapes}: looks like one batch; "
+                "pass [(...)], a list of batches"
+            )
+
+
+def _is_record(batch: Any) -> bool:
+    return dataclasses.is_dataclass(batch) and not isinstance(batch, type)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {each.name: getattr(record, each.name) for each in dataclasses.fields(record)}
 
 
 def leaves(batch: Any) -> Iterator[Tensor]:
-    """The tensors in a batch: a tensor, or lists, tuples, mappings and objects with `.values()` of such."""
+    """The tensors in a batch: a tensor, or lists, tuples, mappings and dataclasses of such."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):
@@ -35,11 +53,49 @@ def leaves(batch: Any) -> Iterator[Tensor]:
     elif isinstance(batch, (list, tuple)):
         for each in batch:
             yield from leaves(each)
+    elif _is_record(batch):
+        yield from leaves(_fields(batch))
 
 
-def examples(batch: Any) -> int:
-    """Number of examples: the first dimension of the first tensor that has one; 1 where there is none."""
-    return next((len(x) for x in leaves(batch) if x.dim() > 0), 1)
+def examples(batch: Any) -> int | None:
+    """Number of examples: the first dimension of its tensors; None where there is none, or where they differ."""
+    sizes = {len(x) for x in leaves(batch) if x.dim() > 0}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def weighed(batches: Iterable[Any], size: Callable[[Any], float] | None = None) -> Iterator[tuple[Any, float]]:
+    """Each batch with its weight in the mean over all: its number of examples.
+
+    A single batch needs none, so one that does not tell how many examples it holds has the weight 1.
+
+    Args:
+        batches: to go through.
+        size: the weight of a batch; None takes `examples`.
+
+    Raises:
+        ValueError: a weight that is not finite or not positive, or several batches that do not tell how many examples
+            they hold.
+    """
+    unknown: Any = None
+    for number, batch in enumerate(batches):
+        weight = examples(batch) if size is None else float(size(batch))
+        if weight is None:
+            unknown, weight = batch, 1
+        if unknown is not None and number > 0:
+            raise ValueError(
+                f"batches: how many examples is {_said(unknown)}? Their numbers weight the mean of the losses; say it "
+                "with size=lambda batch: ..."
+            )
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"size of batch {number} = {weight}: must be a finite number > 0")
+        yield batch, float(weight)
+
+
+def _said(batch: Any) -> str:
+    """What a batch is, for an error."""
+    shapes = [str(tuple(x.shape)) for x in leaves(batch)]
+    kind = f"a {type(batch).__name__}"
+    return f"{kind} with tensors of shapes {', '.join(shapes[:4])}" if shapes else kind
 
 
 def rebuild(batch: Any, f: Callable[[Tensor], Any]) -> Any:
@@ -53,7 +109,19 @@ def rebuild(batch: Any, f: Callable[[Tensor], Any]) -> Any:
         return type(batch)(*(rebuild(each, f) for each in batch))
     if isinstance(batch, (list, tuple)):
         return type(batch)(rebuild(each, f) for each in batch)
+    if _is_record(batch):
+        return _like_record(batch, {name: rebuild(each, f) for name, each in _fields(batch).items()})
     return batch
+
+
+def _like_record(batch: Any, made: dict[str, Any]) -> Any:
+    """A dataclass object of the batch's own class, made without its constructor, which may want other names."""
+    new = object.__new__(type(batch))
+    if hasattr(batch, "__dict__"):
+        new.__dict__.update(batch.__dict__)
+    for name, value in made.items():
+        object.__setattr__(new, name, value)
+    return new
 
 
 def _like_mapping(batch: Any, made: dict[Any, Any]) -> Any:
@@ -69,14 +137,22 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
     return rebuild(batch, lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
+def usable(batch: Any) -> Any:
+    """The batch with copies of the tensors that were made under `torch.inference_mode`, which autograd refuses."""
+    return rebuild(batch, lambda x: x.clone()) if any(x.is_inference() for x in leaves(batch)) else batch
+
+
 def split(batch: Any, size: int) -> list[Any]:
     """The whole micro-batches of `size` examples in a batch; a remainder is left out.
 
-    Tensors whose first dimension is the batch's are cut; all else goes into each part as it is.
+    Raises:
+        ValueError: the batch does not tell how many examples it holds.
     """
     total = examples(batch)
+    if total is None:
+        raise ValueError(f"m = {size}: cannot cut {_said(batch)}; all its tensors must have the examples first")
 
     def part(start: int) -> Any:
-        return rebuild(batch, lambda x: x[start : start + size] if x.dim() and len(x) == total else x)
+        return rebuild(batch, lambda x: x[start : start + size] if x.dim() else x)
 
     return [part(start) for start in range(0, total - size + 1, size)]

@@ -22,6 +22,7 @@ from fenland.diagnostics import lanczos, spectra
 from fenland.diagnostics.hessian import Hessian, Hvp
 from fenland.diagnostics.objective import Chosen, LossFn, Mode, Objective
 
+ROUNDING = 10  # rounding errors of the largest eigenvalue that a residual may have beside `tol`
 Which = Literal["both", "largest", "smallest"]
 
 
@@ -41,6 +42,11 @@ class Eigenpair:
     error: float | None = None
     vector: dict[str, Tensor] | None = field(default=None, repr=False)
 
+    @property
+    def off(self) -> float:
+        """The residual, and what the products may add to it."""
+        return self.residual + (self.error or 0.0)
+
     def as_dict(self) -> dict[str, Any]:
         """The numbers, without the vector."""
         return {"value": self.value, "residual": self.residual, "error": self.error}
@@ -53,7 +59,7 @@ class Extremes:
     Attributes:
         largest: the algebraically largest eigenvalues, the largest first.
         smallest: the algebraically smallest, the smallest first.
-        converged: whether each residual met `tol`.
+        converged: whether each residual, with hvp="difference" plus the error of the products, met `tol`.
         products: Hessian-vector products that it took.
         loss: L at these weights, where the products computed it.
     """
@@ -206,22 +212,33 @@ def of(
     if k > hessian.size:
         raise ValueError(f"k = {k}: the chosen parameters have {hessian.size} numbers, so no more eigenvalues")
     low, high = (0 if which == "largest" else k), (0 if which == "smallest" else k)
-    ends = lanczos.ends(hessian, low, high, tol, max_products, seed)
+    # Products that are off themselves get their half of what is allowed.
+    own = tol if hessian.hvp == "autograd" else tol / 2
+    ends = lanczos.ends(hessian, low, high, own, max_products, seed)
     found = [*ends.low, *ends.high]
     blocks = [found[i : i + spectra.BLOCK] for i in range(0, len(found), spectra.BLOCK)]
     products = [x for block in blocks for x in hessian.matvecs(block)]
     pairs = [_pair(hessian, v, x, vectors) for v, x in zip(found, products, strict=True)]
-    if not ends.converged:
-        worst = max(pair.residual for pair in pairs)
-        warnings.warn(
-            f"eigenvalues did not reach tol = {tol:g} within {max_products} products: the largest residual is "
-            f"{worst:.3g}; raise max_products, or tol",
-            UserWarning,
-            stacklevel=3,
-        )
+    rounding = ROUNDING * torch.finfo(hessian.dtype).eps * ends.scale
+    short = [pair for pair in pairs if pair.off > ends.bound(pair.value, tol) + rounding]
+    if short:
+        worst = max(short, key=lambda pair: pair.off)
+        said = f"eigenvalues did not reach tol = {tol:g}: {worst.value:.4g} is exact to {worst.off:.2g} only"
+        warnings.warn(f"{said}; {_more(hessian, max_products)}", UserWarning, stacklevel=3)
     smallest = tuple(sorted(pairs[:low], key=lambda pair: pair.value))
     largest = tuple(sorted(pairs[low:], key=lambda pair: -pair.value))
-    return Extremes(largest, smallest, ends.converged, hessian.products, hessian.loss)
+    return Extremes(largest, smallest, not short, hessian.products, hessian.loss)
+
+
+def _more(hessian: Hessian, limit: int) -> str:
+    """What to do about eigenvalues that are not exact enough."""
+    if hessian.cut:
+        return 'pass hvp="difference", since the exact products are none'
+    if hessian.products >= limit:
+        return "raise max_products, or tol"
+    if hessian.dtype == torch.float64:
+        return "its products are not exact enough for less: raise tol"
+    return "its products are too coarse for more: pass dtype=torch.float64, or raise tol"
 
 
 def _pair(hessian: Hessian, v: Tensor, product: Tensor, keep: bool) -> Eigenpair:
@@ -229,7 +246,7 @@ def _pair(hessian: Hessian, v: Tensor, product: Tensor, keep: bool) -> Eigenpair
     v, product = v / length, product / length
     value = float(v @ product)
     residual = float((product - value * v).norm())
-    return Eigenpair(value, residual, hessian.difference_error(v, product), hessian.named(v) if keep else None)
+    return Eigenpair(value, residual, hessian.difference_error(v, product), hessian.flat.named(v) if keep else None)
 
 
 def trace(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fenland.arguments import check_among, check_positive
+from fenland.diagnostics import differences, graph
+from fenland.diagnostics.flat import Flat
 from fenland.diagnostics.objective import Objective
-from fenland.diagnostics.untouched import displaced
 
 Hvp = Literal["autograd", "difference"]
 NOT_TWICE = ("is not implemented", "once_differentiable", "double backward", "trying to differentiate")
@@ -22,28 +23,33 @@ class Hessian:
     does not use have zero rows.
 
     - "autograd" differentiates the gradient: exact up to rounding. With a single batch the gradient's graph is made
-      once and kept; with more it is made anew for each batch, so memory does not grow with their number.
+      once and kept; with more it is made anew for each batch, so memory does not grow with their number. Before the
+      first product, four gradients and two products on the first batch look whether the model cuts second derivatives.
     - "difference" is (g(w + s*v) - g(w - s*v)) / (2*s) with |v| = 1: two gradients a product, no second derivative
       needed. Its error falls with s^2 and rises with rounding / s; `difference_error` measures it.
 
     Args:
         objective: entered as a context by the caller.
         hvp: "autograd" or "difference".
-        step: s of "difference" (unit of w); None takes the cube root of the parameters' rounding error, 5e-3 in
-            float32 and 6e-6 in float64.
+        step: s of "difference" (unit of w); None finds the one at which products change least, from 1/16 to 64 times
+            the cube root of the parameters' rounding error (5e-3 in float32, 6e-6 in float64).
+        checked: whether "autograd" has been checked already.
     """
 
-    def __init__(self, objective: Objective, hvp: Hvp = "autograd", step: float | None = None) -> None:
+    def __init__(
+        self, objective: Objective, hvp: Hvp = "autograd", step: float | None = None, checked: bool = False
+    ) -> None:
         check_among("hvp", hvp, ("autograd", "difference"))
         check_positive("step", step, "the cube root of the rounding error")
         self.objective = objective
         self.hvp = hvp
-        params = objective.params
-        self.size = sum(p.numel() for p in params)
-        self.device = params[0].device
-        self.dtype = torch.float64 if all(p.dtype == torch.float64 for p in params) else torch.float32
-        self.step = max(torch.finfo(p.dtype).eps for p in params) ** (1 / 3) if step is None else step
+        self.flat = Flat(objective)
+        self.size, self.dtype, self.device = self.flat.size, self.flat.dtype, self.flat.device
+        self.step = step
+        self._checked = checked or hvp == "difference"
         self.products = 0
+        #: Whether the check has found that the model cuts second derivatives.
+        self.cut = False
         self.loss: float | None = None
         self._kept: tuple[list[Tensor | None], float] | None = None
 
@@ -59,7 +65,7 @@ class Hessian:
             ValueError: a product is not finite.
         """
         self.products += len(vs)
-        found = self._exact(vs) if self.hvp == "autograd" else [self._difference(v, self.step) for v in vs]
+        found = self._exact(vs) if self.hvp == "autograd" else [self._difference(v) for v in vs]
         if not all(bool(torch.isfinite(x).all()) for x in found):
             raise ValueError("a product with the Hessian is not finite; the curvature of this model has no value here")
         return found
@@ -69,27 +75,16 @@ class Hessian:
         if self.hvp == "autograd":
             return None
         self.products += 1
-        return float((self._difference(v, 2 * self.step) - product).norm() / v.norm())
-
-    def split(self, v: Tensor) -> list[Tensor]:
-        """A flat vector as one tensor a parameter, in the parameter's dtype and on its device."""
-        parts = v.split([p.numel() for p in self.objective.params])  # type: ignore[no-untyped-call]
-        return [x.view(p.shape).to(p) for x, p in zip(parts, self.objective.params, strict=True)]
-
-    def named(self, v: Tensor) -> dict[str, Tensor]:
-        """A flat vector as one tensor a parameter, by name."""
-        return dict(zip(self.objective.names, self.split(v), strict=True))
-
-    def _flat(self, parts: list[Tensor | None]) -> Tensor:
-        pairs = zip(parts, self.objective.params, strict=True)
-        whole = [torch.zeros(p.numel()) if x is None else x.detach().reshape(-1) for x, p in pairs]
-        return torch.cat([x.to(self.device, self.dtype) for x in whole])
+        return float((self._difference(v, 2.0) - product).norm() / v.norm())
 
     def _exact(self, vs: list[Tensor]) -> list[Tensor]:
-        directions = [self.split(v) for v in vs]
+        if not self._checked:
+            self._checked = True
+            self.cut = differences.say_where_cut(self.objective, lambda alone: Hessian(alone, checked=True).matvecs)
+        directions = [self.flat.split(v) for v in vs]
         if self._kept is not None:
             grads, _ = self._kept
-            return [self._flat(self._second(grads, d, keep=True)) for d in directions]
+            return [self.flat.join(self._second(grads, d, keep=True)) for d in directions]
         sums = [torch.zeros(self.size, dtype=self.dtype, device=self.device) for _ in vs]
         total, value, batches = 0.0, 0.0, 0
         last: list[Tensor | None] = []
@@ -101,7 +96,7 @@ class Hessian:
             # The first batch's graph must outlive its products: it may turn out to be the only one.
             for j, d in enumerate(directions):
                 product = self._second(last, d, keep=batches == 1 or j + 1 < len(directions))
-                sums[j].add_(self._flat(product), alpha=weight)
+                sums[j].add_(self.flat.join(product), alpha=weight)
         self.loss = self.objective.note(value / total)
         if batches == 1:
             self._kept = (last, total)
@@ -110,8 +105,8 @@ class Hessian:
     def _gradient(self, loss: Tensor) -> list[Tensor | None]:
         try:
             found = self.objective.gradients_of(loss, create_graph=True)
-            if self.loss is None:
-                _refuse_dead_ends(found)
+            if self.loss is None and graph.once_differentiable(found):
+                raise RuntimeError("a function in it is marked once_differentiable")
             return found
         except RuntimeError as error:
             raise _explained(error) from error
@@ -132,29 +127,11 @@ class Hessian:
             raise _explained(error) from error
         return list(found)
 
-    def _difference(self, v: Tensor, step: float) -> Tensor:
-        length = float(v.norm())
-        if length == 0:
-            return torch.zeros_like(v)
-        ends: list[Tensor] = []
-        for sign in (1.0, -1.0):
-            with displaced(self.objective.params, self.split(v * (sign * step / length))):
-                _, gradient = self.objective.gradient()
-            ends.append(self._flat(list(gradient)))
-        return (ends[0] - ends[1]) * (length / (2 * step))
-
-
-def _refuse_dead_ends(grads: list[Tensor | None]) -> None:
-    """Raise where a once-differentiable function cuts the graph: its second derivative would silently count as zero."""
-    seen, waiting = set(), [g.grad_fn for g in grads if g is not None]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name() == "torch::autograd::Error":
-            raise RuntimeError("a function in it is marked once_differentiable")
-        waiting += [following for following, _ in node.next_functions]
+    def _difference(self, v: Tensor, factor: float = 1.0) -> Tensor:
+        if self.step is None:
+            self.step, taken = differences.choose_step(self.objective, self.flat)
+            self.products += taken
+        return differences.product(self.objective, self.flat, v, factor * self.step)
 
 
 def _explained(error: RuntimeError) -> RuntimeError:
@@ -163,8 +140,10 @@ def _explained(error: RuntimeError) -> RuntimeError:
     if not any(sign in text for sign in NOT_TWICE):
         return error
     cause = text.strip().splitlines()[0]
-    return RuntimeError(
-        f'the model cannot be differentiated twice ({cause}). Pass hvp="difference", which needs gradients only and '
-        "states its error; for fused attention, running loss_fn under "
-        "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH) keeps the exact one"
-    )
+    cure = 'Pass hvp="difference", which needs gradients only and states its error'
+    if "attention" in cause:
+        cure += (
+            "; for fused attention, running loss_fn under "
+            "torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH) keeps the exact one"
+        )
+    return RuntimeError(f"the model cannot be differentiated twice ({cause}). {cure}")

@@ -26,12 +26,16 @@ class Ends:
     Attributes:
         low: unit vectors of the smallest eigenvalues.
         high: unit vectors of the largest.
-        converged: whether their residuals meet the tolerance, by the iteration's own estimate.
+        scale: the largest |eigenvalue| that was met.
     """
 
     low: list[Tensor]
     high: list[Tensor]
-    converged: bool
+    scale: float
+
+    def bound(self, value: float, tol: float) -> float:
+        """The largest residual of an eigenvalue that meets `tol`."""
+        return tol * max(abs(value), FLOOR * self.scale)
 
 
 def ends(hessian: Hessian, low: int, high: int, tol: float, limit: int, seed: int) -> Ends:
@@ -49,8 +53,9 @@ def ends(hessian: Hessian, low: int, high: int, tol: float, limit: int, seed: in
         seed: of the start.
     """
     if hessian.size <= max(SMALL, 2 * (low + high)):
-        vectors = list(torch.linalg.eigh(matrix(hessian))[1].to(hessian.device, hessian.dtype).T)
-        return Ends(vectors[:low], vectors[len(vectors) - high :], True)
+        values, columns = torch.linalg.eigh(matrix(hessian))
+        vectors = list(columns.to(hessian.device, hessian.dtype).T)
+        return Ends(vectors[:low], vectors[len(vectors) - high :], float(values.abs().max()))
     steps = max(min(STEPS, MEMORY // (hessian.size * 4)), LEAST) + 2 * (low + high)
     first = _Iteration(hessian, draws(hessian, seed)(), low, high, tol)
     first.run(min(steps, limit, hessian.size))
@@ -110,7 +115,7 @@ class _Iteration:
         low, high = ritz[: self.low], ritz[max(0, len(ritz) - self.high) :] if self.high else []
         low += low[-1:] * (self.low - len(low))
         high = high[:1] * (self.high - len(high)) + high
-        return Ends(low, high, self.converged)
+        return Ends(low, high, self.scale)
 
 
 def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
@@ -146,6 +151,6 @@ def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
             maxiter=rounds,
         )
     except linalg.ArpackNoConvergence:
-        return Ends(known.low, known.high, False)
+        return known
     ordered = [torch.as_tensor(vectors[:, i].copy()).to(start) for i in values.argsort()]
-    return Ends(ordered[:low], ordered[len(ordered) - high :], True)
+    return Ends(ordered[:low], ordered[len(ordered) - high :], first.scale)

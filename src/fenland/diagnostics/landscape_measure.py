@@ -33,6 +33,7 @@ class Options:
         bn: "eval", "batch" or "recalibrate": what BN layers use.
         engine: "auto", "vmap" (many points at once) or "loop".
         chunk: points at once; None takes what 256 MiB of weights hold, at most 32.
+        size: number of examples in a batch, which weights its loss; None takes its tensors' first dimension.
         file: where the result is kept, and beside it what is half done; None keeps nothing.
         save_every: seconds between two savings of what is half done.
         progress: called as progress(points done, points in all).
@@ -41,6 +42,7 @@ class Options:
     bn: str = "eval"
     engine: str = "auto"
     chunk: int | None = None
+    size: Callable[[Any], float] | None = None
     file: str | Path | None = None
     save_every: float = 5.0
     progress: Callable[[int, int], None] | None = None
@@ -104,7 +106,7 @@ def measure(
         TypeError: an argument of the wrong kind, or one that does not exist.
     """
     options = _options(given)
-    evaluator = Evaluator(model, loss_fn, batches, options.bn, options.engine)
+    evaluator = Evaluator(model, loss_fn, batches, options.bn, options.engine, options.size)
     points = list(itertools.product(*(axis.tolist() for axis in plan.axes)))
     size = options.chunk or max(1, min(MOST, MEMORY // sum(w.nbytes for w in weights_of(model).values())))
     with evaluator:

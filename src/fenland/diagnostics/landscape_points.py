@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fenland.arguments import check_among
-from fenland.diagnostics.batches import check_batches, examples
-from fenland.diagnostics.untouched import Untouched
+from fenland.diagnostics.batches import check_batches, usable, weighed
+from fenland.diagnostics.preserve import PreserveState
 
 BN = ("eval", "batch", "recalibrate")
 ENGINES = ("auto", "vmap", "loop")
@@ -36,6 +36,7 @@ class Evaluator:
             "recalibrate" statistics of all batches at this point, found in a pass of its own.
         engine: "vmap" runs many points at once, "loop" one by one; "auto" takes vmap for small models without
             convolutions and on accelerators, as long as its losses agree with the loop's.
+        size: number of examples in a batch, which weights its loss; None takes its tensors' first dimension.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Evaluator:
         batches: Iterable[Any],
         bn: str,
         engine: str,
+        size: Callable[[Any], float] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model = {model!r}: must be the module that you train")
@@ -53,7 +55,7 @@ class Evaluator:
         check_batches(batches)
         check_among("bn", bn, BN)
         check_among("engine", engine, ENGINES)
-        self.model, self.batches = model, batches
+        self.model, self.batches, self.size = model, batches, size
         self.norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self.bn = bn if self.norms else "none"
         if self.bn == "recalibrate" and any(not m.track_running_stats for m in self.norms):
@@ -64,18 +66,18 @@ class Evaluator:
         self.strict = engine == "vmap"
         self._whole = _Loss(model, loss_fn)
         self._checked = False
-        self._seen: tuple[int, int] | None = None
-        self._untouched = Untouched(model, "eval")
+        self._seen: tuple[int, float] | None = None
+        self._preserved = PreserveState(model, "eval")
 
     def __enter__(self) -> Evaluator:
-        self._untouched.__enter__()
+        self._preserved.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._untouched.__exit__(*error)
+        self._preserved.__exit__(*error)
 
     @property
-    def examples(self) -> int:
+    def examples(self) -> float:
         """Number of examples of one pass; 0 before the first."""
         return self._seen[1] if self._seen else 0
 
@@ -113,17 +115,17 @@ class Evaluator:
 
     def _sums(self, places: Sequence[Place], run: Callable[[Sequence[Place], Any], Tensor]) -> list[float]:
         """Mean over the examples of all batches, which start from the same random numbers as every pass."""
-        self._untouched.again()
-        totals, batches, count = torch.zeros(len(places), dtype=torch.float64), 0, 0
-        for batch in self.batches:
-            size = examples(batch)
-            totals += size * run(places, batch).double().cpu()
+        self._preserved.again()
+        totals, batches, count = torch.zeros(len(places), dtype=torch.float64), 0, 0.0
+        for batch, size in weighed(self.batches, self.size):
+            totals += size * run(places, usable(batch)).double().cpu()
             batches, count = batches + 1, count + size
         if not batches:
             raise ValueError("batches: there is none in it; give at least one batch")
         if self._seen not in (None, (batches, count)):
             raise ValueError(
-                f"batches: {count} examples in this pass, {self.examples} before; every point must see the same ones"
+                f"batches: {count:g} examples in this pass, {self.examples:g} before; every point must see "
+                "the same ones"
             )
         self._seen = batches, count
         return [float(x) for x in totals / count]

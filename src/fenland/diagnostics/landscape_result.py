@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.arguments import installing
+
 FORMAT = 1
 BN_NAMES = {
     "eval": "BN: running statistics",
@@ -36,7 +38,7 @@ class Landscape:
         labels: of the axes.
         bn: what BN used: "eval", "batch", "recalibrate", or "none" for a model without.
         engine: "vmap" or "loop".
-        examples: that each loss is the mean of.
+        examples: that each loss is the mean of (with `size`, the sum of the weights).
         path: for a trajectory, coordinates (m, 2) of its checkpoints, else None.
         explained: for a trajectory, the share of its variance along each direction, else None.
     """
@@ -48,7 +50,7 @@ class Landscape:
     labels: tuple[str, ...]
     bn: str
     engine: str
-    examples: int
+    examples: float
     path: Tensor | None = None
     explained: Tensor | None = None
 
@@ -93,7 +95,7 @@ class Landscape:
         try:
             import matplotlib.figure as mpl
         except ImportError as error:
-            raise ImportError("Landscape.plot() needs matplotlib: pip install 'fenland[lab]'") from error
+            raise ImportError(f"Landscape.plot() needs matplotlib: {installing('lab')}") from error
         if axes is None:
             axes = mpl.Figure(figsize=(4.6, 3.6 if len(self.axes) == 2 else 3.0), layout="constrained").add_subplot()
         _calm(axes)

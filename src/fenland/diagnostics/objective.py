@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from fenland.algebra.shards import any_dtensor
 from fenland.arguments import check_among, check_instance
-from fenland.diagnostics.batches import cast, check_batches, examples
-from fenland.diagnostics.untouched import MODES, Untouched
+from fenland.diagnostics import graph
+from fenland.diagnostics.batches import cast, check_batches, usable, weighed
+from fenland.diagnostics.preserve import MODES, PreserveState
 
 LossFn: TypeAlias = "Callable[[nn.Module, Any], Tensor]"
 Chosen: TypeAlias = "Callable[[str], bool] | Sequence[str] | None"
@@ -36,7 +36,7 @@ class Objective:
         mode: "eval" (dropout off, BN with its running statistics), "train", or "keep" as the model is.
         parameters: names of parameters, or a function of a name; None takes all that require a gradient.
         dtype: run on a copy of the model in this dtype (`torch.float64`); None runs the model itself.
-        size: number of examples in a batch, which weights its loss; None takes its first tensor's first dimension.
+        size: number of examples in a batch, which weights its loss; None takes its tensors' first dimension.
 
     Raises:
         TypeError: a wrong kind of argument, such as a generator that is used up after one pass.
@@ -67,19 +67,20 @@ class Objective:
         self.model = model if dtype is None else copy.deepcopy(model).to(dtype)
         self.loss_fn = loss_fn
         self.batches = batches
-        self.size = size or examples
+        self.size = size
         self.names, self.params = _chosen(self.model, parameters)
-        self._untouched = Untouched(self.model, mode)
+        self._preserved = PreserveState(self.model, mode)
         self._whole = parameters is None  # of a chosen part, none need be used
         self._seen: tuple[int, float] | None = None
         self._loss: float | None = None
+        self._looked = False
 
     def __enter__(self) -> Objective:
-        self._untouched.__enter__()
+        self._preserved.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._untouched.__exit__(*error)
+        self._preserved.__exit__(*error)
 
     @property
     def seen(self) -> tuple[int, float]:
@@ -88,14 +89,11 @@ class Objective:
 
     def passes(self) -> Iterator[tuple[Any, float]]:
         """Each batch with its weight; buffers and generators start as on entry."""
-        self._untouched.again()
+        self._preserved.again()
         count, total = 0, 0.0
-        for batch in self.batches:
-            weight = float(self.size(batch))
-            if not (math.isfinite(weight) and weight > 0):
-                raise ValueError(f"size of batch {count} = {weight}: must be a finite number > 0")
+        for batch, weight in weighed(self.batches, self.size):
             count, total = count + 1, total + weight
-            yield (batch if self.cast_to is None else cast(batch, self.cast_to)), weight
+            yield self._ready(batch), weight
         if count == 0:
             raise ValueError("batches: there is none in it; give at least one batch")
         if self._seen is not None and self._seen != (count, total):
@@ -105,17 +103,31 @@ class Objective:
             )
         self._seen = (count, total)
 
+    def first(self) -> Any:
+        """The first batch of a pass; None where there is none."""
+        self._preserved.again()
+        return next((self._ready(batch) for batch in self.batches), None)
+
+    def _ready(self, batch: Any) -> Any:
+        return usable(batch if self.cast_to is None else cast(batch, self.cast_to))
+
     def loss_of(self, batch: Any) -> Tensor:
         """The loss of one batch, checked.
 
         Raises:
             TypeError: it is no tensor.
-            ValueError: it is not a scalar, or not finite.
+            ValueError: it is not a scalar, or not finite, or loss_fn has called backward.
         """
         with torch.enable_grad():
             loss = self.loss_fn(self.model, batch)
+        if any(p.grad is not None for p in self.model.parameters()):
+            raise ValueError(
+                "loss_fn calls backward: it must return the loss, and leave its gradient to the measurement"
+            )
         if not isinstance(loss, Tensor):
-            raise TypeError(f"loss_fn returned a {type(loss).__name__}: it must return the loss as a scalar tensor")
+            raise TypeError(f"loss_fn returned {_kind(loss)}: it must return the loss as a scalar tensor{_cure(loss)}")
+        if loss.is_complex():
+            raise ValueError("loss_fn returned a complex number: it must return a real one, such as loss.real")
         if loss.numel() != 1:
             raise ValueError(f"loss_fn returned shape {tuple(loss.shape)}: it must return one number, such as the mean")
         if not torch.isfinite(loss.detach()).all():
@@ -128,17 +140,31 @@ class Objective:
         """The loss's gradient for each chosen parameter, None where it is not used.
 
         Raises:
-            ValueError: the loss depends on no chosen parameter.
+            ValueError: the loss depends on no chosen parameter, or a gradient is not finite.
+        RuntimeError: parameters are hidden from autograd, as by a reentrant checkpoint.
         """
         found: Sequence[Tensor | None] = [None] * len(self.params)
         if loss.requires_grad:
+            if not self._looked:
+                graph.refuse_hidden_parameters(loss)
+                self._looked = True
             found = torch.autograd.grad(loss, self.params, create_graph=create_graph, allow_unused=True)
+            found = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
         if all(g is None for g in found) and (self._whole or not loss.requires_grad):
             raise ValueError(
                 "the loss depends on none of the parameters: does loss_fn use the model that it is given, "
                 "with gradients switched on?"
             )
+        self._check_finite(found, loss)
         return list(found)
+
+    def _check_finite(self, found: Sequence[Tensor | None], loss: Tensor) -> None:
+        for name, g in zip(self.names, found, strict=True):
+            if g is not None and not bool(torch.isfinite(g).all()):
+                raise ValueError(
+                    f"the gradient of {name} is not finite, though the loss is {loss.item():.4g}: a root, a norm or a "
+                    "logarithm at zero has no finite slope; add a small constant inside it"
+                )
 
     @torch.no_grad()
     def loss(self, at_w: bool = False) -> float:
@@ -181,6 +207,22 @@ class Objective:
         return loss
 
 
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _cure(value: Any) -> str:
+    """What to return instead of what holds the loss."""
+    names = (
+        [str(name) for name, each in value.items() if isinstance(each, Tensor)] if isinstance(value, Mapping) else []
+    )
+    if "loss" in names or isinstance(getattr(value, "loss", None), Tensor):
+        return """, such as found["loss"]""" if "loss" in names else ", such as found.loss"
+    if names:
+        return f", such as the sum of {', '.join(names[:5])}"
+    return ", such as its first element" if isinstance(value, (list, tuple)) and value else ""
+
+
 def _chosen(model: nn.Module, wanted: Chosen) -> tuple[list[str], list[nn.Parameter]]:
     """Names and tensors of the parameters that are differentiated."""
     free = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -198,8 +240,16 @@ def _chosen(model: nn.Module, wanted: Chosen) -> tuple[list[str], list[nn.Parame
     params = list(kept.values())
     if any_dtensor(params):
         raise ValueError("model: its parameters are sharded (DTensor); load the checkpoint into a whole model")
-    if any(p.is_complex() for p in params):
-        raise TypeError("model: complex parameters are not supported here")
+    for name, p in kept.items():
+        if p.is_complex():
+            raise TypeError(
+                f"model: {name} is complex, which is not supported here; hold it as a real parameter and use "
+                f"torch.view_as_complex in forward, or leave it out with parameters="
+            )
+        if p.is_inference():
+            raise ValueError(
+                f"model: {name} was made under torch.inference_mode, where autograd refuses it; load it outside"
+            )
     return list(kept), params
 
 

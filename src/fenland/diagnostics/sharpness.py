@@ -20,7 +20,7 @@ from fenland.diagnostics.batches import split
 from fenland.diagnostics.climbing import Climber
 from fenland.diagnostics.intervals import interval
 from fenland.diagnostics.objective import Chosen, LossFn, Mode, Objective
-from fenland.diagnostics.untouched import displaced
+from fenland.diagnostics.preserve import displaced
 from fenland.rules import L2, Adaptive, Ball
 
 Kind = Literal["first_order", "worst", "average"]
@@ -106,7 +106,7 @@ def sharpness(
         kind: "first_order", "worst" or "average".
         ball: any ball of `fenland.rules` without a retraction; None is L2. "worst" and "average" need a norm.
         adaptive: short for ball=Adaptive(): element-wise, eta 0.01.
-        m: examples in a micro-batch; tensors whose first dimension is the batch's are cut.
+        m: examples in a micro-batch; the tensors of a batch, all with the examples first, are cut.
         steps: of "worst", each one gradient over the data.
         draws: of "average", each one pass over the data.
         level: of the interval.
@@ -169,7 +169,8 @@ class _Climb:
         """Losses at w, at each w + e (one e, or one a draw), and rho * ||g||*."""
         climber = Climber(objective, self.ball)
         before = objective.losses()
-        _, g = objective.gradient()
+        objective.note(sum(x * weight for x, weight in before) / sum(weight for _, weight in before))
+        _, g = objective.gradient(at_w=True)
         slope = self.rho * climber.dual_norm(g)
         if self.kind == "average":
             generator = torch.Generator().manual_seed(self.seed)

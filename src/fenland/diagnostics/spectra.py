@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.arguments import installing
 from fenland.diagnostics.hessian import Hessian
 
 BLOCK = 8  # vectors that share a pass over the data
@@ -23,18 +24,13 @@ def need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{module} is needed here: pip install 'fenland[lab]'") from error
+        raise ImportError(f"{module} is needed here: {installing('lab')}") from error
 
 
 def draws(hessian: Hessian, seed: int) -> Callable[[], Tensor]:
     """A source of random vectors with entries +1 and -1 that leaves the global generators alone."""
     generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> Tensor:
-        bits = torch.randint(0, 2, (hessian.size,), generator=generator)
-        return (2 * bits - 1).to(hessian.device, hessian.dtype)
-
-    return draw
+    return lambda: hessian.flat.signs(generator)
 
 
 def matrix(hessian: Hessian) -> Tensor:

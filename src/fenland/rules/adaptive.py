@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -97,6 +97,7 @@ class Fisher(Ball):
         eta: weight of the Fisher information (unit: 1 / gradient^2). 1.0: third-party default.
     """
 
+    is_norm: ClassVar[bool] = False
     eta: float = 1.0
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,7 +19,13 @@ from fenland.rules.parameters import ParameterNames
 
 @dataclass(frozen=True)
 class Ball(ABC):
-    """A norm on perturbations. A new ball is its `steepest`; the rest has defaults."""
+    """A norm on perturbations. A new ball is its `steepest`; the rest has defaults.
+
+    Attributes:
+        is_norm: whether ||e|| <= rho bounds a norm; not where the length follows that of a.
+    """
+
+    is_norm: ClassVar[bool] = True
 
     @abstractmethod
     def steepest(self, a: Lazy, s: Context) -> Lazy:
@@ -86,8 +93,10 @@ class Unnormalized(Ball):
     (Tan et al., JMLR 2025, arXiv 2401.07250; authors' usam.py). Not a norm ball: |e| = rho * ||a||.
     """
 
+    is_norm: ClassVar[bool] = False
+
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a
+        return Lazy(a.terms, a.norm)
 
 
 @dataclass(frozen=True)
@@ -98,5 +107,7 @@ class Clipped(Ball):
     rho * a is afterwards projected onto the rho-ball. Not a norm ball: |e| = rho * min(||a||, 1).
     """
 
+    is_norm: ClassVar[bool] = False
+
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a * a.norm.clamp_min(1.0).reciprocal()
+        return Lazy((a * a.norm.clamp_min(1.0).reciprocal()).terms, a.norm.clamp_max(1.0))

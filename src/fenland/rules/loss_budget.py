@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,7 @@ class LossBudget(Ball):
             cosine over the last fifth of training. 0.1: their class default; 0.35 for CIFAR-100 in their README.
     """
 
+    is_norm: ClassVar[bool] = False
     sigma: float | Callable[[int], float] = 0.1
 
     def __post_init__(self) -> None:
@@ -35,7 +37,10 @@ class LossBudget(Ball):
         sigma = self.sigma(s.count) if callable(self.sigma) else self.sigma
         check_number(f"sigma({s.count})", sigma, low=0.0)
         over = inverse(a.norm)
-        return a * (over * (over * (sigma / s.rho)).clamp_max(1.0)) if s.rho > 0 else a * over
+        if not s.rho > 0:
+            return a * over
+        share = (over * (sigma / s.rho)).clamp_max(1.0)
+        return Lazy((a * (over * share)).terms, share)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class FullNorm(Ball):
             0-d tensor). It must not write to `p.grad`: use `torch.autograd.grad`. Gradients are enabled inside.
     """
 
+    is_norm: ClassVar[bool] = False
     full_norm: Callable[[], Scalar | float]
 
     def __post_init__(self) -> None:
@@ -62,4 +68,5 @@ class FullNorm(Ball):
         with torch.enable_grad():
             full = s.norm_of(self.full_norm)
         own = a.norm
-        return a * inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach()).expand_as(own)
+        over = inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach()).expand_as(own)
+        return Lazy((a * over).terms, over * own)

@@ -69,4 +69,5 @@ class InfNorm(Ball):
     """
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a * inverse(a.V.absmax(a.tensors))
+        over = inverse(a.V.absmax(a.tensors))
+        return Lazy((a * over).terms, over * a.norm)

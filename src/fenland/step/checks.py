@@ -59,6 +59,8 @@ def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames
             raise ValueError(f"when = {rules.when}: looks at the gradient at w, which {method} never computes")
     if rules.ball.geometry is not None and (method.evaluations > 2 or method.searches):
         raise ValueError(f"method = {method}: several points around w need a flat ball, not {rules.ball}")
+    if method.reads_dual and not rules.ball.is_norm:
+        raise ValueError(f"method = {method}: reads the ball's dual norm, and {rules.ball} is no norm")
     rules.ball.check(names)
     method.check(names)
     if method.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -69,7 +70,8 @@ def evaluate(closure: Closure) -> Any:
     Raises:
         RuntimeError: the second call reused the graph of the first, or unscaled anew; the message says so.
     """
-    _running.closure = True
+    running = _Running()  # lives as long as this frame, however it is left
+    _running.closure = weakref.ref(running)
     try:
         with torch.enable_grad():
             return closure()
@@ -86,12 +88,17 @@ def evaluate(closure: Closure) -> Any:
             ) from error
         raise
     finally:
-        _running.closure = False
+        del running
+
+
+class _Running:
+    """Exists while a closure runs."""
 
 
 def refuse_inside_a_closure() -> None:
     """Raise where a step begins inside another step's closure, which runs twice and would update twice."""
-    if getattr(_running, "closure", False):
+    running = getattr(_running, "closure", None)
+    if running is not None and running() is not None:
         raise RuntimeError(
             "step() inside the closure of another step, which is run at w and again at w + e, and so would update "
             "twice: call the two one after the other, or fenland.step_together([first, second], closure)"

@@ -79,7 +79,8 @@ class StepContext(Context):
         if self.radii.count(self.rho) == len(self.radii):
             return e * self.rho
         of = {p: rho for group, rho in zip(self.groups, self.radii, strict=True) for p in group["params"]}
-        return Lazy([([times(c, of[p]) for p in x.params or ()], x) for c, x in e.terms], e.length)  # type: ignore[misc]
+        c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())  # one factor a tensor goes with one leaf only
+        return Lazy([([times(c, of[p]) for p in x.params or ()], x)], e.length)  # type: ignore[list-item]
 
     def get(self, name: str, default: Any = None) -> Any:
         if name in self.numbers:
@@ -145,7 +146,7 @@ class StepContext(Context):
     def displacement(self, at: Climb | Lazy) -> Lazy:
         """e = rho * ..., not formed; its length is noted."""
         if isinstance(at, Lazy):
-            self.record.radius_factors = (at.norm,)
+            self.record.radius_factors = _length(at)
             return at
         a = at.a.only(self.moving(at.a))
         c, x = a.terms[0]
@@ -158,18 +159,12 @@ class StepContext(Context):
         return e
 
     def _note_radius(self, a: Lazy, unit: Lazy, e: Lazy, share: float) -> None:
-        k, u = unit.terms[0]
-        if unit.length is not None:
+        if any(unit.terms[0][1] is x for _, x in a.terms):
+            self.record.radius_factors = _length(e)
+        elif unit.length is not None:
             self.record.radius_factors = (unit.length, self.rho * share)
-        elif not any(u is x for _, x in a.terms):
-            self.record.radius_factors = (torch.full_like(a.norm, self.rho * share),)
-        elif isinstance(e.terms[0][0], list):
-            V: Any = u.V
-            parts = zip(V.per_tensor_norms(u.tensors), e.terms[0][0], strict=True)
-            self.record.radius_factors = (V.whole_norm([x * abs(c) for x, c in parts]),)
         else:
-            c = e.terms[0][0]
-            self.record.radius_factors = (abs(c), u.norm)
+            self.record.radius_factors = (torch.full_like(a.norm, self.rho * share),)
 
     def as_steps(self, c: Any, x: Leaf) -> Scalar | list[Scalar]:
         """The factor of a direction as scalars, one for all or one a tensor, a loss scale in it."""
@@ -195,6 +190,7 @@ class StepContext(Context):
         geometry: Any = self.rules.ball.geometry
         points = zip(self.weights(formed), formed.tensors, formed.params or (), strict=True)
         there = [geometry.retract(w, x, p) for w, x, p in points]
+        del points  # it holds the last view of a weight, and whose memory is seen by others is not exchanged
         self.perturbation.arrive(list(formed.params or ()), there)
         if self.sampled:
             self.measure(None, None, formed.V)
@@ -243,6 +239,16 @@ class StepContext(Context):
     def _leaf(self, params: Sequence[Tensor], tensors: Vector) -> Leaf:
         """A vector of kept tensors, whose memory is nobody's to write to."""
         return Leaf(tensors, Lists(layouts(params)), params)
+
+
+def _length(e: Lazy) -> tuple[Scalar, ...]:
+    """||e||_2 as factors, also where each tensor has a factor of its own (`reach`)."""
+    c, x = e.terms[0]
+    if isinstance(c, list):
+        V: Any = x.V
+        parts = zip(V.per_tensor_norms(x.tensors), c, strict=True)
+        return (V.whole_norm([norm * abs(k) for norm, k in parts]),)
+    return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)  # type: ignore[return-value]
 
 
 def _finite(norm: Scalar) -> bool:

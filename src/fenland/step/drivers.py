@@ -88,12 +88,12 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
     before = runner.watch.beginning() if runner.watch is not None else None
     step = runner.new_step(scaling)
     try:
-        if step.request.at is None:
+        if step.request.at is None and runner.rules.method.clean_gradient:
             step.come_back()
         runner.check_first(step, two_calls=True)
-        if step.asks:
+        if step.asks and step.request.at is not None:
             step.go()
-        else:
+        else:  # no ascent: d is g, or the gradient of the pass that comes
             for leaf in step.alive:
                 leaf.own()
             step.drop()

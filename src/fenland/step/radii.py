@@ -31,13 +31,17 @@ class Radii:
         self._callables: list[tuple[dict[str, Any], Radius]] = []  # groups are no keys: they are found by identity
         self._given: list[tuple[dict[str, Any], float]] = []
         before = _written.get(base)
-        own = [self._own(group, before) for group in base.param_groups]
+        self._own_radii = [self._own(group, before) for group in base.param_groups]
         current_radius(rho, count, "rho", base.param_groups[0].get("lr") if base.param_groups else None)
-        for k, (group, radius) in enumerate(zip(base.param_groups, own, strict=True)):
+        for k, (group, radius) in enumerate(zip(base.param_groups, self._own_radii, strict=True)):
             self._check(k, group, radius, count)
-        for group, radius in zip(base.param_groups, own, strict=True):
-            self._set(group, radius, count)
+
+    def write(self, base: torch.optim.Optimizer) -> Radii:
+        """Write the numbers into the groups, once nothing else can refuse this optimizer."""
+        for group, radius in zip(base.param_groups, self._own_radii, strict=True):
+            self._set(group, radius, 0)
         _written[base] = self
+        return self
 
     def _own(self, group: dict[str, Any], before: Radii | None) -> Radius | None:
         """The group's own radius; None where it has none, or only what fenland gave it at an earlier wrapping."""

@@ -18,6 +18,7 @@ from fenland.step.forward_watch import ForwardWatch
 from fenland.step.grad_scaling import Unscaled
 from fenland.step.gradients import drop
 from fenland.step.guards import Guard, Snapshot
+from fenland.step.radii import Radii
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
 from fenland.step.state import Memory, Rules
@@ -33,6 +34,7 @@ class Runner:
         base: the wrapped optimizer.
         rules: choices and options.
         memory: what lives between steps.
+        radii: rho by group.
         model: the module that is guarded, or None.
         replay_rng: whether generators are guarded.
         sync: "global" or "local".
@@ -43,11 +45,12 @@ class Runner:
         base: torch.optim.Optimizer,
         rules: Rules,
         memory: Memory,
+        radii: Radii,
         model: nn.Module | None,
         replay_rng: bool,
         sync: str,
     ) -> None:
-        self.base, self.rules, self.memory = base, rules, memory
+        self.base, self.rules, self.memory, self.radii = base, rules, memory, radii
         params = [p for group in base.param_groups for p in group["params"]]
         self.names = ParameterNames(base.param_groups, model)
         check_rules(rules, base, self.names)
@@ -56,7 +59,6 @@ class Runner:
         self.guard = Guard(model, replay_rng, {p.device for p in params})
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
         self.unguarded = UnguardedWarning(params) if model is None else None
-        self.radii: Any = None  # rho by group, once all checks have passed
         self.storage = StorageCache()
         self.record = StepRecord()
         self.pending: Step | None = None
@@ -141,15 +143,16 @@ class Runner:
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
         finite = step.settled.finite
-        if not self._host_decides(step):
+        if not self.host_decides():
             if before is not None:
                 self.guard.undo_where(~finite, before)
             return finite
-        if not bool(finite) and self.rules.nonfinite == "raise":
+        ok = bool(finite)  # one look: on an accelerator each waits for the device
+        if not ok and self.rules.nonfinite == "raise":
             raise FloatingPointError(_nonfinite(step.record))
-        return bool(finite)
+        return ok
 
-    def _host_decides(self, step: Step) -> bool:
+    def host_decides(self) -> bool:
         """Whether the host may look at the numbers: it is the device, or no fused base can decide for itself.
 
         A fused base's first step is looked at too: skipped on the device it would leave uninitialised momentum.
@@ -159,8 +162,8 @@ class Runner:
             or not is_fused(self.base)
             or not self.base.state
             or self.rules.nonfinite != "skip"
-            or bool(step.vectors)
-            or bool(step.settled.after)
+            or bool(self.rules.method.keeps)
+            or self.rules.method.corrects
         )
 
     def skip(self, step: Step, before: Snapshot | None) -> None:

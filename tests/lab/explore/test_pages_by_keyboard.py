@@ -9,7 +9,7 @@ from chrome import Chrome
 from synthetic_store import write_store
 
 from fenland.lab.report import write_report
-from fenland.lab.studies.index import write_index
+from fenland.lab.study.index import write_index
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from fenland.lab.studies import find
-from fenland.lab.studies.run import Done, run_study
-from fenland.lab.studies.settings import configure
+from fenland.lab.study.run import Done, run_study
+from fenland.lab.study.settings import configure
 
 TINY = {
     "quartic": {"radii": "0.1,0.5", "lengths": "0.01,0.05", "starts": "60", "steps": "400"},
@@ -33,7 +33,7 @@ def tiny_study(tiny_out: Path):
         import pandas
 
         if name not in found:
-            done: Done = run_study(name, "quick", TINY[name], tiny_out, console=Console(file=io.StringIO()))
+            done: Done = run_study(find(name), "quick", TINY[name], tiny_out, console=Console(file=io.StringIO()))
             tables = {path.stem: pandas.read_parquet(path) for path in (done.folder / "tables").glob("*.parquet")}
             study = find(name)
             found[name] = study, configure(study, "quick", TINY[name]), tables, done

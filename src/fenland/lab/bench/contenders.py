@@ -13,6 +13,18 @@ from torch import Tensor
 from fenland.lab.bench.peers import PIP, BareMove, TextbookSAM, from_pip
 from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS, SAM
+from fenland.rules import (
+    L2,
+    Clipped,
+    FullNorm,
+    InfNorm,
+    LossBudget,
+    Penalty,
+    Renormalize,
+    Reuse,
+    Unnormalized,
+    WeightedDecoupled,
+)
 
 MakeBase: TypeAlias = Callable[[list[Tensor]], torch.optim.Optimizer]
 _SGD: dict[str, Any] = {"lr": 1e-6, "momentum": 0.9}

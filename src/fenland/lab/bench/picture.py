@@ -12,6 +12,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.files import save_files
 from fenland.lab.figures.style import SMALL, Canvas, blank, head, name_x
 from fenland.lab.figures.svg import inline_svg
+from fenland.lab.store.files import write_text
 
 KINDS = ("fenland", "others")
 
@@ -60,8 +61,6 @@ def save(record: dict[str, Any], folder: Path) -> list[Path]:
             figure = drawn(name, base, rows)
             paths += save_files(figure, list(KINDS), folder)
             path = folder / f"{figure.name}.svg"
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_text(inline_svg(figure, list(KINDS)), encoding="utf-8")
-            partial.replace(path)
+            write_text(path, inline_svg(figure, list(KINDS)))
             paths.append(path)
     return paths

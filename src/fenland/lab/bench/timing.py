@@ -177,7 +177,7 @@ def report(
         tick: as in `measure`.
         keep: gets the record so far after every set and base, so that a kill loses one of them at most.
     """
-    from fenland.lab.environment import describe
+    from fenland.lab.store.environment import describe
 
     sets: dict[str, dict[str, dict[str, Row]]] = {}
     machine = describe(torch.get_num_threads())

@@ -30,7 +30,7 @@ class Completion:
         """Print it."""
         if self.shell not in SHELLS:
             raise BadInput("SHELL", self.shell, one_of(SHELLS))
-        from fenland.lab.cli import completion
+        from fenland.lab.commands.parsing import completion
 
         print(completion(self.shell))
         return output.OK

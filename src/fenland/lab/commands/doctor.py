@@ -121,22 +121,22 @@ def _stored(folder: str, run: str, examples: int) -> Patient:
     import torch
 
     from fenland.lab import data
-    from fenland.lab.listing import find
     from fenland.lab.models import build_model
-    from fenland.lab.optimizers import build_optimizer
-    from fenland.lab.store import Store
+    from fenland.lab.store.listing import find
+    from fenland.lab.store.runs import Store
+    from fenland.lab.training.optimizers import build_optimizer
 
     store = Store(output.existing_store(folder))
     names = [each.folder.name for each in store.runs() if store.finished(each.folder.name, weights=True)]
     if not run and len(names) != 1:
-        cure = f"choose one of {', '.join(names)}" if names else "no run has its weights; compare with --weights"
+        cure = f"choose one of {', '.join(names)}" if names else "no run has its weights; compare with --weights on"
         raise BadInput("run", run or "(none)", cure)
     try:
         chosen = find(store, run or names[0])
     except BadInput as error:
         raise BadInput("run", run, error.cure) from error
     if chosen.folder.name not in names:
-        raise BadInput("run", run, "was stored without its weights; run it again with --weights")
+        raise BadInput("run", run, "was stored without its weights; run it again with --weights on")
     config = chosen.config
     images = data.load(config)
     dtype = torch.float64 if config.precision == "64-true" else torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 # A table that is piped to a file should not be folded to rich's 80 columns.
 _PIPED_WIDTH = 140
+_CURE = "give the --out of an earlier comparison, sweep or study"
 
 
 def console(stderr: bool = False) -> Console:
@@ -24,7 +26,13 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH)
+    return Console(file=stream, width=None if stream.isatty() else _piped_width())
+
+
+def _piped_width() -> int:
+    """``COLUMNS`` counts here too; without it a line is long enough for every table."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else _PIPED_WIDTH
 
 
 def print_json(content: Any) -> None:
@@ -42,15 +50,28 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def existing_folder(out: str) -> Path:
+    """A directory that a command reads.
+
+    Raises:
+        BadInput: there is none.
+    """
+    folder = Path(out)
+    if not folder.is_dir():
+        problem = "is a file, not a directory" if folder.exists() else "no such directory"
+        raise BadInput("DIR", out, f"{problem}; {_CURE}")
+    return folder
+
+
 def existing_store(out: str) -> Path:
     """The directory of a store that holds runs.
 
     Raises:
         BadInput: it does not exist, or holds none.
     """
-    folder = Path(out)
-    if not folder.is_dir():
-        raise BadInput("DIR", out, "no such directory; give the --out of an earlier comparison, sweep or study")
-    if not any((folder / "runs").glob("*/result.json")):
-        raise BadInput("DIR", out, "no stored run in it; give the --out of an earlier comparison, sweep or study")
+    from fenland.lab.store.runs import Store
+
+    folder = existing_folder(out)
+    if not Store(folder).names():
+        raise BadInput("DIR", out, f"no stored run in it; {_CURE}")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from tyro.conf import Positional, arg
 from fenland.lab.commands import output
 
 if TYPE_CHECKING:
-    from fenland.lab.store import StoredRun
+    from fenland.lab.store.runs import Store, StoredRun
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,27 @@ class Runs:
     """One row an epoch instead of one a run, with --export or --json."""
     export: Annotated[str, arg(metavar="FILE")] = ""
     """Write the rows to FILE.parquet or FILE.csv."""
+    check: bool = False
+    """Compare every file of every run with its checksum; exit code 1 where one is damaged."""
     json: bool = False
     """Print one JSON document instead of the table."""
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
-        from fenland.lab import listing, tables
-        from fenland.lab.store import Store
+        from fenland.lab.commands import tables
+        from fenland.lab.store import listing
+        from fenland.lab.store.runs import Store
 
         store = Store(output.existing_store(self.out))
+        if self.check:
+            return self._check(store)
         if self.show:
             return self._show(listing.find(store, self.show))
         stored = {run.folder.name: run for run in store.runs()}
         rows = listing.choose(listing.rows(list(stored.values())), self.where)
+        if not rows and stored:
+            reason = listing.why_none(listing.rows(list(stored.values())), self.where)
+            print(f"fenland: {reason or 'no run meets all conditions at once'}", file=sys.stderr)
         if self.sort:
             rows = listing.order(rows, self.sort, self.descending)
         chosen = [stored[row["run"]] for row in rows]
@@ -68,8 +77,19 @@ class Runs:
                 print(f"{len(chosen)} of {len(stored)} runs")
         return output.OK
 
+    def _check(self, store: Store) -> int:
+        flaws = {name: store.flaw(name) for name in store.names()}
+        if self.json:
+            output.print_json([{"run": name, "damaged": flaw or None} for name, flaw in flaws.items()])
+        else:
+            for name, flaw in flaws.items():
+                if flaw:
+                    print(f"{name} is damaged: {flaw}")
+            print(f"{sum(not flaw for flaw in flaws.values())} of {len(flaws)} runs are whole")
+        return output.FAILED if any(flaws.values()) else output.OK
+
     def _show(self, run: StoredRun) -> int:
-        from fenland.lab import tables
+        from fenland.lab.commands import tables
 
         if self.json:
             (document,) = _documents([run])

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fenland.lab.commands import output
+from fenland.lab.config.words import number
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
-    from fenland.lab.cluster import Cluster
-    from fenland.lab.compare import Comparison
+    from fenland.lab.compare.comparison import Comparison
+    from fenland.lab.sweep.cluster import Cluster
 
 
 def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
@@ -26,21 +27,24 @@ def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
             raise BadInput(name, text, "is for a cluster; add --ray local or --ray ADDRESS")
     if not address:
         return None
-    from fenland.lab.cluster import Cluster
+    from fenland.lab.sweep.cluster import Cluster
 
     return Cluster(address, cpus=_resource("cpus-per-run", cpus), gpus=_resource("gpus-per-run", gpus), slots=workers)
 
 
 def _resource(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = number(text)
     if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
         raise BadInput(name, text, "give a whole number, or a fraction below 1")
     if name == "cpus-per-run" and value == 0:
         raise BadInput(name, text, "give a number > 0")
     return value
+
+
+def data_name(data: str) -> str:
+    """A word for what ``--data`` names: a folder's own name, or that of the set."""
+    path = Path(data).expanduser()
+    return path.resolve().name if path.is_dir() else data.strip("/").replace("/", "-")
 
 
 def data_root(text: str) -> Path | None:

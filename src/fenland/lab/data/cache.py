@@ -15,7 +15,7 @@ from fenland.lab.data.images import Images
 log = logging.getLogger(__name__)
 
 # Part of every cache name: raise it when the decoding changes.
-FORMAT = 1
+FORMAT = 2
 
 
 def directory() -> Path:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 from fenland.lab.config import RunConfig
-from fenland.lab.data import cache, digits
+from fenland.lab.data import cache, decode, digits
+from fenland.lab.data.folder import Folder, find
 from fenland.lab.data.images import Images
 from fenland.lab.data.selection import select
 from fenland.lab.errors import BadInput
@@ -19,18 +21,21 @@ _ON_THE_HUB = {
     "cifar100": ("uoft-cs/cifar100", (3, 32, 32)),
 }
 BUILT_IN = ("digits", *_ON_THE_HUB)
+LOCAL = "local"  # what data from a folder is called: the folder's own name says where it lies, not what it is
 
 
 def identify(config: RunConfig) -> RunConfig:
     """Check that the data set exists and has the right schema, and fill in ``data_id``. Decodes nothing.
 
-    The identity of local data is a hash of the files' contents: a copy elsewhere is the same data, an edit is not.
-    Data on the hub is identified by its name and, where given as ``owner/name@revision``, its revision.
+    A folder named as ``data`` goes to ``data_dir``, with ``data`` being "local". The identity of local data is a hash
+    of the files' contents: a copy elsewhere is the same data, an edit is not. Data on the hub is identified by its
+    name, its revision where given as ``owner/name@revision``, and the test split where one is chosen.
 
     Raises:
         BadInput: the data set is unknown, missing or has the wrong schema.
     """
-    return dataclasses.replace(config, data_id=_identity(config.data, config.data_dir))
+    config = _placed(config)
+    return dataclasses.replace(config, data_id=_identity(config))
 
 
 def load(config: RunConfig) -> Images:
@@ -40,7 +45,7 @@ def load(config: RunConfig) -> Images:
         BadInput: the data set is unknown, missing, broken or of an unexpected size.
     """
     return select(
-        _whole(config),
+        _whole(_placed(config)),
         limit=config.limit,
         label_noise=config.label_noise,
         data_seed=config.data_seed,
@@ -48,37 +53,63 @@ def load(config: RunConfig) -> Images:
     )
 
 
-def _whole(config: RunConfig) -> Images:
+def folder_of(config: RunConfig) -> Folder | None:
+    """The local folder of a configuration, with its splits; None where the data come from elsewhere."""
+    config = _placed(config)
+    if config.data_dir is None:
+        return None
     if config.data == "digits":
-        return digits.load()
-    identity = config.data_id or _identity(config.data, config.data_dir)
-    return cache.cached(_key(config.data, identity), config.data, lambda: _decode(config, identity))
+        raise BadInput("data-dir", config.data_dir, "digits come with scikit-learn; leave it out, or name other --data")
+    if config.data != LOCAL:
+        hub_name(config.data)
+    return find("data" if config.data == LOCAL else "data-dir", Path(config.data_dir), config.test_split or "")
 
 
-def _identity(name: str, folder: str | None) -> str:
-    if folder is not None:
-        from fenland.lab.data import parquet
+def hub_name(name: str) -> str:
+    """The name on the hub of a data set.
 
-        if name == "digits":
-            raise BadInput("data-dir", folder, "digits come with scikit-learn; leave it out, or name other --data")
-        if name != "local":
-            _hub_name(name)
-        return parquet.identity(Path(folder))
-    if name == "digits":
-        return "scikit-learn"
-    if name == "local":
-        raise BadInput("data", name, "needs --data-dir DIR with train and test parquet files")
-    return f"hub:{_hub_name(name)}"
-
-
-def _hub_name(name: str) -> str:
+    Raises:
+        BadInput: it can be none.
+    """
     if name in _ON_THE_HUB:
         return _ON_THE_HUB[name][0]
     owner, _, rest = name.partition("/")
     if not owner or not rest or "/" in rest or name != name.strip():
-        allowed = ", ".join(BUILT_IN)
-        raise BadInput("data", name, f"choose one of {allowed}, a hub name owner/name, or local with --data-dir DIR")
+        raise BadInput("data", name, f"choose one of {', '.join(BUILT_IN)}, a hub name owner/name, or a folder")
     return name
+
+
+def _placed(config: RunConfig) -> RunConfig:
+    """A folder given as ``data`` in its place."""
+    name = config.data
+    if config.data_dir is not None or name in BUILT_IN:
+        return config
+    shaped = name.startswith((".", "~", os.sep)) or name.endswith(os.sep)
+    path = Path(name).expanduser()
+    if path.is_dir() or (name and (shaped or path.is_file())):
+        return dataclasses.replace(config, data=LOCAL, data_dir=str(path))
+    if name == LOCAL:
+        raise BadInput("data", name, "give the folder itself, as in --data DIR")
+    return config
+
+
+def _identity(config: RunConfig) -> str:
+    folder = folder_of(config)
+    if folder is not None:
+        return folder.identity()
+    if config.data == "digits":
+        if config.test_split:
+            raise BadInput("test-split", config.test_split, "digits have one test split; leave it out")
+        return "scikit-learn"
+    chosen = f" test={config.test_split}" if config.test_split else ""
+    return f"hub:{hub_name(config.data)}{chosen}"
+
+
+def _whole(config: RunConfig) -> Images:
+    if config.data == "digits":
+        return digits.load()
+    identity = config.data_id or _identity(config)
+    return cache.cached(_key(config.data, identity), config.data, lambda: _decode(config, identity))
 
 
 def _key(name: str, identity: str) -> str:
@@ -87,18 +118,19 @@ def _key(name: str, identity: str) -> str:
 
 
 def _decode(config: RunConfig, identity: str) -> Images:
-    from fenland.lab.data import hub, parquet
+    folder = folder_of(config)
+    if folder is None:
+        from fenland.lab.data import hub
 
-    if config.data_dir is None:
-        images = hub.decode(config.data, _hub_name(config.data))
+        images = decode.images(config.data, *hub.read(config.data, hub_name(config.data), config.test_split or ""))
         argument, value = "data", config.data
     else:
-        folder = Path(config.data_dir)
+        argument, value = folder.argument, str(folder.path)
         # The files may have changed since the sweep was planned; a cache under the old name would be wrong for ever.
-        if parquet.identity(folder) != identity:
-            raise BadInput("data-dir", folder, "the files changed since this run was planned; start again")
-        images = parquet.decode(config.data, folder)
-        argument, value = "data-dir", config.data_dir
+        if folder.identity() != identity:
+            raise BadInput(argument, value, "the files changed since this run was planned; start again")
+        train, test = folder.read(folder.train), folder.read(folder.test)
+        images = decode.images(config.data, train, test, folder.others())
     expected = _ON_THE_HUB.get(config.data, (None, images.shape))[1]
     if images.shape != expected:
         raise BadInput(argument, value, f"images are {_size(images.shape)}, but {config.data} has {_size(expected)}")

@@ -1,92 +1,160 @@
-"""A local folder of parquet files in the schema of the hub's image data sets.
+"""A folder of parquet files in the schema of the hub's image data sets.
 
 An image column ``image`` or ``img`` (struct of ``bytes`` and ``path``) and an integer column ``label``. File names, or
-the folders they are in, start with ``train`` and with ``test`` (or ``valid``).
+the folders they are in, name the split. An image without bytes is read from its path, relative to its parquet file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from fenland.lab.data import decode as decoding
-from fenland.lab.data.images import Images
+from fenland.lab.data import shards
+from fenland.lab.data.columns import cells, find_columns, no_nulls
+from fenland.lab.data.folder import visible
+from fenland.lab.data.images import Labels
+from fenland.lab.data.source import Encoded, Split, first_line
 from fenland.lab.errors import BadInput
 
-_CHUNK = 1 << 22
+_BROKEN = (pyarrow.ArrowException, OSError)
 
 
-def identity(folder: Path) -> str:
-    """Hash of the files' contents, after a check of their footers and schemas; no page is decoded."""
-    digest = hashlib.sha256()
-    for split, files in find(folder).items():
-        digest.update(split.encode())
-        if not sum(_rows(file) for file in files):
-            raise BadInput("data-dir", folder, f"its {split} split is empty; download it again")
-        for file in files:
-            try:
-                with file.open("rb") as stream:
-                    while chunk := stream.read(_CHUNK):
-                        digest.update(chunk)
-            except OSError as error:
-                raise BadInput("data-dir", file, f"cannot be read ({error.strerror}); check its permissions") from None
-    return digest.hexdigest()[:16]
+def find(argument: str, folder: Path) -> ParquetFolder | None:
+    """The splits of a folder of parquet files; None where no file is one of a split."""
+    files = [file for file in visible(folder) if file.suffix.lower() == ".parquet"]
+    parts = {file: shards.part(file, file.relative_to(folder)) for file in files}
+    known = [each for each in parts.values() if each is not None]
+    if not known:
+        return None
+    ignored = [file for file, each in parts.items() if each is None]
+    return ParquetFolder(argument, folder, shards.together(known, argument, folder), ignored)
 
 
-def find(folder: Path) -> dict[str, list[Path]]:
-    """The parquet files of the train and the test split, sorted by name."""
-    if not folder.is_dir():
-        problem = "is a file, not a directory" if folder.exists() else "no such directory"
-        raise BadInput("data-dir", folder, f"{problem}; give the directory that holds train.parquet and test.parquet")
-    files = sorted(folder.rglob("*.parquet"))
-    splits = {split: [file for file in files if _split(file.relative_to(folder)) == split] for split in _SPLITS}
-    chosen = {"train": splits["train"], "test": splits["test"] or splits["valid"]}
-    for split, found in chosen.items():
-        if not found:
-            raise BadInput(
-                "data-dir", folder, f"no {split} split in it; name its file {split}.parquet or {split}-*.parquet"
-            )
-    return chosen
+class ParquetFolder:
+    """The parquet files of each split."""
 
+    kind = "parquet files"
 
-_SPLITS = ("train", "test", "valid")
+    def __init__(self, argument: str, folder: Path, files: dict[str, list[Path]], ignored: list[Path]) -> None:
+        self.argument = argument
+        self.folder = folder
+        self.files = files
+        self.ignored = ignored
 
+    def check(self, split: str) -> None:
+        """Check the footers and schemas of a split's files."""
+        schemas = [self._opened(file) for file in self.files[split]]
+        first = find_columns(schemas[0][0], self.argument, self.files[split][0])
+        for (schema, _), file in zip(schemas, self.files[split], strict=True):
+            own = find_columns(schema, self.argument, file)
+            if own != first:
+                problem = f"has the columns {' and '.join(own)}, {self.files[split][0].name} {' and '.join(first)}"
+                raise BadInput(self.argument, file, f"{problem}; give all files of a split the same")
+        if not sum(rows for _, rows in schemas):
+            raise BadInput(self.argument, self.folder, f"its {split} split is empty; download it again")
 
-def _split(path: Path) -> str | None:
-    for part in reversed(path.parts):
-        for split in _SPLITS:
-            if part.lower().startswith(split):
-                return split
-    return None
+    def described(self, split: str, train: str) -> list[tuple[str, Path]]:
+        """The parquet files, and after each the images that it names by path."""
+        found: list[tuple[str, Path]] = []
+        for file in self.files[split]:
+            found.append(("", file))
+            if self._has_paths(file):
+                found += [(each.name, each) for each in self._images(file) if isinstance(each, Path)]
+        return found
 
+    def read(self, split: str, train: str) -> Split:
+        """The labels of all files of a split, and their images one by one."""
+        self.check(split)
+        files = self.files[split]
+        image, label = find_columns(self._opened(files[0])[0], self.argument, files[0])
+        labels = [self._labels(file, label) for file in files]
+        ends = list(accumulate(len(each) for each in labels))
 
-def _rows(file: Path) -> int:
-    """The number of rows, after a check of the schema."""
-    try:
-        metadata = parquet.read_metadata(file)
-        schema = metadata.schema.to_arrow_schema()
-    except (pyarrow.ArrowException, OSError) as error:
-        detail = decoding.first_line(error)
-        raise BadInput("data-dir", file, f"corrupt or truncated parquet ({detail}); download it again") from None
-    decoding.columns(schema, "data-dir", file)
-    rows: int = metadata.num_rows
-    return rows
+        def place(row: int) -> tuple[object, str]:
+            number = bisect_right(ends, row)
+            return files[number], f"row {row - (ends[number - 1] if number else 0)}"
 
+        def encoded() -> Iterator[Encoded]:
+            for file in files:
+                yield from self._images(file)
 
-def decode(name: str, folder: Path) -> Images:
-    """Decode the whole folder."""
-    import datasets
+        names = self._names(files, label)
+        whole: Labels = np.concatenate(labels)
+        return Split(
+            split, self.argument, self.folder, whole, names, f"column {label}", f"column {image}", encoded, place
+        )
 
-    files = {split: [str(file) for file in found] for split, found in find(folder).items()}
-    # The library's own copy of the bytes goes to a folder that is thrown away: the cache of tensors replaces it.
-    with tempfile.TemporaryDirectory(prefix="fenland-") as scratch, decoding.quiet():
+    def _opened(self, file: Path) -> tuple[pyarrow.Schema, int]:
+        """The schema and the number of rows."""
         try:
-            loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=scratch)
-        except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError) as error:
-            detail = decoding.first_line(error.__cause__ or error)
-            raise BadInput("data-dir", folder, f"corrupt parquet ({detail}); download it again") from None
-        return decoding.images(name, loaded["train"], loaded["test"], "data-dir", folder)
+            metadata = parquet.read_metadata(file)
+            return metadata.schema.to_arrow_schema(), metadata.num_rows
+        except _BROKEN as error:
+            detail = first_line(error)
+            raise BadInput(self.argument, file, f"corrupt or truncated parquet ({detail}); download it again") from None
+
+    def _labels(self, file: Path, label: str) -> Labels:
+        try:
+            column = parquet.read_table(file, columns=[label], partitioning=None).column(label)
+        except _BROKEN as error:
+            raise self._corrupt(file, error) from None
+        return no_nulls(column, label, self.argument, file)
+
+    def _images(self, file: Path) -> Iterator[Encoded]:
+        image, _ = find_columns(self._opened(file)[0], self.argument, file)
+        try:
+            with parquet.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(batch_size=256, columns=[image]):
+                    yield from cells(batch.column(0), file.parent)
+        except _BROKEN as error:
+            raise self._corrupt(file, error) from None
+
+    def _corrupt(self, file: Path, error: Exception) -> BadInput:
+        return BadInput(self.argument, file, f"corrupt parquet ({first_line(error)}); download it again")
+
+    def _has_paths(self, file: Path) -> bool:
+        """Whether an image may have no bytes of its own: by the file's statistics, so that no page is read."""
+        metadata = parquet.read_metadata(file)
+        image, _ = find_columns(metadata.schema.to_arrow_schema(), self.argument, file)
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            for index in range(row_group.num_columns):
+                column = row_group.column(index)
+                if column.path_in_schema == f"{image}.bytes" and _nulls(column) != 0:
+                    return True
+        return False
+
+    def _names(self, files: list[Path], label: str) -> tuple[str, ...] | None:
+        """The names of the classes that the hub's schema carries.
+
+        Raises:
+            BadInput: two files of the split name them differently.
+        """
+        found = [_class_names(self._opened(file)[0], label) for file in files]
+        for names, file in zip(found, files, strict=True):
+            if names != found[0]:
+                cure = f"its classes have other names than those of {files[0].name}; write all files with the same"
+                raise BadInput(self.argument, file, cure)
+        return found[0]
+
+
+def _nulls(column: Any) -> int | None:
+    """Missing values of a column chunk; None where the file does not say."""
+    statistics = column.statistics
+    return statistics.null_count if statistics is not None and statistics.has_null_count else None
+
+
+def _class_names(schema: pyarrow.Schema, label: str) -> tuple[str, ...] | None:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(str(name) for name in features[label]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None

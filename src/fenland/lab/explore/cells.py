@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 import fenland
 from fenland.lab.explore.landscapes import MOMENTA, Landscape
 from fenland.lab.explore.measure import METHODS, Measured, measure
+from fenland.lab.store.files import writing
 
 _LOG = logging.getLogger(__name__)
 # All that a measurement follows from: an edit of any of it makes the cells that are kept worthless.
@@ -76,14 +76,9 @@ def _read(path: Path) -> Measured | None:
 
 def _write(path: Path, found: Measured) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}-{os.getpid()}.npz")
     parts = {name: part.numpy() for name in _FIELDS if (part := getattr(found, name)) is not None}
-    try:
-        with partial.open("wb") as file:
-            numpy.savez_compressed(file, **parts)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as file:
+        numpy.savez_compressed(file, **parts)
 
 
 def _code() -> str:

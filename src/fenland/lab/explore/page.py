@@ -17,7 +17,7 @@ from fenland.lab.explore.landscapes import LANDSCAPES, Landscape
 from fenland.lab.explore.measure import SHOWN, STARTS
 from fenland.lab.explore.payload import payload
 from fenland.lab.figures.style import DARK, LIGHT
-from fenland.lab.report.write import write_text
+from fenland.lab.store.files import write_text
 
 LARGEST = 5_000_000  # bytes of the page; beyond that the figures of the gallery stay away
 

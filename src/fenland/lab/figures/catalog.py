@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from fenland.lab.figures.curves import Curve, draw_curve, first_shown, logarithmic
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.style import Canvas, title_of
-from fenland.lab.records import Records
-from fenland.lab.statistics import bands, finished
+from fenland.lab.store.records import Records
+from fenland.lab.store.statistics import bands, finished
 
 PERCENT = 100.0
 CURVES = (

@@ -8,6 +8,7 @@ import matplotlib
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.style import PAPER, RC, Canvas
+from fenland.lab.store.files import writing
 
 DPI = 200
 # No dates and no versions: the same records give the same bytes.
@@ -22,8 +23,7 @@ def save_files(drawn: Drawn, labels: list[str], folder: Path) -> list[Path]:
         figure = drawn.draw(Canvas(PAPER, labels, titled=True))
         for kind, metadata in METADATA.items():
             path = folder / f"{drawn.name}.{kind}"
-            partial = path.with_name(f".{path.name}.partial")
-            figure.savefig(partial, format=kind, dpi=DPI, facecolor=PAPER.page, metadata=metadata)
-            partial.replace(path)
+            with writing(path) as file:
+                figure.savefig(file, format=kind, dpi=DPI, facecolor=PAPER.page, metadata=metadata)
             paths.append(path)
     return paths

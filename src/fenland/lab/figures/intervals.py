@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fenland.lab.figures.style import HEIGHT, SMALL, Canvas, blank, head, name_x, title_of
-from fenland.lab.statistics import interval
+from fenland.lab.store.statistics import interval
 
 
 def draw_intervals(

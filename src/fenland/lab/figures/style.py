@@ -78,7 +78,7 @@ class Canvas:
 
 def title_of(label: str) -> str:
     """A label as people write it: ``ssam (rho=0.1)`` becomes ``SSAM (rho=0.1)``."""
-    from fenland.lab.optimizers import OPTIMIZERS  # it imports torch, which a figure does not need otherwise
+    from fenland.lab.training.optimizers import OPTIMIZERS  # it imports torch, which a figure does not need otherwise
 
     name, *rest = label.split(" ", 1)
     return " ".join([OPTIMIZERS[name].title if name in OPTIMIZERS else name, *rest])

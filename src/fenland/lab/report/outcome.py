@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from fenland.lab.figures.style import title_of
-from fenland.lab.records import Records
-from fenland.lab.statistics import Interval, finished, paired, summary
+from fenland.lab.store.records import Records
+from fenland.lab.store.statistics import Interval, finished, paired, summary
 
 Row = dict[str, Any]
 

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.style import dash_array, title_of
-from fenland.lab.records import Records
 from fenland.lab.report import setup, table
 from fenland.lab.report.outcome import decide
 from fenland.lab.report.templating import fill
-from fenland.lab.statistics import summary
+from fenland.lab.store.records import Records
+from fenland.lab.store.statistics import summary
 
 # Measured quantities that the figures and the first lines name.
 TERMS = (

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fenland.lab.figures.style import title_of
-from fenland.lab.records import Records
+from fenland.lab.store.records import Records
 
 # The configuration's fields in the order of the page, with their names there; others follow under their own.
 FIELDS = {

@@ -1,16 +1,16 @@
-"""Write a comparison's page, figures and tables, each to a temporary name first."""
+"""Write a comparison's page, figures and tables."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from fenland.lab.figures import draw_all, inline_svg, save_files
-from fenland.lab.records import Records, read_records
 from fenland.lab.report.page import render
+from fenland.lab.store.files import write_text, writing
+from fenland.lab.store.records import Records, read_records
 
 
 def write_report(out_dir: Path | str) -> Path:
@@ -20,7 +20,7 @@ def write_report(out_dir: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: no run is stored there.
-        ValueError: a stored run cannot be read.
+        Damaged: ``compare.json`` cannot be read.
     """
     records = read_records(out_dir)
     figures = draw_all(records)
@@ -33,24 +33,10 @@ def write_report(out_dir: Path | str) -> Path:
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, then rename it."""
-    partial = _partial(path)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def _write_tables(records: Records) -> None:
     for name, table in (("results", records.results), ("metrics", records.metrics)):
-        path = records.out / f"{name}.parquet"
-        partial = _partial(path)
-        _storable(table).to_parquet(partial, index=False)
-        partial.replace(path)
-
-
-def _partial(path: Path) -> Path:
-    """A name of this process's own, so that two reports at once do not write into each other's file."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+        with writing(records.out / f"{name}.parquet") as file:
+            _storable(table).to_parquet(file, index=False)
 
 
 def _storable(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,43 +1,33 @@
-"""The studies: every figure and table of the papers as one command each, with verdicts."""
+"""The studies: every figure and table of the papers as one command each, one file a study."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.studies.base import Lab, Study, Tables, Verdict
+from fenland.lab.study.load import is_file, load
+from fenland.lab.study.study import Study
 
-__all__ = ["STUDIES", "Lab", "Study", "Tables", "Verdict", "find"]
+__all__ = ["STUDIES", "find"]
 
-# Name on the command line -> "module:Class". A study is imported when it is asked for: half of them need torch only.
-STUDIES: dict[str, str] = {
-    "saddle-escape": "fenland.lab.studies.saddle_escape:SaddleEscape",
-    "quartic": "fenland.lab.studies.quartic:QuarticBasin",
-    "quadratic": "fenland.lab.studies.quadratic:QuadraticModes",
-    "matrix-sensing": "fenland.lab.studies.matrix_sensing:MatrixSensingTable",
-    "gamma": "fenland.lab.studies.gamma:Gamma",
-    "uniform-stability": "fenland.lab.studies.uniform_stability:UniformStability",
-    "spectrum": "fenland.lab.studies.spectrum:Spectrum",
-    "classification": "fenland.lab.studies.classification:Classification",
-    "radius": "fenland.lab.studies.radius:Radius",
-    "ball-metric": "fenland.lab.studies.ball_metric:BallMetric",
-    "architectures": "fenland.lab.studies.architectures:Architectures",
-    "landscapes": "fenland.lab.studies.landscapes:Landscapes",
-    "attractor": "fenland.lab.studies.attractor:Attractor",
-    "diffusion": "fenland.lab.studies.diffusion:Diffusion",
-    "momentum-batch": "fenland.lab.studies.momentum_batch:MomentumBatch",
-}
+_NAMES = (
+    "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
+    "classification", "radius", "ball-metric", "architectures", "landscapes", "attractor", "diffusion",
+    "momentum-batch", "own-settings", "single-neuron", "edge-of-stability", "hallucinated", "late-sam",
+)  # fmt: skip
+# Name on the command line -> module. A study is imported when it is asked for: half of them need torch only.
+STUDIES = {name: f"{__name__}.{name.replace('-', '_')}" for name in _NAMES}
 
 
-def find(name: str) -> Study[Any]:
-    """The study of this name, its module imported now.
+def find(name: str) -> Study:
+    """The study of this name, or of the Python file of this path.
 
     Raises:
         BadInput: there is none; the names that exist are listed.
     """
+    if is_file(name):
+        return load(name, STUDIES)
     if name not in STUDIES:
         raise BadInput("NAME", name, one_of(STUDIES))
-    module, _, kind = STUDIES[name].partition(":")
-    study: Study[Any] = getattr(import_module(module), kind)()
+    study: Study = import_module(STUDIES[name]).STUDY
     return study

@@ -17,7 +17,7 @@ from fenland.lab import data
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.models import build_model
-from fenland.lab.optimizers import build_optimizer, check_optimizer
+from fenland.lab.training.optimizers import build_optimizer, check_optimizer
 from fenland.lab.training.world import World
 from fenland.optimizer import SharpnessAware
 
@@ -53,7 +53,9 @@ class Engine:
             rank=world.rank,
             world=world.size,
         )
-        model = build_model(config.model, images.shape, len(images.classes)).to(self.device, dtype)
+        self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        model = build_model(config.model, images.shape, len(images.classes))
+        model = model.to(self.device, dtype).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         self._warm_up(model)
         self.model = fabric.setup_module(model)
@@ -82,6 +84,7 @@ class Engine:
             spare = copy.deepcopy(model)
             optimizer = torch.optim.SGD(spare.parameters(), lr=0.0)
             images, labels = next(self.batches.epoch(0))
+            images = images.to(memory_format=self._layout)
             logits = self._logits(spare, images)
             cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -100,6 +103,7 @@ class Engine:
             labels: their class numbers.
             number: position in the epoch, from 0.
         """
+        images = images.to(memory_format=self._layout)
         closure = self._losses(images, labels) if self.row.per_sample else self._closure(images, labels)
         if self.scaler is None:
             loss: Tensor = self.stepper.step(closure)
@@ -167,7 +171,7 @@ class Engine:
         for images, labels in self.batches.evaluation(split, limit):
             count += len(labels)
             share, counts = self.world.part(len(labels))
-            logits = self._logits(self.model.module, images[share])
+            logits = self._logits(self.model.module, images[share].to(memory_format=self._layout))
             loss = cross_entropy(logits, labels[share], reduction="sum")
             right = (logits.argmax(1) == labels[share]).sum()
             if counts:

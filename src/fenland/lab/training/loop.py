@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fenland.lab.metrics import EpochRecord, StepMeans, first_lost, means_of
-from fenland.lab.schedules import rate
 from fenland.lab.training import checkpoint, state
 from fenland.lab.training.engine import Engine
+from fenland.lab.training.metrics import EpochRecord, StepMeans, first_lost, means_of
 from fenland.lab.training.probe import eigenvalues
+from fenland.lab.training.rates import rate
 from fenland.lab.training.result import RunResult, diverged
 from fenland.lab.training.world import on_cpu
 

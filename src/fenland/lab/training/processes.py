@@ -22,7 +22,7 @@ from typing import Any
 
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
-from fenland.lab.metrics import EpochRecord
+from fenland.lab.training.metrics import EpochRecord
 from fenland.lab.training.result import RunResult
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -52,18 +52,19 @@ def are_needed(config: RunConfig) -> bool:
     return config.devices > 1
 
 
-def spread(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint: Path | None) -> RunResult:
+def spread(config: RunConfig, on_epoch: OnEpoch | None, checkpoint: Path | None) -> RunResult:
     """Train with ``config.devices`` processes.
 
     Args:
-        train: what each of them does.
         config: the run.
         on_epoch: called in this process.
-        checkpoint: as for ``fenland.lab.trainer.train``.
+        checkpoint: as for ``fenland.lab.training.trainer.train``.
     """
+    from fenland.lab.training.here import train_here
+
     if started_by_torchrun() > 1:
-        return _lead(train, config, on_epoch, checkpoint)
-    return _start(train, config, on_epoch, checkpoint)
+        return _lead(train_here, config, on_epoch, checkpoint)
+    return _start(train_here, config, on_epoch, checkpoint)
 
 
 # Under torchrun.
@@ -88,7 +89,7 @@ def together(work: Callable[[], int]) -> int:
 def _follow() -> None:
     import torch.distributed as dist
 
-    from fenland.lab.trainer import train_here
+    from fenland.lab.training.here import train_here
 
     while True:
         said: list[Any] = [None]

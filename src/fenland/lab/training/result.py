@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fenland.lab.metrics import EpochRecord
+from fenland.lab.training.metrics import EpochRecord
 
 
 @dataclass(frozen=True)

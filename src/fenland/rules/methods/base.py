@@ -63,6 +63,11 @@ class Method(ABC):
         return {}
 
     @property
+    def reads_dual(self) -> bool:
+        """Whether it asks for the ball's dual norm of a gradient (`Grad(dual=True)`)."""
+        return False
+
+    @property
     def reads_base(self) -> tuple[str, ...]:
         """Names of the base's own vectors, of which it needs one."""
         return ()

@@ -69,6 +69,10 @@ class Renormalize(Method):
         yield Update(request.d * (gamma if self.cap is None else gamma.clamp_max(self.cap)))
 
     @property
+    def reads_dual(self) -> bool:
+        return self.gamma_norm == "metric"
+
+    @property
     def evaluations(self) -> int:
         return self.method.evaluations
 

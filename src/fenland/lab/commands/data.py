@@ -1,0 +1,112 @@
+"""``fenland data``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from fenland.lab.commands import output, shared
+from fenland.lab.errors import BadInput
+
+if TYPE_CHECKING:
+    from fenland.lab.data.look import Look, Seen
+
+_MOST = 20  # classes that are listed
+
+
+@dataclass(frozen=True)
+class Data:
+    """Show what --data would load, before you train on it.
+
+    Splits, classes, counts, modes and sizes, test images that are train images too, and sixteen images as one PNG.
+
+    Example: fenland data data/mnist --sheet out/mnist.png
+    """
+
+    data: Annotated[Positional[str], arg(metavar="NAME|DIR")]
+    """As for fenland compare: digits, mnist, cifar10, cifar100, a hub name owner/name, or a folder."""
+    data_dir: Annotated[str, arg(metavar="DIR")] = ""
+    """A folder with a copy of a set that has a name."""
+    test_split: Annotated[str, arg(metavar="NAME")] = ""
+    """The split to test on. Default: test, else the one validation split."""
+    sheet: Annotated[str, arg(metavar="FILE")] = ""
+    """Where the sixteen images go. Default: out/data-NAME.png."""
+    json: bool = False
+    """Print one JSON document instead of the tables."""
+
+    def run(self, arguments: list[str]) -> int:
+        """Look, write the sheet and print."""
+        from fenland.lab.config import RunConfig
+        from fenland.lab.data import identify
+        from fenland.lab.data.look import look
+        from fenland.lab.data.sheet import write
+
+        sheet = Path(self.sheet or f"out/data-{shared.data_name(self.data)}.png")
+        if sheet.suffix.lower() != ".png":
+            raise BadInput("sheet", self.sheet, "give a file name that ends with .png")
+        config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split or None)
+        found = look(identify(config))
+        if found.images is not None:
+            write(found.images, sheet)
+        if self.json:
+            output.print_json({**found.as_dict(), "sheet": None if found.images is None else sheet})
+        else:
+            self._show(found, sheet)
+        if found.problem is not None:
+            raise found.problem
+        return output.OK
+
+    def _show(self, found: Look, sheet: Path) -> None:
+        console = output.console()
+        print(found.source)
+        console.print(_splits(found))
+        console.print(_classes(found))
+        for text, names in (("splits not used", found.others), ("files not used", found.ignored)):
+            if names:
+                print(f"{text}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}")
+        if found.images is not None:
+            channels, height, width = found.images.shape
+            print(f"loaded as {height}x{width} with {channels} channel{'s' * (channels > 1)}, 8 bits each")
+            if found.repeated:
+                print(f"{found.repeated} of {found.test.rows} test images are in the train set too")
+            print(sheet)
+
+
+def _splits(found: Look) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("used to", "split", "images", "modes", "sizes"):
+        table.add_column(name)
+    for use, seen in (("train", found.train), ("test", found.test)):
+        modes = dict(seen.modes) | ({"unusable": seen.unusable} if seen.unusable else {})
+        table.add_row(use, seen.name, str(seen.rows), _shares(modes, seen), _shares(seen.sizes, seen))
+    return table
+
+
+def _shares(found: dict[str, int], seen: Seen) -> str:
+    """What all images are; how many are what, where they differ."""
+    if len(found) == 1 and seen.rows in found.values():
+        return next(iter(found))
+    shown = ", ".join(f"{name} {count}" for name, count in list(found.items())[:4])
+    return shown + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+
+
+def _classes(found: Look) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("class", "train", "test"):
+        table.add_column(name)
+    names = list(dict.fromkeys([*found.train.labels, *found.test.labels]))
+    for name in names[:_MOST]:
+        table.add_row(name, *(str(seen.labels.get(name, 0)) for seen in (found.train, found.test)))
+    if len(names) > _MOST:
+        rest = [sum(seen.labels.get(name, 0) for name in names[_MOST:]) for seen in (found.train, found.test)]
+        table.add_row(f"{len(names) - _MOST} more", *map(str, rest))
+    return table

@@ -1,0 +1,174 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from fenland.lab.store.runs import StoredRun
+from fenland.lab.sweep.progress import duration
+from fenland.lab.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    import pandas
+
+    from fenland.lab.study.sweep import Setting
+
+
+def comparison(summary: pandas.DataFrame) -> Table:
+    """The final table: one row per optimizer, means over the finished seeds with their 95 % intervals."""
+    rows = summary.to_dict("records")
+    seeds = max(int(row["n"]) + int(row["diverged"]) for row in rows)
+    plural = "s" * (seeds > 1)
+    title = f"Mean of {seeds} seed{plural} ± half of the 95 % interval; gap: test - train loss"
+    # No padding and no edge: it fits into 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title, title_style="dim", title_justify="left", padding=0)
+    digits = 3 if min(row["test_loss"] for row in rows) >= 0.1 else 4
+    table.add_column("optimizer", style="bold", min_width=9)
+    for name in ("test acc. %", "test loss", "gap", "time", "gradients"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            _title(str(row["optimizer"])) + _missing(row, seeds),
+            _interval(row, "test_accuracy", 2, 100),
+            _interval(row, "test_loss", digits),
+            _interval(row, "loss_gap", digits),
+            _time(row),
+            "-" if math.isnan(row["gradient_evaluations"]) else f"{row['gradient_evaluations']:,.0f}",
+        )
+    return table
+
+
+def settings(summary: pandas.DataFrame, fields: Sequence[str]) -> Table:
+    """A sweep's table: one row a setting, means over the finished seeds with half of their 95 % intervals."""
+    from fenland.lab.sweep.settings import SHOWN
+
+    rows = summary.to_dict("records")
+    names = list(fields) or ["optimizer"]
+    title = "Mean over n seeds ± half of the 95 % interval; gap: test - train loss"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title, title_style="dim", title_justify="left")
+    for name in names:
+        table.add_column(name, style="bold", no_wrap=True)
+    for name in ("n", *(shown for _, shown, *_ in SHOWN), "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        words = ["-" if row[name] is None or row[name] != row[name] else _word(row[name]) for name in names]
+        numbers = [_interval(row, name, digits, factor) for name, _, digits, factor in SHOWN]
+        left = [f"{row[what]} {what}" for what in ("diverged", "missing") if row[what]]
+        time = "-" if math.isnan(row["seconds"]) else duration(row["seconds"])
+        table.add_row(*words, "\n".join([str(row["n"]), *left]), *numbers, time)
+    return table
+
+
+def verdicts(done: Sequence[Setting], fields: Sequence[str]) -> Table:
+    """A study's sweep: one row a setting, how many of its verdicts hold, and what those measured that do not."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in fields:
+        table.add_column(name, style="bold", no_wrap=True)
+    for name in ("holds", "does not", "not decided"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what does not hold")
+    for setting in done:
+        found = setting.verdicts or ()
+        counts = [sum(verdict.holds is each for verdict in found) for each in (True, False, None)]
+        broken = [f"{verdict.claim} ({verdict.measured})" for verdict in found if verdict.holds is False]
+        said = f"FAILED, {setting.error}" if setting.verdicts is None else "; ".join(broken) or "-"
+        table.add_row(*(setting.values[name] for name in fields), *map(str, counts), escape(said))
+    return table
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
+
+
+def runs(stored: Sequence[StoredRun]) -> Table:
+    """One row per stored run."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("run", "data", "model", "optimizer", "rho", "lr", "seed", "epochs", "status"):
+        table.add_column(name)
+    for name in ("test accuracy %", "test loss", "time"):
+        table.add_column(name, justify="right")
+    for run in stored:
+        config, result = run.config, run.result
+        name = " ".join((config.optimizer, *config.options))
+        words = (config.data, config.model, name, config.rho, config.lr, config.seed, config.epochs)
+        table.add_row(
+            run.folder.name,
+            *("-" if word is None else str(word) for word in words),
+            str(result["status"]),
+            f"{100 * result['test_accuracy']:.2f}",
+            f"{result['test_loss']:.4f}",
+            duration(result["seconds"]),
+        )
+    return table
+
+
+def one_run(run: StoredRun) -> list[Table]:
+    """All that is known of a run: configuration, result, environment, and its epochs."""
+    parts = {"configuration": run.config.identity(), "result": run.result, "environment": run.environment}
+    found = []
+    for name, values in parts.items():
+        table = Table(box=None, show_header=False, title=name, title_style="bold", title_justify="left", padding=(0, 2))
+        for key, value in values.items():
+            table.add_row(key, "-" if value is None or value == "" else _word(value))
+        found.append(table)
+    metrics = run.metrics()
+    columns = [name for name in _EPOCH if name in metrics]
+    table = Table(box=box.SIMPLE_HEAD, title=f"epochs of {run.folder.name}", title_style="bold", title_justify="left")
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in metrics.to_dict("records"):
+        table.add_row(*(_digits(row[name]) for name in columns))
+    return [*found, table]
+
+
+# Of an epoch's many numbers those that fit beside each other; --json and --export have all.
+_EPOCH = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "grad_norm",
+    "gamma",
+    "sharpness",
+)
+
+
+def _digits(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _title(label: str) -> str:
+    name, space, rest = label.partition(" ")
+    return (OPTIMIZERS[name].title if name in OPTIMIZERS else name) + space + rest
+
+
+def _missing(row: dict[Any, Any], seeds: int) -> str:
+    """What a mean leaves out, on lines of their own."""
+    failed = seeds - int(row["n"]) - int(row["diverged"])
+    words = [f"{count} {what}" for count, what in ((int(row["diverged"]), "diverged"), (failed, "missing")) if count]
+    return "".join(f"\n{word}" for word in words)
+
+
+def _interval(row: dict[Any, Any], name: str, digits: int, factor: float = 1) -> str:
+    mean, low, high = (factor * row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(mean):
+        return "-"
+    half = "" if math.isnan(low) else f" ± {(high - low) / 2:.{digits}f}"
+    return f"{mean:.{digits}f}{half}"
+
+
+def _time(row: dict[Any, Any]) -> str:
+    if math.isnan(row["seconds"]):
+        return "-"
+    relative = "" if math.isnan(row["relative_time"]) else f" {row['relative_time']:.2f}x"
+    return duration(row["seconds"]) + relative

@@ -1,0 +1,1 @@
+"""The main job: several optimizers, several seeds, who wins and by how much."""

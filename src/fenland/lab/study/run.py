@@ -1,0 +1,216 @@
+"""Run a study: measure what is not stored, judge it, draw it, and write its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fenland import __version__
+from fenland.lab.store import environment
+from fenland.lab.study.grid import Grid
+from fenland.lab.study.identity import code_of, roots_of
+from fenland.lab.study.laboratory import Laboratory, training_code
+from fenland.lab.study.parts import Tables, Verdict
+from fenland.lab.study.pieces import write_table
+from fenland.lab.study.settings import configure, plain, restore
+from fenland.lab.study.study import Study
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fenland.lab.sweep.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a study left.
+
+    Args:
+        name: of the study.
+        folder: where everything is.
+        verdicts: all of them, in the study's order.
+        report: the page.
+        seconds: that measuring took, when it was measured.
+        reused: whether the stored tables were taken.
+    """
+
+    name: str
+    folder: Path
+    verdicts: tuple[Verdict, ...]
+    report: Path
+    seconds: float
+    reused: bool
+
+
+def run_study(
+    study: Study,
+    preset: str = "quick",
+    overrides: Mapping[str, str] | None = None,
+    out: Path = Path("out/studies"),
+    *,
+    console: Console | None = None,
+    workers: int = 1,
+    data_root: Path | None = None,
+    ray: Cluster | str | None = None,
+    trackers: Sequence[str] = (),
+) -> Done:
+    """Run a study and write ``out/NAME``: config, environment, tables, verdicts, figures and the page.
+
+    The same configuration of the same code is not measured twice: its tables are read, and judged and drawn again.
+
+    Args:
+        study: what to run.
+        preset: one of its presets.
+        overrides: fields set to other values, as text.
+        out: output folder, shared by studies: trained runs and pieces are found again by any of them.
+        console: where progress goes; None for stderr.
+        workers: processes that share the runs of a sweep.
+        data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
+        ray: a Ray cluster, its address, or "local".
+        trackers: names of ``fenland.lab.sweep.trackers.TRACKERS`` that are told of every training run.
+
+    Raises:
+        BadInput: unknown preset or field, or a wrong value.
+    """
+    if console is None:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+    config = configure(study, preset, overrides)
+    identity = identity_of(study, config)
+    folder = out / study.name
+    stored = read_tables(folder, identity)
+    if stored is None:
+        lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
+        begun = time.monotonic()
+        tables = study.runs(config, lab)
+        seconds = time.monotonic() - begun
+        about = {
+            "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
+            "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
+            "file": str(study.file or ""), "fenland": __version__, "seconds": round(seconds, 2),
+            "workers": workers, "runs": sorted(lab.trained), "tables": sorted(tables),
+            "command": _command(study, preset, overrides or {}, out, workers, data_root),
+        }  # fmt: skip
+        _store(folder, tables, about)
+    else:
+        console.print(f"{study.name}: measured before, in {folder}", highlight=False, soft_wrap=True)
+    return judge(study, config, folder, reused=stored is not None)
+
+
+def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
+    """Verdicts, figures and the page of what is stored in a folder, written anew."""
+    from fenland.lab.study.page import write_page
+
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tables = _read_tables(folder, about)
+    verdicts = tuple(study.judge(config, tables))
+    drawn = study.draw(config, tables)
+    report = write_page(study, config, tables, verdicts, drawn, folder)
+    listed = {
+        "study": study.name,
+        "title": study.title,
+        "verdicts": [asdict(verdict) for verdict in verdicts],
+        "figures": [{"name": each.name, "title": each.title, "description": each.description} for each in drawn],
+    }
+    write_json(folder / "verdicts.json", listed)
+    (folder / "error.json").unlink(missing_ok=True)
+    return Done(study.name, folder, verdicts, report, float(about["seconds"]), reused)
+
+
+def judge_again(folder: Path, find: Callable[[str], Study]) -> Done:
+    """Write the verdicts, figures and page of a stored study anew, without measuring.
+
+    Args:
+        folder: of the study.
+        find: a study by its name or its file.
+
+    Raises:
+        FileNotFoundError: no study is stored there.
+        BadInput: this version knows no study of that name, or not its fields.
+    """
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    study = find(about["file"] or about["study"])
+    return judge(study, restore(study, about["config"]), folder)
+
+
+def write_failure(out: Path, name: str, error: str, trace: str) -> None:
+    """Leave word of a study that failed, for the index page; what an earlier run left stays."""
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "error.json", {"study": name, "error": error, "trace": trace})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole, then rename it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tables(folder: Path, identity: str) -> Tables | None:
+    """The stored tables of a folder; None where they are of another configuration or code, or not whole."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return _read_tables(folder, about) if about["identity"] == identity else None
+    except (OSError, ValueError, KeyError):  # pyarrow's errors derive from these
+        return None
+
+
+def _read_tables(folder: Path, about: Mapping[str, Any]) -> Tables:
+    import pandas
+
+    return {name: pandas.read_parquet(folder / "tables" / f"{name}.parquet") for name in about["tables"]}
+
+
+def _store(folder: Path, tables: Tables, about: Mapping[str, Any]) -> None:
+    """Tables first and the configuration last: a kill in between leaves no folder that looks whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "tables", ignore_errors=True)
+    (folder / "tables").mkdir()
+    for name, table in tables.items():
+        write_table(table, folder / "tables" / f"{name}.parquet")
+    write_json(folder / "environment.json", environment.describe(_threads()))
+    write_json(folder / "config.json", about)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def identity_of(study: Study, config: Any) -> str:
+    """What fixes a study's tables: its configuration, the code that measures them, and that of its training runs."""
+    roots: tuple[Any, ...] = (type(config), *roots_of(study.runs))
+    plan: list[Any] = []
+    if isinstance(study.runs, Grid):
+        plan = [[name, str(values)] for name, values in study.runs.axes.items()] + [study.runs.diverged]
+        roots += tuple(each for each in (study.runs.case, study.runs.after) if each is not None)
+    trained = training_code() if study.trains else ""
+    text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _command(
+    study: Study, preset: str, overrides: Mapping[str, str], out: Path, workers: int, data_root: Path | None
+) -> str:
+    """The command that repeats this one study, also where it was one of many."""
+    words = ["fenland", "study", str(study.file or study.name), "--preset", preset]
+    for name, value in overrides.items():
+        words += ["--set", f"{name}={value}"]
+    words += ["--workers", str(workers)] if workers > 1 else []
+    words += ["--data-root", str(data_root)] if data_root is not None else []
+    return shlex.join([*words, "--out", str(out)])

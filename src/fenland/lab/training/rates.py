@@ -1,0 +1,23 @@
+"""The learning rate of each step."""
+
+from __future__ import annotations
+
+from fenland.lab.config import RunConfig
+from fenland.lab.config.schedules import SCHEDULES
+
+
+def rate(config: RunConfig, epoch: int, step: int, steps: int) -> float:
+    """The learning rate of one step: the schedule's of its epoch, after a linear rise over ``config.warmup`` epochs.
+
+    The rise is step by step: the first step has 1/W of the rate and the W-th all of it, W = warmup * steps, rounded.
+
+    Args:
+        config: the run.
+        epoch: from 1.
+        step: position in the epoch, from 0.
+        steps: of an epoch.
+    """
+    full = config.lr * SCHEDULES[config.schedule]((epoch - 1) / config.epochs)
+    rise = round(config.warmup * steps)
+    done = (epoch - 1) * steps + step + 1
+    return full * min(1.0, done / rise) if rise else full
