@@ -68,9 +68,7 @@ def backward(loss: Tensor) -> Tensor:
     return loss
 
 
-WRONG = {
-    f.__name__: f for f in (davda54, added_to_a_penalty, half_zeroed, returns_its_gradients_by_hand)
-}
+WRONG = {f.__name__: f for f in (davda54, added_to_a_penalty, half_zeroed, returns_its_gradients_by_hand)}
 
 
 @pytest.mark.parametrize("loop", WRONG)
