@@ -54,7 +54,7 @@ class SharpnessAware(torch.optim.Optimizer):
         nonfinite: what an infinite or NaN gradient does: "skip" the step, "base_step" (step with g where g is finite),
             or "raise" a FloatingPointError. Weights, buffers and generators are as before a skipped step.
         sync: "global" or "local" ascent under data parallelism.
-        perturb: how weights get to w + e: "auto", "swap" (exchange storage), "inplace" (w saved beside) or "offload" (in
+        perturb: how weights get to w + e: "auto", "swap" (exchange storage), "inplace" (w saved beside), "offload" (in
             place, w saved in the host's memory: the least that a step can need of an accelerator's).
         record_every: sample `cosine` and `realised_radius` on every such step, at one more pass over the weights.
 
@@ -117,9 +117,7 @@ class SharpnessAware(torch.optim.Optimizer):
     def _begin(self) -> None:
         """The machinery of steps: new objects, copies and unpickled ones build their own."""
         self._me = weakref.ref(self)
-        self._runner = Runner(
-            self.base, self.rules, self._memory, self._radii, self.model, self.replay_rng, self.sync
-        )
+        self._runner = Runner(self.base, self.rules, self._memory, self._radii, self.model, self.replay_rng, self.sync)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and "_runner" in self.__dict__:
@@ -276,8 +274,12 @@ class SharpnessAware(torch.optim.Optimizer):
         """Second half: bring the weights back to w and step the base with d."""
         # Trainers' wrappers imitate this class and call its methods with themselves as self: hooks are the real one's.
         real = self._me() or self
-        hooks = (real._before_step, real._after_step) if real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks else None
-        drivers.descend(self._runner, self._scaling(scaler), None if hooks is None else hooks + (real,))
+        hooks = (
+            (real._before_step, real._after_step)
+            if real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks
+            else None
+        )
+        drivers.descend(self._runner, self._scaling(scaler), None if hooks is None else (*hooks, real))
         vars(real)["_opt_called"] = True  # what torch's schedulers look at; `step` sets it in the other form
 
     @_disable_dynamo
@@ -348,8 +350,8 @@ class SharpnessAware(torch.optim.Optimizer):
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
         packed = checkpoint.pack(self.base, self._memory)
-        for hook in self._optimizer_state_dict_post_hooks.values():
-            changed = hook(self, packed)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, packed)
             packed = packed if changed is None else changed
         return packed
 
@@ -368,8 +370,8 @@ class SharpnessAware(torch.optim.Optimizer):
         self.base.load_state_dict(loaded.base_part)
         self._radii.relink(self.param_groups)
         self._memory.count, self._memory.numbers, self._memory.kept = loaded.count, loaded.numbers, loaded.kept
-        for hook in self._optimizer_load_state_dict_post_hooks.values():
-            hook(self)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
         self._runner.refuse("copy or pickle", busy=True)

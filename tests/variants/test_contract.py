@@ -78,7 +78,7 @@ def calls_of(session, t):
 
 
 @every_preset
-def test_1_lr_zero_is_bit_identical_on_every_way_to_travel(row):
+def test_1_lr_zero_is_bit_identical_with_every_perturbation(row):
     for perturb in ("swap", "inplace"):
         session = make(row, lr=0.0, perturb=perturb, rho=5.0)
         before = session.weights

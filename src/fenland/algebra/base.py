@@ -72,7 +72,7 @@ class Algebra(ABC):
     def mix(self, coefficients: Sequence[Scalar | float], vectors: Sequence[Vector]) -> Vector:
         """sum_i c_i * x_i, new tensors; factors that are plainly 0 or 1 cost nothing."""
         parts = [
-            xs if not isinstance(c, Tensor) and c == 1 else self.scale(c if isinstance(c, Tensor) else float(c), xs)
+            xs if not isinstance(c, Tensor) and c == 1 else self.scale(float(c) if isinstance(c, int) else c, xs)
             for c, xs in zip(coefficients, vectors, strict=True)
             if isinstance(c, Tensor) or c != 0
         ]

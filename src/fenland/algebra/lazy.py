@@ -93,7 +93,7 @@ class Lazy:
         if len(self.terms) == 1 and is_number(self.terms[0][0], 1.0):
             return self.terms[0][1]
         params, lists, V = aligned([x for _, x in self.terms])
-        coefficients = [c if x.factor is None else c * x.factor for c, x in self.terms]
+        coefficients = [c if x.factor is None else scaled(c, x.factor) for c, x in self.terms]
         return Leaf(V.mix(coefficients, lists), V, params, [True] * len(lists[0]))
 
     @property
@@ -229,6 +229,11 @@ def times(a: Coefficient, b: Coefficient) -> Coefficient:
     if is_number(a, 1.0):
         return b
     return a if is_number(b, 1.0) else a * b
+
+
+def scaled(c: Any, by: Scalar) -> Any:
+    """c * by, c being one factor for all tensors or a list of one a tensor (groups have radii of their own)."""
+    return [times(k, by) for k in c] if isinstance(c, list) else c * by
 
 
 def is_number(c: Any, value: float) -> bool:

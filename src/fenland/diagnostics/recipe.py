@@ -76,7 +76,7 @@ def read(optimizer: torch.optim.Optimizer | None) -> Recipe:
     base = optimizer.base if isinstance(optimizer, SharpnessAware) else optimizer
     groups = base.param_groups
     if isinstance(optimizer, SharpnessAware):
-        optimizer._conductor.refuse("a diagnosis", busy=True)
+        optimizer._runner.refuse("a diagnosis", busy=True)
         ball, stable = optimizer.choices.ball, isinstance(optimizer.choices.combine, Renormalize)
     else:
         ball, stable = L2(), False

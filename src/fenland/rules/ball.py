@@ -42,7 +42,7 @@ class Ball(ABC):
         """||e|| in this ball's norm (unit: that of w): equals rho for e = rho * steepest(a)."""
         raise NotImplementedError(f"{type(self).__name__} is not a norm ball")
 
-    def check(self, params: ParameterNames) -> None:
+    def check(self, params: ParameterNames) -> None:  # noqa: B027 - most have nothing to refuse
         """Raise a ValueError where this ball cannot work with these parameters (no names, sharded tensors)."""
 
     @property

@@ -55,7 +55,7 @@ class Context:
     # What methods ask.
 
     def due(self, g: Leaf | None = None) -> bool:
-        """Whether this step ascends: `when` says so and some radius is not 0. g: the clean gradient, if there is one."""
+        """Whether this step ascends: `when` says so and some radius is not 0. g: the clean gradient, if known."""
         raise NotImplementedError
 
     def climb(self, a: Lazy, share: float = 1.0) -> Climb:
@@ -71,7 +71,7 @@ class Context:
         raise NotImplementedError
 
     def get(self, name: str, default: Any = None) -> Any:
-        """What was put under this name: a number, or a vector, in which `default` stands for parameters without one."""
+        """What was put under this name: a number, or a vector, with `default` for parameters that have none."""
         raise NotImplementedError
 
     def put(self, name: str, value: Any) -> Any:

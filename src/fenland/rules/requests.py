@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -64,4 +64,4 @@ class Update:
 
 
 Request: TypeAlias = "Grad | Highest | Update"
-Program: TypeAlias = "Iterator[Request] | Any"  # a generator; what it is sent depends on the request
+Program: TypeAlias = "Generator[Request, Any, None]"  # what it is sent depends on the request

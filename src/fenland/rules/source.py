@@ -25,7 +25,7 @@ class Source(ABC):
     def vector(self, g: Leaf, s: Context) -> Lazy:
         """The vector to climb along; `s.get` and `s.put` reach what is kept."""
 
-    def check(self, params: ParameterNames) -> None:
+    def check(self, params: ParameterNames) -> None:  # noqa: B027 - most have nothing to refuse
         """Raise a ValueError where this source cannot work with these parameters (sharded tensors)."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
@@ -69,10 +70,8 @@ def form(d: Lazy, groups: Sequence[dict[str, Any]], factor: Coefficient = 1.0) -
     if order is not None and len(order) > len(carrier.params):
         carrier, lists = _extended(carrier, d, order, lists, groups)
     else:
-        before = carrier.raw
         carrier.make_writable()
-        if order is not carrier.params and before is not carrier.raw:
-            lists = [carrier.raw if xs is before else xs for xs in lists]  # type: ignore[misc]
+        lists = _in_order_of(carrier, order or (), lists)
     into = carrier.raw
     others = []
     beta: Coefficient = 1.0
@@ -112,9 +111,15 @@ def _extended(
     wide = collect(groups)
     wide.serial, wide.factor = carrier.serial, carrier.factor
     wide.make_writable()
+    return wide, _in_order_of(wide, order, lists)
+
+
+def _in_order_of(carrier: Gradient, order: Sequence[Tensor], lists: list[Vector]) -> list[Vector]:
+    """Lists over the parameters `order` as lists over the carrier's: passes meet parameters in different orders."""
+    if order is carrier.params or all(map(is_, order, carrier.params)):
+        return lists
     at = {p: i for i, p in enumerate(order)}
-    lists = [[xs[at[p]] for p in wide.params] for xs in lists]
-    return wide, lists
+    return [[xs[at[p]] for p in carrier.params] for xs in lists]
 
 
 def base_multiplies(d: Gradient, factor: Coefficient, base: torch.optim.Optimizer) -> bool:
@@ -144,7 +149,7 @@ def corrections(after: Lazy, groups: Sequence[dict[str, Any]]) -> list[tuple[Ten
 
 
 def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool]:
-    """(whether all passes were finite, whether d must be looked at itself: finite gradients may overflow when mixed)."""
+    """(whether all passes were finite, whether d itself must be looked at: finite gradients may overflow when mixed)."""
     norms = [x.norm for x in leaves]
     finite = norms[0] - norms[0] == norms[-1] - norms[-1]  # neither is infinite or NaN, in three small operations
     if len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor):

@@ -69,11 +69,12 @@ class StepContext(Context):
         norm = torch.zeros(()) if g is None else g.norm
         if g is not None and self.host and not self.reduction.ranks_differ and not _finite(norm):
             return False  # nothing to climb along: the step will be skipped, and pass 2 is spared
-        moves = any(self.radii) and (g is None or (bool(g.params) and self.moving(g) != []))
+        moves: bool = any(self.radii) and (g is None or (bool(g.params) and self.moving(g) != []))
         return moves and self.rules.when.ascends(self.count, norm, self.numbers)
 
     def steepest(self, a: Lazy) -> Lazy:
-        return self.rules.ball.steepest(a.only(self.moving(a)), self)
+        unit: Lazy = self.rules.ball.steepest(a.only(self.moving(a)), self)
+        return unit
 
     def reach(self, e: Lazy) -> Lazy:
         if self.radii.count(self.rho) == len(self.radii):
@@ -172,7 +173,8 @@ class StepContext(Context):
             return [self.as_steps(k, x) for k in c]  # type: ignore[misc]
         if not isinstance(c, Tensor):
             c = torch.tensor(float(c), dtype=accumulator_dtype(x.raw or ()))
-        return c if x.factor is None else c * x.factor
+        step: Tensor = c if x.factor is None else c * x.factor
+        return step
 
     def to_tangent(self, found: Gradient) -> None:
         """On a manifold the gradient is its tangent part at w, transported there from w + e."""
@@ -249,6 +251,11 @@ def _length(e: Lazy) -> tuple[Scalar, ...]:
         parts = zip(V.per_tensor_norms(x.tensors), c, strict=True)
         return (V.whole_norm([norm * abs(k) for norm, k in parts]),)
     return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)  # type: ignore[return-value]
+
+
+def _any(value: Any) -> Any:
+    """A coefficient as it is: where groups have radii of their own it is a list, one number a tensor."""
+    return value
 
 
 def _finite(norm: Scalar) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
     values: list[Any] = []
 
     def passes(steps: list[Step]) -> list[Any]:
-        step, total, finite = steps[0], {}, []
+        step, finite = steps[0], []
+        total: dict[Tensor, Tensor] = {}
         for closure in closures:
             if values:
                 step.begin()
@@ -108,7 +110,8 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
 def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
     """From the gradient at w + e, in `p.grad`, back to w, and one step of the base, between the wrapper's hooks."""
     runner.refuse("descend", busy=False)
-    step, before = runner.pending, runner.before
+    step: Any = runner.pending
+    before = runner.before
     step.scaling = scaling
     try:
         if step.asks:
@@ -127,7 +130,8 @@ def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
 def restore(runner: Runner) -> None:
     """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
     runner.refuse("restore", busy=False)
-    runner.roll_back([runner.pending], runner.before)
+    pending: Any = runner.pending
+    runner.roll_back([pending], runner.before)
     drop(runner.groups)
 
 
@@ -169,7 +173,7 @@ def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure) ->
             _bring_back(runners, before)
         request = asking[0].request
         if isinstance(request, Highest):
-            asking[0].search(lambda: (_bring_back(runners, before), run(None))[1])
+            asking[0].search(partial(_once_more, runners, before, run))
             continue
         first = not after_first
         got = _one_pass(runners, steps, asking, run, request, first)
@@ -210,6 +214,11 @@ def _one_pass(
         step.record.loss_ascent = loss if away else step.record.loss_ascent
         step.record.loss = step.record.loss if away or step.record.loss is not None else loss
     return value
+
+
+def _once_more(runners: Sequence[Runner], before: list[Snapshot], run: Evaluation) -> Any:
+    _bring_back(runners, before)
+    return run(None)
 
 
 def _bring_back(runners: Sequence[Runner], snapshots: list[Snapshot]) -> None:

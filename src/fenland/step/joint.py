@@ -33,7 +33,9 @@ class JointRunner(Runner):
         for k, runner in enumerate(runners):
             same = tuple(runner.rules) == tuple(first.rules) and runner.memory.numbers == first.memory.numbers
             if not same or runner.memory.count != first.memory.count:
-                raise ValueError(f'norm = "joint": optimizer {k} has other rules or steps than the first; use norm="each"')
+                raise ValueError(
+                    f'norm = "joint": optimizer {k} has other rules or steps than the first; use norm="each"'
+                )
             if runner.reduction.ranks_differ:
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
@@ -43,7 +45,7 @@ class JointRunner(Runner):
         kept = {p: x for runner in runners for p, x in runner.memory.kept.items()}
         self.memory = Memory(first.memory.count, dict(first.memory.numbers), kept)
         self.radii = SimpleNamespace(now=lambda _, count: [r for x in runners for r in x.radii.now(x.groups, count)])
-        self.guard = JointGuard([runner.guard for runner in runners])  # type: ignore[assignment]
+        self.guard: Guard = JointGuard([runner.guard for runner in runners])
         self.names: Any = _Names([runner.names for runner in runners])
         self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
         self.watch = self.unguarded = self.pending = self.before = None
@@ -84,7 +86,7 @@ class JointRunner(Runner):
         vectors = {name: {p: x for p, x in values.items() if p in mine} for name, values in step.vectors.items()}
         after = [x for x in step.settled.after if any(x[2] is group for group in self.runners[k].groups)]
         given = replace(step.settled, after=after)
-        scaling = step.scaling.of(k)  # type: ignore[attr-defined]
+        scaling = step.scaling.of(k)
         return SimpleNamespace(
             record=step.record, scaling=scaling, settled=given, numbers=dict(step.numbers), vectors=vectors
         )
@@ -147,5 +149,3 @@ class _Names:
 
     def owner(self, p: Tensor) -> Any:
         return self._of[p].owner(p)
-
-

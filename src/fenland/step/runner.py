@@ -18,7 +18,6 @@ from fenland.step.forward_watch import ForwardWatch
 from fenland.step.grad_scaling import Unscaled
 from fenland.step.gradients import drop
 from fenland.step.guards import Guard, Snapshot
-from fenland.step.radii import Radii
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
 from fenland.step.state import Memory, Rules
@@ -45,7 +44,7 @@ class Runner:
         base: torch.optim.Optimizer,
         rules: Rules,
         memory: Memory,
-        radii: Radii,
+        radii: Any,
         model: nn.Module | None,
         replay_rng: bool,
         sync: str,
@@ -142,7 +141,7 @@ class Runner:
         Raises:
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
-        finite = step.settled.finite
+        finite: Tensor = step.settled.finite
         if not self.host_decides():
             if before is not None:
                 self.guard.undo_where(~finite, before)

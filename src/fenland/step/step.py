@@ -108,8 +108,8 @@ class Step(StepContext):
             self.perturbation.apply(list(x.params or ()), raw, steps, flags, whole=isinstance(x, Gradient))
             if self.sampled:
                 self.measure(raw, steps, x.V)
-        for leaf, flags in owned.items():
-            leaf.owned = flags
+        for leaf, before in owned.items():
+            leaf.owned = before
 
     def search(self, evaluate: Any) -> None:
         """Answer `Highest`: the key whose point has the highest loss; weights and gradients are as before."""

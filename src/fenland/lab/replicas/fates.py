@@ -45,7 +45,7 @@ def fates(
         method: "SAM" or "SSAM".
     """
     whole = rule(method)
-    chosen = Rule(whole.ball, whole.source, whole.combine, Window(warm), method)
+    chosen = replace(whole, when=Window(warm), name=method)
     given = grid([spread(low, high, starts)], rho=rhos, lr=lr)
     w = run(problem, chosen, given, steps, engine="plain").w
     last = run(problem, whole, replace(given, start=w), LAST, sample_every=1, engine="plain").samples[0]

@@ -9,21 +9,19 @@ import torch
 from torch import Tensor
 
 import fenland
-from fenland.algebra import Stacked
+from fenland.algebra import Leaf, Stacked
 from fenland.lab.replicas.grids import grid
 from fenland.lab.replicas.problems import Problem
 from fenland.lab.replicas.rules import rule
 from fenland.lab.replicas.trajectories import run
 from fenland.lab.replicas.wells import TwoWells
-from fenland.rules import At, Riemannian
+from fenland.rules import Context, Riemannian
 
 
 def ascent(problem: Problem, method: str, w: Tensor, g: Tensor) -> Tensor:
     """e of radius 1 at points w (R, ...) with Euclidean gradients g, by the preset's ball; not for Riemannian SAM."""
     ball = rule(method.split()[0]).ball
-    best = ball.steepest([g], [w], At(Stacked(), 0, 1.0, [w], fresh=[False]))
-    unit: Tensor = Stacked().scale(best.scale, best.direction)[0]
-    return unit
+    return ball.steepest(Leaf([g], Stacked()), Context(0, 1.0, [w])).tensors[0]
 
 
 def mean_length(problem: Problem, method: str, start: Tensor) -> float:
@@ -32,11 +30,8 @@ def mean_length(problem: Problem, method: str, start: Tensor) -> float:
         return 1.0
     weights = problem.pack(start.reshape(len(start), -1))
     ball = rule(method.split()[0]).ball
-    best = ball.steepest(
-        problem.gradient(weights), weights, At(Stacked(), 0, 1.0, weights, fresh=[False] * len(weights))
-    )
-    length: Tensor = Stacked().norm(Stacked().scale(best.scale, best.direction))
-    return float(length.mean())
+    unit = ball.steepest(Leaf(problem.gradient(weights), Stacked()), Context(0, 1.0, weights))
+    return float(Stacked().norm(unit.tensors).mean())
 
 
 def flat_ends(problem: Problem, method: str, rho: float, lr: float, steps: int, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,11 +81,11 @@ def _direction(manifold: Any, problem: TwoWells, method: str, rho: float, w: Ten
     if method == "SGD":
         return g
     if method == "RSAM":
-        ball = Riemannian()
-        r = ball.tangent(g, w, param)
+        geometry = Riemannian().geometry
+        r = geometry.tangent(g, w, param)
         length = r.reshape(len(r), -1).norm(dim=1).clamp_min(1e-300).reshape(-1, *(1,) * (r.dim() - 1))
-        there = ball.arrive(w, rho * r / length, param)
-        return ball.carry(problem.gradient([there])[0], there, w, param)
+        there = geometry.retract(w, rho * r / length, param)
+        return geometry.transport(problem.gradient([there])[0], there, w, param)
     there = w + rho * ascent(problem, method, w, g)
     if method.endswith("retracted"):
         there = manifold.projx(there)

@@ -152,7 +152,7 @@ class Program:
         """The method's program up to its update, and the gradients that it was given."""
         gradients: list[Vector] = []
         running = self.rule.method.step(s)
-        request = next(running)
+        request: Any = next(running)
         while not isinstance(request, Update):
             s.w = there = self._where(s, request)
             final = len(gradients) == self.rule.method.evaluations - 1

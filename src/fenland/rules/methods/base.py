@@ -72,5 +72,5 @@ class Method(ABC):
         """Names of the base's own vectors, of which it needs one."""
         return ()
 
-    def check(self, params: ParameterNames) -> None:
+    def check(self, params: ParameterNames) -> None:  # noqa: B027 - most have nothing to refuse
         """Raise a ValueError where this method cannot work with these parameters."""

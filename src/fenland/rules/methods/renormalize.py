@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from fenland.algebra import ratio
 from fenland.arguments import check_among, check_instance
@@ -55,7 +55,9 @@ class Renormalize(Method):
 
     def step(self, s: Context) -> Program:
         inner, metric = self.method.step(s), self.gamma_norm == "metric"
-        request, g, answer = next(inner), None, None
+        request: Any = next(inner)
+        g: Any = None
+        answer: Any = None
         while not isinstance(request, Update):
             if isinstance(request, Grad):
                 request = replace(request, final=False, dual=metric)
@@ -65,7 +67,7 @@ class Renormalize(Method):
         if request.d is g:
             yield request
             return
-        gamma = ratio(g.dual, answer.dual) if metric else ratio(g.norm, request.d.norm)  # type: ignore[union-attr]
+        gamma = ratio(g.dual, answer.dual) if metric else ratio(g.norm, request.d.norm)
         yield Update(request.d * (gamma if self.cap is None else gamma.clamp_max(self.cap)))
 
     @property
