@@ -51,8 +51,8 @@ def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence
 def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unscaled) -> list[Any]:
     """m-SAM: each closure has its own ascent, and d is the mean of theirs.
 
-    One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d. Source: Foret et al.
-    2021, arXiv 2010.01412, section 4.1 (m-sharpness); Andriushchenko and Flammarion 2022, arXiv 2206.06232.
+    One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d. Source: Foret et
+    al. 2021, arXiv 2010.01412, section 4.1 (m-sharpness); Andriushchenko and Flammarion 2022, arXiv 2206.06232.
     """
     values: list[Any] = []
 
@@ -136,7 +136,9 @@ def restore(runner: Runner) -> None:
     drop(runner.groups)
 
 
-def _whole_step(runners: Sequence[Runner], scalings: Sequence[Unscaled], passes: Callable[[list[Step], list[Snapshot]], Any]) -> Any:
+def _whole_step(
+    runners: Sequence[Runner], scalings: Sequence[Unscaled], passes: Callable[[list[Step], list[Snapshot]], Any]
+) -> Any:
     """Everything around the passes of a closure: guards before, the decision and the bases' steps after them."""
     refuse_inside_a_closure()
     for runner in runners:

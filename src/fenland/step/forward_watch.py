@@ -88,12 +88,13 @@ class ForwardWatch:
 
         for x in _tensors(output):
             if x.grad_fn is not None:
-                x.register_hook(reached)
+                x.register_hook(reached)  # type: ignore[no-untyped-call]
 
     def _count(self, beginning: Beginning | None) -> None:
-        if beginning is not None and not self.quiet:
-            if self._found is None or beginning.number < self._found.number:
-                self._found = beginning
+        if beginning is None or self.quiet:
+            return
+        if self._found is None or beginning.number < self._found.number:
+            self._found = beginning
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

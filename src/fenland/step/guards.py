@@ -186,7 +186,7 @@ def _seats_of(model: nn.Module) -> Iterable[Seat]:
 
 
 def _holds_weights(buffer: Tensor, weights: set[int]) -> bool:
-    """Buffers without content yet, and those that are a weight under another name: the perturbation's undo is theirs."""
+    """Buffers without content yet, and those that are a weight under another name: undoing the ascent is theirs."""
     return nn.parameter.is_lazy(buffer) or _address(buffer) in weights
 
 
