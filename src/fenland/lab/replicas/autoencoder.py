@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fenland.lab.replicas.grids import grid
 from fenland.lab.replicas.factors import LinearAutoencoder
+from fenland.lab.replicas.grids import grid
 from fenland.lab.replicas.threads import one_thread
 from fenland.lab.replicas.trajectories import run
 
