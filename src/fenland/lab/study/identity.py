@@ -126,8 +126,8 @@ class _Reach:
             for expression in (*inherits, *statement.decorator_list):
                 self._expression(module, expression)
             return
-        bare = _bare(statement)
-        self.found.add(f"{module}: {ast.dump(bare)}")
+        bare, text = _bare(statement)
+        self.found.add(f"{module}: {text}")
         self._expression(module, bare)
 
     def _expression(self, module: str, node: ast.AST) -> None:
@@ -176,10 +176,11 @@ def _module(module: str, name: str) -> str | None:
     return f"{module}.{name}" if _is_module(f"{module}.{name}") else None
 
 
-def _bare(statement: ast.stmt) -> ast.stmt:
-    """Without docstrings and annotations of functions, which compute nothing."""
+@functools.lru_cache(maxsize=20_000)
+def _bare(statement: ast.stmt) -> tuple[ast.stmt, str]:
+    """Without docstrings and annotations of functions, which compute nothing; and as text."""
     if not any(isinstance(each, _FUNCTION) for each in ast.walk(statement)):
-        return statement
+        return statement, ast.dump(statement)
     copy = ast.parse(ast.unparse(statement)).body[0]
     for each in ast.walk(copy):
         if isinstance(each, _FUNCTION):
@@ -188,7 +189,7 @@ def _bare(statement: ast.stmt) -> ast.stmt:
                 each.body = each.body[1:] or [ast.Pass()]
         elif isinstance(each, ast.arg):
             each.annotation = None
-    return copy
+    return copy, ast.dump(copy)
 
 
 @functools.lru_cache(maxsize=1024)
