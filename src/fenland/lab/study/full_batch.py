@@ -15,6 +15,7 @@ import fenland
 from fenland import theory
 from fenland.diagnostics import curvature
 from fenland.lab.data import digits
+from fenland.rules import Window
 
 METHODS = ("GD", "SAM", "SSAM", "USAM", "SSAM-U")
 Batch = tuple[Tensor, Tensor]
@@ -62,6 +63,31 @@ def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame
             )
     names = ["step", "loss", "eigenvalue", "residual", "grad_norm", "gamma", "edge", "edge_gd"]
     return pd.DataFrame(rows, columns=names).assign(method=method, rho=rho, seed=seed)
+
+
+def large_radius(setting: Setting, rho: float, warm: int, seed: int) -> pd.DataFrame:
+    """One training by SAM with cross-entropy: ``rho, warm, seed, loss, accuracy, grad_norm, ascent_grad_norm``.
+
+    The loss, ||g|| and ||h|| are those of the last step, before it; ``warm`` is the number of plain steps at first.
+    """
+    batch = batch_of(setting.images)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(batch[0].shape[1], setting.width), nn.Tanh(), nn.Linear(setting.width, 10))
+    opt = fenland.SAM(torch.optim.SGD(model.parameters(), lr=setting.lr), rho=rho, when=Window(warm))
+    for _ in range(setting.steps):
+        opt.step(closure(opt, model, entropy, batch))
+    with torch.no_grad():
+        right = model(batch[0]).argmax(1) == batch[1].argmax(1)
+    last = opt.last
+    return pd.DataFrame([{
+        "rho": rho, "warm": warm, "seed": seed, "loss": float(last.loss), "accuracy": float(right.float().mean()),
+        "grad_norm": float(last.grad_norm), "ascent_grad_norm": float(last.ascent_grad_norm),
+    }])  # fmt: skip
+
+
+def entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy."""
+    return nn.functional.cross_entropy(model(batch[0]), batch[1].argmax(1))
 
 
 def batch_of(count: int) -> Batch:
