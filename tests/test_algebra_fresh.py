@@ -63,7 +63,8 @@ def test_large_pages_are_used_where_the_system_has_them():
             return next(int(line.split()[1]) for line in file if line.startswith("AnonHugePages"))
 
     before = in_large_pages()
-    with mmap.mmap(-1, 64 << 20) as plain:  # another way to the same memory
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    with mmap.mmap(-1, 64 << 20, flags=private) as plain:  # another way to the same memory
         plain.madvise(mmap.MADV_HUGEPAGE)
         plain.write(bytes(64 << 20))
         if in_large_pages() - before <= 32 << 10:
