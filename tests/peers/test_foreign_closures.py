@@ -49,12 +49,6 @@ def half_zeroed(opt: Any, model: nn.Module, t: int) -> None:
     opt.zero_grad()
 
 
-def micro_batches(opt: Any, model: nn.Module, t: int) -> None:
-    loss_of(model, t).backward()
-    opt.step([lambda: backward(loss_of(model, t)), lambda: backward(loss_of(model, t + 1))])
-    opt.zero_grad()
-
-
 def returns_its_gradients_by_hand(opt: Any, model: nn.Module, t: int) -> None:
     """torch.autograd.grad, added in place to what is there."""
     loss_of(model, t).backward()
@@ -74,9 +68,7 @@ def backward(loss: Tensor) -> Tensor:
     return loss
 
 
-WRONG = {
-    f.__name__: f for f in (davda54, added_to_a_penalty, half_zeroed, micro_batches, returns_its_gradients_by_hand)
-}
+WRONG = {f.__name__: f for f in (davda54, added_to_a_penalty, half_zeroed, returns_its_gradients_by_hand)}
 
 
 @pytest.mark.parametrize("loop", WRONG)

@@ -67,7 +67,7 @@ def test_the_plain_base_does_so(steps):
 @pytest.mark.parametrize("guarded", [True, False])
 def test_every_preset_after_steps(preset, guarded):
     model = net(dropout=0.0)
-    if not guarded:
+    if not guarded and preset != "SAMON":  # which moves norm layers alone
         model.body[1] = torch.nn.Identity()
     options = {"model": model} if guarded or preset == "SAMON" else {}
     opt = build(preset, sgd(model.named_parameters()), rho=0.1, **options)

@@ -155,13 +155,13 @@ def test_step_together_by_the_definition(norm):
     model, want = net(), net()
     opts = two(model)
     torch.manual_seed(5)
-    values = [float(joint(model, opts, t, norm=norm)) for t in range(STEPS)]
+    values = [float(joint(model, opts, t, norm=norm).detach()) for t in range(STEPS)]
     got_rng = torch.get_rng_state()
     torch.manual_seed(5)
     losses, state = [], torch.get_rng_state()
     for t in range(STEPS):
         torch.set_rng_state(state)
-        losses.append(float(loss_of(copy.deepcopy(want), t)))
+        losses.append(float(loss_of(copy.deepcopy(want), t).detach()))
         torch.set_rng_state(state)
         sam_by_hand(want, PARTS, LR, RHO, t, joint=norm == "joint")
         state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""What lies in a folder of data, in a fixed order, whatever the system hides in it."""
+"""The files of a data set's folder, without what systems and archives leave between them."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def _raise(error: OSError) -> None:
 
 
 def shown(name: str) -> bool:
-    """Whether a name is neither hidden nor of what macOS leaves."""
+    """Whether a file or a folder of this name is looked at."""
     return not name.startswith(".") and name != "__MACOSX"
