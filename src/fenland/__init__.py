@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fenland.presets import *  # noqa: F403  (the methods)
     from fenland.rules import *  # noqa: F403  (the choices that they are made of)
 
-    __all__ = ["SharpnessAware", "step_together", "diagnose", "find_rho", "sharpness"]
+    __all__ = ["SharpnessAware", "diagnose", "find_rho", "sharpness", "step_together"]
     __all__ += presets.__all__
     __all__ += rules.__all__
 

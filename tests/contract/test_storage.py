@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 import fenland
-from fenland.step.storage import OWNED, ALIASED, BUCKET_VIEW, holdings
+from fenland.step.storage import ALIASED, BUCKET_VIEW, OWNED, holdings
 
 PRESETS = [fenland.SAM, fenland.SSAM, fenland.ASAM, fenland.FisherSAM, fenland.GSAM]
 every_preset = pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.__name__)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fenland.algebra.base import Algebra, Scalar, Vector, inverse
 
-Coefficient: TypeAlias = "Scalar | float"
+Coefficient: TypeAlias = "Any"  # a float, a scalar of the algebra, or a list of these, one a tensor (radii by group)
 _serials = count()
 
 

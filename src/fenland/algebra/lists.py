@@ -85,7 +85,7 @@ class Lists(Algebra):
             return complete(parts, self.layouts, "sum")
         return _stack(parts).sum() if parts else torch.zeros(())
 
-    def scale(self, s: Scalar | float, xs: Vector) -> Vector:
+    def scale(self, s: Any, xs: Vector) -> Vector:
         if isinstance(s, list):  # one factor a tensor, where groups have radii of their own
             return [x * k for x, k in zip(xs, s, strict=True)]
         return list(torch._foreach_mul(xs, s)) if xs else []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -37,6 +39,11 @@ class _Stderr(_StreamHandler):
 
 class _Quiet(logging.FileHandler):
     """A disk that is full must not end a sweep, nor fill the terminal with the logger's own trouble."""
+
+    def _open(self) -> TextIOWrapper:
+        """Append to a file of our own, never through somebody's link."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        return TextIOWrapper(os.fdopen(os.open(self.baseFilename, flags, 0o666), "ab"), encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass

@@ -29,7 +29,8 @@ class ExponentialAverage(Source):
         check_between("theta", self.theta, 0.0, 1.0)
 
     def vector(self, g: Leaf, s: Context) -> Lazy:
-        return s.put("mean", s.get("mean", g) * (1 - self.theta) + g * self.theta)
+        mean: Lazy = s.put("mean", s.get("mean", g) * (1 - self.theta) + g * self.theta)
+        return mean
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Friendly(Source):
     def vector(self, g: Leaf, s: Context) -> Lazy:
         fresh, old = s.fresh("mean", g), s.get("mean", g)
         new = s.put("mean", old * self.decay + g * (1 - self.decay))
-        mean = old if self.average == "old" else new
+        mean: Lazy = old if self.average == "old" else new
         if not any(fresh):
             return g - mean * self.sigma
         parts = zip(g.tensors, mean.form().tensors, fresh, strict=True)
@@ -78,7 +79,7 @@ class Previous(Source):
     keeps: ClassVar[tuple[str, ...]] = ("previous",)
 
     def vector(self, g: Leaf, s: Context) -> Lazy:
-        before = s.get("previous", g)
+        before: Lazy = s.get("previous", g)
         s.put("previous", g)
         return before
 

@@ -75,7 +75,7 @@ class Context:
         raise NotImplementedError
 
     def put(self, name: str, value: Any) -> Any:
-        """Keep a number or a vector between steps, once the base has stepped; returns it as a leaf of its own memory."""
+        """Keep a number or a vector between steps, once the base has stepped; returns the vector in its own memory."""
         raise NotImplementedError
 
     def fresh(self, name: str, g: Leaf) -> list[bool]:

@@ -184,7 +184,8 @@ class RandomTensors(_Wrapping):
         keep = [x < self.beta or x == min(numbers) for x in numbers]
         part = whole.like([x if k else torch.zeros_like(x) for x, k in zip(whole.tensors, keep, strict=True)])
         best = self.inner.steepest(part, s)
-        return Lazy((best * (1 / self.beta)).terms, (1.0 if best.length is None else best.length) * (1 / self.beta))
+        length = torch.ones_like(a.norm) if best.length is None else best.length
+        return Lazy((best * (1 / self.beta)).terms, length * (1 / self.beta))
 
 
 def _quantile(xs: Vector, share: float, lead: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fenland.arguments import installing
 from fenland.rules.ball import L2, Geometry
 
 _EMBEDDED = ("Euclidean", "Sphere", "SphereExact", "EuclideanStiefel", "EuclideanStiefelExact")
@@ -27,7 +28,7 @@ class Riemannian(L2):
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("geoopt") is None:
-            raise ImportError("Riemannian() needs geoopt; install it with: pip install 'fenland[riemannian]'")
+            raise ImportError(f"Riemannian() needs geoopt: {installing('riemannian')}")
 
     @property
     def geometry(self) -> Geometry:

@@ -149,7 +149,7 @@ def corrections(after: Lazy, groups: Sequence[dict[str, Any]]) -> list[tuple[Ten
 
 
 def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool]:
-    """(whether all passes were finite, whether d itself must be looked at: finite gradients may overflow when mixed)."""
+    """(whether all passes were finite, whether d itself must be looked at: finite gradients may overflow in a sum)."""
     norms = [x.norm for x in leaves]
     finite = norms[0] - norms[0] == norms[-1] - norms[-1]  # neither is infinite or NaN, in three small operations
     if len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor):

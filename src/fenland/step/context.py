@@ -48,20 +48,14 @@ class StepContext(Context):
         self.last: Grad | None = None
         self.request: Any = None
         self.program: Any = None
+        every = run.rules.record_every  # cosine and realised radius; 16-bit parameters are looked at once, unasked
+        self.sampled = self.count % every == 0 if every else self.count == 0 and self.has_low_precision()
+        self.keeps_g = self.sampled or run.rules.nonfinite == "base_step"
         self.settled: Any = None  # the Handover, once d is formed
 
-    @property
-    def sampled(self) -> bool:
-        """Whether this step measures cosine and realised radius; 16-bit parameters are looked at once, unasked."""
-        every = self.rules.record_every
-        if every is None:
-            return self.count == 0 and any(p.dtype in LOW for group in self.groups for p in group["params"])
-        return self.count % every == 0
-
-    @property
-    def keeps_g(self) -> bool:
-        """Whether the engine itself needs g after the ascent."""
-        return self.rules.nonfinite == "base_step" or self.sampled
+    def has_low_precision(self) -> bool:
+        """Whether a parameter has 16 bits."""
+        return any(p.dtype in LOW for group in self.groups for p in group["params"])
 
     # What methods ask.
 

@@ -32,7 +32,7 @@ def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[
 
     On any exception before the base steps, everything is as before.
     """
-    return _whole_step(runners, scalings, lambda steps: _evaluate(runners, steps, closure))
+    return _whole_step(runners, scalings, lambda steps, before: _evaluate(runners, steps, closure, before))
 
 
 def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Unscaled], joint: bool) -> Any:
@@ -51,19 +51,19 @@ def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence
 def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unscaled) -> list[Any]:
     """m-SAM: each closure has its own ascent, and d is the mean of theirs.
 
-    One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d. Source: Foret et al.
-    2021, arXiv 2010.01412, section 4.1 (m-sharpness); Andriushchenko and Flammarion 2022, arXiv 2206.06232.
+    One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d. Source: Foret et
+    al. 2021, arXiv 2010.01412, section 4.1 (m-sharpness); Andriushchenko and Flammarion 2022, arXiv 2206.06232.
     """
     values: list[Any] = []
 
-    def passes(steps: list[Step]) -> list[Any]:
+    def passes(steps: list[Step], before: list[Snapshot]) -> list[Any]:
         step, finite = steps[0], []
         total: dict[Tensor, Tensor] = {}
         for closure in closures:
             if values:
                 step.begin()
             step.drop()
-            values.append(_evaluate([runner], [step], closure))
+            values.append(_evaluate([runner], [step], closure, [runner.guard.take()] if values else before))
             given = step.settle(clip=False, last=False)
             if given.after:
                 raise ValueError("a method that corrects w after the base's step (decoupled WSAM) takes one closure")
@@ -77,6 +77,7 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
         step.scaling.unscale(runner.base, d, ())
         clip = clip_factor(runner.rules.max_norm, d.norm)
         ok = torch.stack(finite).all() & torch.isfinite(d.norm)
+        step.record.skipped = ~ok
         step.settled = Handover(d.raw or [], clip, d.V.layouts is not None, ok)  # type: ignore[attr-defined]
         return values
 
@@ -135,7 +136,9 @@ def restore(runner: Runner) -> None:
     drop(runner.groups)
 
 
-def _whole_step(runners: Sequence[Runner], scalings: Sequence[Unscaled], passes: Callable[[list[Step]], Any]) -> Any:
+def _whole_step(
+    runners: Sequence[Runner], scalings: Sequence[Unscaled], passes: Callable[[list[Step], list[Snapshot]], Any]
+) -> Any:
     """Everything around the passes of a closure: guards before, the decision and the bases' steps after them."""
     refuse_inside_a_closure()
     for runner in runners:
@@ -147,7 +150,7 @@ def _whole_step(runners: Sequence[Runner], scalings: Sequence[Unscaled], passes:
             for runner in runners:
                 quiet.enter_context(runner.quiet())
             steps += [runner.new_step(scaling) for runner, scaling in zip(runners, scalings, strict=True)]
-            value = passes(steps)
+            value = passes(steps, before)
             for step in steps:
                 if step.settled is None:
                     step.settled = step.settle()
@@ -160,31 +163,30 @@ def _whole_step(runners: Sequence[Runner], scalings: Sequence[Unscaled], passes:
     return value
 
 
-def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure) -> Any:
+def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure, before: list[Snapshot]) -> Any:
     """All passes of one batch: each gradient that is asked for is one call of the closure, shared by all steps."""
     run = Evaluation(closure, steps[0].rules.method, steps[0].scaling.scale_loss)
-    before = [runner.guard.take() for runner in runners]
-    after_first: list[Snapshot] = []
-    attributes = [runner.guard.attributes() for runner in runners]
-    seen = [[x] for x in attributes]
-    value: Any = None
+    after_first: list[Snapshot] | None = None
+    seen = [[runner.guard.attributes()] for runner in runners]
+    passes, value = 0, None
     while asking := [step for step in steps if step.asks]:
-        if after_first:
+        if passes == 1 and after_first is None:
+            after_first = [runner.guard.take() for runner in runners]
+        if passes:
             _bring_back(runners, before)
         request = asking[0].request
         if isinstance(request, Highest):
             asking[0].search(partial(_once_more, runners, before, run))
             continue
-        first = not after_first
-        got = _one_pass(runners, steps, asking, run, request, first)
-        if first:
+        got = _one_pass(runners, steps, asking, run, request, first=passes == 0)
+        if passes == 0:
             value = got
-            after_first = [runner.guard.take() for runner in runners]
             for runner, step in zip(runners, steps, strict=True):
                 runner.check_first(step, two_calls=False)
+        passes += 1
         for runner, found in zip(runners, seen, strict=True):
             found.append(runner.guard.attributes() if found[0] is not None else None)
-    if len(seen[0]) > 2:
+    if after_first is not None:
         for runner, found in zip(runners, seen, strict=True):
             runner.guard.warn_of_advanced([found[0], found[1], found[-1]])
         _bring_back(runners, after_first)

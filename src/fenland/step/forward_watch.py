@@ -54,8 +54,6 @@ class ForwardWatch:
         self._silent.clear()
 
     def _enter(self, module: nn.Module) -> None:
-        if self.quiet or self._outermost is not None:
-            return
         recomputed = torch._C._current_graph_task_id() != -1
         if self._found is not None and not recomputed and all(p.grad is None for p in self.model.parameters()):
             self._found = None  # its gradients were given up: it was a probe (FGSM), not a step's first pass
@@ -90,12 +88,13 @@ class ForwardWatch:
 
         for x in _tensors(output):
             if x.grad_fn is not None:
-                x.register_hook(reached)
+                x.register_hook(reached)  # type: ignore[no-untyped-call]
 
     def _count(self, beginning: Beginning | None) -> None:
-        if beginning is not None and not self.quiet:
-            if self._found is None or beginning.number < self._found.number:
-                self._found = beginning
+        if beginning is None or self.quiet:
+            return
+        if self._found is None or beginning.number < self._found.number:
+            self._found = beginning
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
@@ -127,7 +126,8 @@ class _Hook:
             return
         watch = self.watch() if self.watch is not None else None
         if watch is not None:
-            watch._enter(module)
+            if not watch.quiet and watch._outermost is None:
+                watch._enter(module)
         else:  # torch calls hooks from a copy of their list
             _remove_dead(module)
 

@@ -64,22 +64,29 @@ class Guard:
                 now.random["numpy"] = sys.modules["numpy"].random.get_state()
             for d in self.devices:
                 now.random[d] = torch.get_device_module(d).get_rng_state(d)
-        if self.model is None:
-            return now
+        if self.model is not None:
+            self._take_modules(self.model, now)
+        return now
+
+    def _take_modules(self, model: nn.Module, now: Snapshot) -> None:
+        """The buffers, generators and guarded attributes of a model."""
         if self._seats is None:
-            self._seats = list(_seats_of(self.model))
+            self._seats = list(_seats_of(model))
         for module, name in self._seats:
             value = module.__dict__.get(name)
             if not isinstance(value, torch.Generator):
                 now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
             elif self.replay_rng:
                 now.random[module, name] = value.get_state()
-        weights = {_address(p) for p in self.model.parameters()}
-        for module in self.model.modules():
+        weights: set[int] | None = None
+        for module in model.modules():
             for name, buffer in module._buffers.items():
-                skip = buffer is None or _holds_weights(buffer, weights)
-                now.buffers[module, name] = buffer, None if skip else buffer.detach().clone()  # type: ignore[union-attr]
-        return now
+                if buffer is None:
+                    now.buffers[module, name] = None, None
+                    continue
+                weights = {_address(p) for p in model.parameters()} if weights is None else weights
+                content = None if _holds_weights(buffer, weights) else buffer.detach().clone()
+                now.buffers[module, name] = buffer, content
 
     def take_after_first(self) -> Snapshot:
         """The state after pass 1, also where another optimizer's step has taken some of it back already."""
@@ -137,10 +144,10 @@ class Guard:
         return {
             (module, name): (id(value), value._version) if isinstance(value, Tensor) else value
             for module in self.model.modules()
+            if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
             for name, value in module.__dict__.items()
-            if isinstance(value, (int, float, Tensor))
-            and name != "training"
-            and name not in getattr(module, OPT_IN, ())
+            if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
+            if name not in getattr(module, OPT_IN, ())
         }
 
     def warn_of_advanced(self, states: list[dict[Seat, Any] | None]) -> None:
@@ -179,7 +186,7 @@ def _seats_of(model: nn.Module) -> Iterable[Seat]:
 
 
 def _holds_weights(buffer: Tensor, weights: set[int]) -> bool:
-    """Buffers without content yet, and those that are a weight under another name: the perturbation's undo is theirs."""
+    """Buffers without content yet, and those that are a weight under another name: undoing the ascent is theirs."""
     return nn.parameter.is_lazy(buffer) or _address(buffer) in weights
 
 

@@ -1,4 +1,4 @@
-"""rho of each parameter group: `group["rho"]` is the only truth, and a callable belongs to its group, not to a place."""
+"""rho of each group: `group["rho"]` is the only truth, and a callable belongs to its group, not to a position."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Radii:
         return radii
 
     def relink(self, new: list[dict[str, Any]]) -> None:
-        """After a load the base has new dictionaries in the old order: each takes over the radius of its predecessor."""
+        """After a load the base has new dictionaries in the old order: each takes over its predecessor's radius."""
         for before, after in zip(self._known, new, strict=False):
             after.setdefault("rho", before["rho"])
             self._callables = [(after if g is before else g, radius) for g, radius in self._callables]

@@ -28,8 +28,9 @@ _warned: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
 
 @dataclass
 class StepRecord:
-    """The record of one step, `opt.last`, with `radius` (||e|| as the rule forms it, in the ball's norm; Euclidean where
-    e is a multiple of a), `sharpness` and `gamma`.
+    """The record of one step, `opt.last`.
+
+    `radius` is ||e|| as the rule forms it, in the ball's norm (Euclidean where e is a multiple of a).
 
     Every number is a 0-d tensor on the device (reading it synchronises) or None where it is not defined.
 

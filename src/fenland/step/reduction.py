@@ -43,9 +43,9 @@ class Global:
 class Local(Global):
     """Each rank climbs along its own gradient.
 
-    A pass whose request promises d = h (`final`) is synchronised by DDP. Any other step runs unsynchronised and averages
-    d once: a rank's own gamma or g would drift the ranks apart (LocalD); so does nonfinite = "base_step", which may fall
-    back on a rank's own g.
+    A pass whose request promises d = h (`final`) is synchronised by DDP. Any other step runs unsynchronised and
+    averages d once: a rank's own gamma or g would drift the ranks apart. So does nonfinite = "base_step", which may
+    fall back on a rank's own g.
     """
 
     ranks_differ = True

@@ -24,7 +24,8 @@ class StaleGradients:
         param = next((p for group in groups for p in group["params"] if _watchable(p)), None)
         if param is None:
             return
-        old, version = param.grad, param.grad._version
+        old: Any = param.grad
+        version = old._version
         content = old.detach().reshape(-1)[:64].clone()
 
         def accumulated(p: Tensor) -> None:

@@ -240,3 +240,33 @@ def test_real_data(
     found = [[value / 255 for value in values] for values in images.statistics()]
     assert found[0] == pytest.approx(mean, abs=1e-3)
     assert found[1] == pytest.approx(deviation, abs=6e-3)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_is_one_line_or_an_image_set(seed: int, tiny: Path) -> None:
+    """Flipped, zeroed and lost bytes anywhere in a file: whatever pyarrow or Pillow make of them, no traceback."""
+    random = np.random.default_rng(seed)
+    file = tiny / str(random.choice(["train.parquet", "test.parquet"]))
+    content = bytearray(file.read_bytes())
+    start = int(random.integers(len(content)))
+    length = int(random.integers(1, 200))
+    match seed % 4:
+        case 0:
+            content[start] ^= 1 << int(random.integers(8))
+        case 1:
+            content[start : start + length] = bytes(len(content[start : start + length]))
+        case 2:
+            del content[start : start + length]
+        case 3:
+            content[start : start + length] = random.bytes(len(content[start : start + length]))
+    file.write_bytes(content)
+    said, images = "", None
+    try:
+        images = load(tiny)
+    except BadInput as error:
+        said = str(error)
+    assert "\n" not in said
+    assert said.startswith(f"data={tiny}") or images is not None
+    if images is not None:
+        assert images.train.shape[1:] == images.test.shape[1:]
+        assert set(images.train_labels) | set(images.test_labels) <= set(range(len(images.classes)))

@@ -7,10 +7,11 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
-from fenland.lab.replicas.walks import GROUPS, Walk, data, exponent, fits, gap, optimizer, replicas
+from fenland.lab.replicas.walks import GROUPS, Walk, data, optimizer, replicas
 from fenland.lab.store.statistics import interval
 from fenland.lab.studies import find
 from fenland.lab.studies.diffusion import Config
+from fenland.lab.study.fits import exponent, fits, gap
 from fenland.theory.diffusion import displacement
 
 SMALL = Config(steps=40, lr=0.025, paths=2000, rhos=(0.2,), batches=(4,), samples=256)

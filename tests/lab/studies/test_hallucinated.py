@@ -48,7 +48,7 @@ def test_between_the_wells_real_steps_end_where_the_shares_say(warm, start, plac
 
     for _ in range(warm + 500):
         opt.step(closure)
-    assert w.item() == pytest.approx(place, abs=0.35 if place == 0.0 else 1e-6)
+    assert w.item() == pytest.approx(place, abs=0.35 if place == 0.0 else 1e-3)
 
 
 def test_shares_between_the_wells():

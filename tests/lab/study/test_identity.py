@@ -138,7 +138,7 @@ def test_an_edit_of_a_shared_module_redoes_the_studies_that_use_it_and_no_other(
     studies = {name: find(name) for name in names}
 
     def all_of():
-        identity.code_of.cache_clear()
+        identity._reached.cache_clear()
         training_code.cache_clear()
         return {name: identity_of(study, study.presets["quick"]) for name, study in studies.items()}
 
@@ -157,7 +157,7 @@ def test_an_edit_of_a_shared_module_redoes_the_studies_that_use_it_and_no_other(
 def test_every_study_reaches_its_own_code_and_the_same_each_time(name):
     study = find(name)
     first = identity_of(study, study.presets["quick"])
-    identity.code_of.cache_clear()
+    identity._reached.cache_clear()
     assert identity_of(study, study.presets["quick"]) == first != identity_of(study, study.presets["paper"])
 
 

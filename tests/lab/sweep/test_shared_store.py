@@ -190,11 +190,13 @@ def test_a_full_disk_fails_its_runs_and_nothing_else(tmp_path: Path, monkeypatch
     import pandas
 
     original = pandas.DataFrame.to_parquet
+    written = []
 
-    def write(frame: Any, path: Path, **more: Any) -> None:
-        if RUNS[0].hash in str(path):
-            raise OSError(28, "No space left on device", str(path))
-        original(frame, path, **more)
+    def write(frame: Any, file: Any, **more: Any) -> None:
+        written.append(file)
+        if len(written) == 1:  # that of the first run
+            raise OSError(28, "No space left on device")
+        original(frame, file, **more)
 
     monkeypatch.setattr(pandas.DataFrame, "to_parquet", write)
     result = sweep(RUNS[:2], Store(tmp_path), Silent())
@@ -238,8 +240,11 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path, caplog: pytest.LogCa
     broken = store.folder / RUNS[0].hash
     (broken / "config.json").write_text('{"data":')
     assert [run.config.hash for run in store.runs()] == [RUNS[1].hash]
-    assert f"left out: DIR={broken}: cannot be read (" in caplog.text
-    assert "remove this folder to run it again" in caplog.text
+    assert (
+        f"left out: DIR={broken}: is damaged (config.json does not match its checksum); start the command"
+        in caplog.text
+    )
+    assert "or remove its folder" in caplog.text
 
 
 SWEEP = """

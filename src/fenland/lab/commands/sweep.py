@@ -65,8 +65,7 @@ class Sweep:
 
     def run(self, arguments: list[str]) -> int:
         """Run them, print the table, and say what went wrong."""
-        from fenland.lab.studies import STUDIES
-        from fenland.lab.study.load import is_file
+        from fenland.lab.studies import STUDIES, is_file
 
         if self.target not in (COMPARE, *STUDIES) and not is_file(self.target):
             raise BadInput("TARGET", self.target, one_of((COMPARE, *STUDIES)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fenland.lab.data.images import Images
+from fenland.lab.store.files import writing
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +63,12 @@ def _read(path: Path, name: str) -> Images | None:
 
 def _write(path: Path, images: Images) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when complete: a reader never sees half a file, and of two writers the last one wins with the same bytes.
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npz")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                train=images.train,
-                train_labels=images.train_labels,
-                test=images.test,
-                test_labels=images.test_labels,
-                classes=np.array(images.classes, dtype=np.str_),
-            )
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as file:
+        np.savez(
+            file,
+            train=images.train,
+            train_labels=images.train_labels,
+            test=images.test,
+            test_labels=images.test_labels,
+            classes=np.array(images.classes, dtype=np.str_),
+        )

@@ -74,7 +74,7 @@ class _Reader:
     def _check_room(self, split: Split, row: int, more: int) -> None:
         """Refuse what would not fit into memory, before it is asked for."""
         self._bytes += more
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = _memory()
         if self._bytes > SHARE * memory:
             size = "x".join(map(str, self._size or ()))
             need, have = (f"{each / 1e9:.1f} GB" for each in (self._bytes, memory))
@@ -86,3 +86,11 @@ class _Reader:
 def _widened(grey: Bytes) -> Bytes:
     """Grey images in three equal channels; colour ones as they are."""
     return np.repeat(grey, 3, axis=1) if grey.shape[1] == 1 else grey
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine; no bound where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from fenland.lab.data import splits
 from fenland.lab.data.source import Split, some
+from fenland.lab.data.walk import shown, visible
 from fenland.lab.errors import BadInput
 
 _CHUNK = 1 << 22
@@ -105,30 +105,6 @@ def find(argument: str, folder: Path, test_split: str = "") -> Folder:
     return Folder(argument, folder, layout, *splits.choose(layout.files, test_split, argument, folder))
 
 
-def visible(folder: Path) -> list[Path]:
-    """All files below a folder in a fixed order, without hidden ones and what macOS leaves in archives.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
-    found: list[Path] = []
-    been = {folder.resolve()}
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        inside = {name: Path(place, name).resolve() for name in sorted(folders) if _shown(name)}
-        folders[:] = [name for name, real in inside.items() if real not in been]  # a link may lead back
-        been |= set(inside.values())
-        found += [Path(place, name) for name in sorted(files) if _shown(name)]
-    return found
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _shown(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
 def _unknown(folder: Path) -> str:
     """What the folder holds instead, with the cure."""
     files = visible(folder)
@@ -143,7 +119,7 @@ def _unknown(folder: Path) -> str:
     if endings & {".csv", ".tsv", ".json", ".jsonl"}:
         listed = some(sorted(name for name in names if Path(name).suffix in (".csv", ".tsv", ".json", ".jsonl")))
         return f"holds tables of text ({listed}), which have no images; {wanted}"
-    loose = sorted(each.name for each in folder.iterdir() if each.is_dir() and _shown(each.name))
+    loose = sorted(each.name for each in folder.iterdir() if each.is_dir() and shown(each.name))
     named = [name for name in loose if splits.base(name) is not None]
     if named:
         return f"has no parquet files and no images in classes in {some(named)}; {wanted}"

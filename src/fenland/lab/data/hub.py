@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab.data import splits
 from fenland.lab.data.columns import cells, find_columns, no_nulls
@@ -69,7 +69,7 @@ def _offline() -> Iterator[None]:
     import datasets
     import huggingface_hub
 
-    settings = (datasets.config, huggingface_hub.constants)
+    settings: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     before = [module.HF_HUB_OFFLINE for module in settings]
     for module in settings:
         module.HF_HUB_OFFLINE = True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fenland.lab.data.images import Bytes, Images, stratified
+from fenland.lab.store.files import writing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,12 +37,8 @@ def write(images: Images, path: Path) -> None:
             pen.text((left, upper + _SIDE + 2), f"{row}: {_short(images.classes[labels[row]])}", fill="black")
         top += ROWS * (_SIDE + _TEXT + _GAP)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        sheet.save(unfinished, "PNG")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path) as file:
+        sheet.save(file, "PNG")
 
 
 def _tile(image: Bytes) -> Image:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fenland.lab.replicas.grids import grid
 from fenland.lab.replicas.problems import Problem
-from fenland.lab.replicas.rules import Rule, rule
+from fenland.lab.replicas.rules import rule
 from fenland.lab.replicas.toys import UnequalWells, Wave, spread
 from fenland.lab.replicas.trajectories import run
 from fenland.rules import Window

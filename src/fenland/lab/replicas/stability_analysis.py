@@ -19,7 +19,7 @@ from fenland.lab.replicas.problems import Beale, Problem, Quadratic, Saddle
 from fenland.lab.replicas.rules import Rule, rule
 from fenland.lab.replicas.toys import SquareNeuron
 from fenland.lab.replicas.trajectories import Noise, run
-from fenland.theory.diffusion import DYNAMICS
+from fenland.theory.diffusion import Dynamics
 
 BEALE_START = (1.0, 2.0)
 SADDLE_START = (-3.0, -0.01)
@@ -27,6 +27,7 @@ SADDLE_START = (-3.0, -0.01)
 DEMO = "SAM, as the demo steps (g + h)"
 NORMALISED = ("SAM", "SSAM", DEMO)
 NEAR = 0.1  # of a saddle, where a trajectory counts as there
+MODELS: tuple[Dynamics, ...] = ("full", "shared", "independent", "descent")
 VALLEY = 0.55  # of the minimum, as the authors' code has it
 SOLVED = 0.05  # of the loss that the square neuron has without an output, below or around which a seed is counted
 
@@ -155,17 +156,17 @@ def displacements(
 ) -> pd.DataFrame:
     """MSD at a saddle of l = -1 after ``steps`` from rest: ``model, rho, printed, exact, measured, error``.
 
-    ``model`` is one of `theory.diffusion.DYNAMICS`; ``printed`` is Theorem 2, ``exact`` the discrete sum, ``measured``
+    ``model`` is one of `MODELS`; ``printed`` is Theorem 2, ``exact`` the discrete sum, ``measured``
     the mean over normal paths with its standard error. "full" steps along the gradient of L(w + rho*grad L(w)).
     """
     std, rows = batch**-0.5, []
     start = [torch.zeros(paths, dtype=torch.float64)]
     for rho in rhos:
         printed = theory.published_displacement(-1.0, lr, rho, batch, lr * steps)
-        for model in DYNAMICS:
+        for model in MODELS:
             full = model == "full"
             problem = Quadratic((theory.drift(-1.0, rho, "full") if full else -1.0,))
-            noise = Noise(std, "shared" if full else model, seed)
+            noise = Noise(std, "shared" if model == "full" else model, seed)
             given = grid(start, rho=0.0 if full else rho, lr=lr)
             w = run(problem, "SGD" if full else "USAM", given, steps, noise=noise, engine="plain").w[0].square()
             exact = theory.displacement(-1.0, lr, rho, std, steps, model)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.study.load import is_file, load
-from fenland.lab.study.study import Study
 
-__all__ = ["STUDIES", "find"]
+if TYPE_CHECKING:
+    from fenland.lab.study.study import Study
+
+__all__ = ["STUDIES", "find", "is_file"]
 
 _NAMES = (
     "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
@@ -19,6 +21,11 @@ _NAMES = (
 STUDIES = {name: f"{__name__}.{name.replace('-', '_')}" for name in _NAMES}
 
 
+def is_file(word: str) -> bool:
+    """Whether a word names a file and not one of fenland's studies."""
+    return word.endswith(".py") or "/" in word or "\\" in word
+
+
 def find(name: str) -> Study:
     """The study of this name, or of the Python file of this path.
 
@@ -26,6 +33,8 @@ def find(name: str) -> Study:
         BadInput: there is none; the names that exist are listed.
     """
     if is_file(name):
+        from fenland.lab.study.load import load
+
         return load(name, STUDIES)
     if name not in STUDIES:
         raise BadInput("NAME", name, one_of(STUDIES))

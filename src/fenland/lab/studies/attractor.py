@@ -7,15 +7,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
-from fenland.lab.figures.style import SMALL, Canvas, blanks
 from fenland.lab.replicas.capture import (
     ENDS,
     Stage,
@@ -26,59 +22,37 @@ from fenland.lab.replicas.capture import (
     stages,
     thresholds,
 )  # fmt: skip
-from fenland.lab.study import (
-    OURS,
-    Claim,
-    Finding,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Source,
-    Statement,
-    Study,
-    Tables,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval
+from fenland.lab.study import Claim, Plot, Study
+from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Tables
+from fenland.lab.study.portraits import NAMES, portrait
+from fenland.lab.study.portraits import basins as drawn_basins
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.recipes import joined
 from fenland.lab.study.words import percent, share
 
 PAPER = Source("Stability Analysis of SAM, arXiv 2301.06308")
 UNNORMALISED, NORMALISED = ("USAM", "SSAM-U"), ("SAM", "SSAM")
 MINIMUM, SADDLE = ENDS.index("minimum"), ENDS.index("saddle")
-SHOWN = ("SGD", "USAM", "SSAM-U", "SAM")  # a panel each
-NAMES = {"SGD": "GD", "USAM": "SAM, unnormalised", "SSAM-U": "SSAM, unnormalised", "SAM": "SAM, normalised",
-         "SSAM": "SSAM, normalised"}  # fmt: skip
 WORDS = {"USAM": "SAM (unnormalised)", "SSAM-U": "SSAM (unnormalised)", "SAM": "SAM (normalised)"}
 STEPS_SHARE = 0.99  # of starts that discrete steps must judge like the flow
-PANEL = 175.0  # height in points
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        functions: of "saddle", "beale", "himmelblau".
-        m: strength of x^2 - m*y^2 + k*y^4, whose saddle has the eigenvalue -2m (loss / w^2).
-        k: its confinement (loss / w^4).
-        count: starts along each side of a box.
-        ratios: radii of the unnormalised ascents in the boxes, as rho * |lambda| of the strongest saddle.
-        radii: of the normalised ascents, as share of the box's width.
-        near: values around the threshold at which starts beside the saddles are judged.
-        circle: starts beside a saddle.
-        seed: of those.
-    """
-
-    functions: tuple[str, ...] = ("saddle", "beale", "himmelblau")
-    m: float = 1.0
-    k: float = 0.25
-    count: int = 20
+    functions: tuple[str, ...] = ("saddle", "beale", "himmelblau")  # of "saddle", "beale", "himmelblau"
+    m: float = 1.0  # strength of x^2 - m*y^2 + k*y^4, whose saddle has the eigenvalue -2m (loss / w^2)
+    k: float = 0.25  # its confinement (loss / w^4)
+    count: int = 20  # starts along each side of a box
+    # radii of the unnormalised ascents in the boxes, as rho * |lambda| of the strongest saddle
     ratios: tuple[float, ...] = (0.9, 1.2, 2.0)
-    radii: tuple[float, ...] = (0.01, 0.03, 0.1)
+    radii: tuple[float, ...] = (0.01, 0.03, 0.1)  # of the normalised ascents, as share of the box's width
+    # values around the threshold at which starts beside the saddles are judged
     near: tuple[float, ...] = (0.5, 0.9, 0.97, 1.03, 1.1, 1.5)
-    circle: int = 20
-    seed: int = 0
+    circle: int = 20  # starts beside a saddle
+    seed: int = 0  # of those
 
     def __post_init__(self) -> None:
         if not (self.m > 0 and self.k > 0):
@@ -198,40 +172,34 @@ def claims(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def threshold(method: str) -> Statement:
+@statement
+def threshold(measured: Measured, method: str) -> Finding:
     """Nobody is held below the threshold, everybody past it."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["thresholds"]
-        rows = rows[rows["method"] == method]
-        below, above = rows[rows["ratio"] < 1], rows[rows["ratio"] > 1]
-        return Finding(
-            f"0 % held up to rho*|lambda| = {below['ratio'].max():g}, 100 % from {above['ratio'].min():g}",
-            f"{percent(held(below))} below, {percent(held(above))} above",
-            bool((below["captured"] == 0).all() and (above["captured"] == above["starts"]).all()),
-        )
-
-    return judge
+    rows = measured["thresholds"]
+    rows = rows[rows["method"] == method]
+    below, above = rows[rows["ratio"] < 1], rows[rows["ratio"] > 1]
+    return Finding(
+        f"0 % held up to rho*|lambda| = {below['ratio'].max():g}, 100 % from {above['ratio'].min():g}",
+        f"{percent(held(below))} below, {percent(held(above))} above",
+        bool((below["captured"] == 0).all() and (above["captured"] == above["starts"]).all()),
+    )
 
 
-def region(how: str) -> Statement:
+@statement
+def region(measured: Measured, how: str) -> Finding:
     """Everybody is held inside the region, and along the descending direction nobody outside."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["regions"]
-        rows = rows[rows["how"] == how]
-        inside = held(rows[rows["ratio"] < 1])
-        out = held(rows[(rows["ratio"] > 1) & (rows["where"] == "descending")])
-        needed = 1.0 if how == "flow" else STEPS_SHARE
-        exact = "100 % inside, 0 % outside"
-        about = f"at least {100 * needed:g} % inside, at most {100 - 100 * needed:g} %"
-        return Finding(
-            exact if how == "flow" else about, f"{percent(inside)} inside, {percent(out)} outside",
-            bool(inside.mean >= needed and out.mean <= 1 - needed),
-            f"||g|| from {rows['ratio'].min():g} to {rows['ratio'].max():g} times rho*|lambda|, rho = 0.001.",
-        )  # fmt: skip
-
-    return judge
+    rows = measured["regions"]
+    rows = rows[rows["how"] == how]
+    inside = held(rows[rows["ratio"] < 1])
+    out = held(rows[(rows["ratio"] > 1) & (rows["where"] == "descending")])
+    needed = 1.0 if how == "flow" else STEPS_SHARE
+    exact = "100 % inside, 0 % outside"
+    about = f"at least {100 * needed:g} % inside, at most {100 - 100 * needed:g} %"
+    return Finding(
+        exact if how == "flow" else about, f"{percent(inside)} inside, {percent(out)} outside",
+        bool(inside.mean >= needed and out.mean <= 1 - needed),
+        f"||g|| from {rows['ratio'].min():g} to {rows['ratio'].max():g} times rho*|lambda|, rho = 0.001.",
+    )  # fmt: skip
 
 
 def beyond(measured: Measured) -> Finding:
@@ -270,27 +238,24 @@ def any_radius(measured: Measured) -> Finding:
     )  # fmt: skip
 
 
-def on_beale(method: str) -> Statement:
+@statement
+def on_beale(measured: Measured, method: str) -> Finding:
     """The share of starts from which descent reaches the minimum and a method the saddle."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["basins"]
-        rows = rows[rows["function"] == "beale"]
-        plain = rows[rows["method"] == "SGD"].set_index(["x", "y"])["end"] == MINIMUM
-        found = {}
-        for rho, part in rows[rows["method"] == method].groupby("rho"):
-            stays = part.set_index(["x", "y"])["end"] == SADDLE
-            found[float(rho)] = share(int((stays & plain.reindex(stays.index)).sum()), len(stays))  # type: ignore[arg-type]
-        best = max(found.values(), key=lambda x: x.mean)
-        strength = -scenes_of(measured.config)["beale"].saddles[0].least
-        return Finding(
-            "a share of starts above 0", "; ".join(f"rho = {rho:.3g}: {percent(x)}" for rho, x in found.items()),
-            best.low > 0 and best.mean > 0,
-            f"Of all starts of the box, not of a chosen one. 1/|lambda| = {1 / strength:.4f}; the claim is about some "
-            "start and some radius, which the summary does not name.",
-        )  # fmt: skip
-
-    return judge
+    rows = measured["basins"]
+    rows = rows[rows["function"] == "beale"]
+    plain = rows[rows["method"] == "SGD"].set_index(["x", "y"])["end"] == MINIMUM
+    found = {}
+    for rho, part in rows[rows["method"] == method].groupby("rho"):
+        stays = part.set_index(["x", "y"])["end"] == SADDLE
+        found[float(rho)] = share(int((stays & plain.reindex(stays.index)).sum()), len(stays))  # type: ignore[arg-type]
+    best = max(found.values(), key=lambda x: x.mean)
+    strength = -scenes_of(measured.config)["beale"].saddles[0].least
+    return Finding(
+        "a share of starts above 0", "; ".join(f"rho = {rho:.3g}: {percent(x)}" for rho, x in found.items()),
+        best.low > 0 and best.mean > 0,
+        f"Of all starts of the box, not of a chosen one. 1/|lambda| = {1 / strength:.4f}; the claim is about some "
+        "start and some radius, which the summary does not name.",
+    )  # fmt: skip
 
 
 def by(rows: pd.DataFrame, column: str, of: Callable[[pd.DataFrame], Interval]) -> dict[Any, Interval]:
@@ -337,108 +302,8 @@ def scenes_drawn(measured: Measured) -> list[Drawn]:
     found = []
     for name, stage in scenes_of(measured.config).items():
         fields, paths, ends = (measured[t][measured[t]["function"] == name] for t in ("fields", "paths", "basins"))
-        found += [_portrait(name, stage, fields, paths), _basins(name, stage, ends)]
+        found += [portrait(name, stage, fields, paths), drawn_basins(name, stage, ends)]
     return found
-
-
-def _panel_title(method: str, rho: float) -> str:
-    return NAMES[method] if method == "SGD" else f"{NAMES[method]}\nρ = {rho:.3g}"
-
-
-def _frame(axes: Axes, canvas: Canvas, stage: Stage, title: str) -> None:
-    x0, x1, y0, y1 = stage.box
-    axes.set_xlim(x0, x1)
-    axes.set_ylim(y0, y1)
-    axes.grid(visible=False)
-    axes.set_title(title, fontsize=SMALL, color=canvas.ink.text, loc="left", pad=3)
-    axes.locator_params(nbins=4)
-
-
-def _points(axes: Axes, canvas: Canvas, stage: Stage) -> None:
-    for points, marker in ((stage.minima, "o"), (stage.saddles, "X")):
-        axes.plot(
-            [p.x for p in points], [p.y for p in points], marker, color=canvas.ink.text, markersize=5.5,
-            markeredgecolor=canvas.ink.page, markeredgewidth=0.7, zorder=6,
-        )  # fmt: skip
-
-
-def _portrait(name: str, stage: Stage, fields: pd.DataFrame, paths: pd.DataFrame) -> Drawn:
-    def paint(canvas: Canvas) -> Figure:
-        figure, places = blanks(canvas, 2 * PANEL, 2, 2)
-        for axes, method in zip(places, SHOWN, strict=True):
-            arrows, lines = (t[t["method"] == method] for t in (fields, paths))
-            x, y = np.sort(arrows["x"].unique()), np.sort(arrows["y"].unique())
-            u, v = (arrows[c].to_numpy(float).reshape(len(y), len(x)) for c in ("u", "v"))
-            axes.quiver(x, y, u, v, color=canvas.ink.line, angles="xy", pivot="mid", scale=20, width=0.006, zorder=1)
-            for _, line in lines.groupby("start"):
-                axes.plot(line["x"], line["y"], linewidth=1.2, color=canvas.look("a path")["color"], zorder=3)
-                axes.plot(
-                    line["x"].iloc[-1:], line["y"].iloc[-1:], ".", color=canvas.look("its end")["color"], zorder=5
-                )
-            _frame(axes, canvas, stage, _panel_title(method, float(arrows["rho"].iloc[0])))
-            _points(axes, canvas, stage)
-        if canvas.titled:
-            figure.suptitle(f"Phase portraits: {stage.name}", fontsize=SMALL + 1.5, color=canvas.ink.text)
-        return figure
-
-    return Drawn(
-        f"portrait-{name}", f"Phase portraits: {stage.name}",
-        "Arrows: direction of −d. Lines: discrete steps from 16 starts, dots their ends after a quarter of the time of "
-        "the basins. Circles are minima, crosses saddles.",
-        f"Flow of {', '.join(NAMES[m] for m in SHOWN)} over the box {stage.box}.",
-        paint, ("a path", "its end"), True,
-    )  # fmt: skip
-
-
-def _alpha(end: str) -> float:
-    """Minima are the usual end, and pale."""
-    return 0.25 if end == "minimum" else 0.9
-
-
-def _basins(name: str, stage: Stage, ends: pd.DataFrame) -> Drawn:
-    largest = {m: float(ends[ends["method"] == m]["rho"].max()) for m in SHOWN}
-    rows = {m: ends[(ends["method"] == m) & (ends["rho"] == largest[m])] for m in SHOWN}
-    seen = [e for e in ENDS if any((t["end"] == ENDS.index(e)).any() for t in rows.values())]
-
-    def paint(canvas: Canvas) -> Figure:
-        figure, places = blanks(canvas, 2 * PANEL + 30, 2, 2)
-        for axes, method in zip(places, SHOWN, strict=True):
-            part = rows[method]
-            side = 118.0 / len(part["x"].unique())  # points of a cell: the panel is about so wide
-            for end in seen:
-                here = part[part["end"] == ENDS.index(end)]
-                axes.plot(
-                    here["x"], here["y"], linestyle="none", marker="s", markersize=side, markeredgewidth=0,
-                    color=canvas.look(end)["color"], alpha=_alpha(end),
-                )  # fmt: skip
-            _frame(axes, canvas, stage, _panel_title(method, largest[method]))
-            _points(axes, canvas, stage)
-        handles = [
-            places[0].plot([], [], "s", color=canvas.look(e)["color"], alpha=0.25 if e == "minimum" else 0.9, label=e)[
-                0
-            ]
-            for e in seen
-        ]
-        legend = figure.legend(
-            handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=SMALL, handletextpad=0.2
-        )
-        for text in legend.get_texts():
-            text.set_color(canvas.ink.text)
-        if canvas.titled:
-            figure.suptitle(f"Where starts end: {stage.name}", fontsize=SMALL + 1.5, color=canvas.ink.text)
-        return figure
-
-    shares = "; ".join(
-        f"{NAMES[m]} at rho {largest[m]:.3g}: "
-        + ", ".join(f"{(t['end'] == ENDS.index(e)).mean():.0%} {e}" for e in seen)
-        for m, t in rows.items()
-    )
-    return Drawn(
-        f"basins-{name}", f"Where starts end: {stage.name}",
-        "Each square is a start, coloured by the critical point at which its discrete steps end, at each method's "
-        "largest radius. Elsewhere: lost, cycling, or not yet arrived. Circles are minima, crosses saddles.",
-        shares, paint, tuple(seen), True,
-    )  # fmt: skip
 
 
 STUDY = Study(
@@ -472,8 +337,8 @@ STUDY = Study(
         scenes_drawn,
     ],
     choices=(
-        "The full text was not at hand: the paper's start, radius and learning rate on the Beale function are unknown. "
-        "All starts of the box x in [-1, 4], y in [-1, 1.5] are run instead, with lr 0.001 for 4000 steps.",
+        "The paper's own start on the Beale function, its radii and learning rate are run by the study own-settings. "
+        "Here it is all starts of the box x in [-1, 4], y in [-1, 1.5], with lr 0.001 for 4000 steps.",
         "f = x^2 - m*y^2 is confined by k*y^4, so that what escapes has a minimum to reach; |lambda| is 2m.",
         "Himmelblau's function is the third: its four saddles have four different eigenvalues, it is bounded below and "
         "grows in all directions, so that the threshold 1/|lambda| is tested at each of them on one function.",

@@ -18,25 +18,9 @@ from fenland.lab.studies.investigations import (
     accuracy,
     loss,
 )  # fmt: skip
-from fenland.lab.study import (
-    OURS,
-    C,
-    Claim,
-    Contrast,
-    Grid,
-    Lab,
-    Measured,
-    Quantity,
-    Seeds,
-    Study,
-    Tables,
-    both,
-    curves,
-    ours,
-    paired,
-    ratio,
-)  # fmt: skip
+from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, Seeds, Study, both, curves, paired, ratio
 from fenland.lab.study.grid import above_zero, failed
+from fenland.lab.study.parts import OURS, Lab, Measured, Tables, ours
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

@@ -12,24 +12,10 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.dots import draw_dots
 from fenland.lab.figures.style import title_of
-from fenland.lab.study import (
-    C,
-    Claim,
-    Finding,
-    Grid,
-    Interval,
-    Lab,
-    Measured,
-    Quantity,
-    Sheet,
-    Source,
-    Study,
-    Training,
-    interval,
-    paired,
-    ratio,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import C, Claim, Grid, Quantity, Study, Training, paired, ratio
 from fenland.lab.study.grid import at_least_two
+from fenland.lab.study.parts import Finding, Lab, Measured, Sheet, Source
 from fenland.lab.study.quantities import undecided
 from fenland.lab.study.recipes import colours
 from fenland.lab.study.words import below, half, left_out, lossy, sentences, shown, together

@@ -13,7 +13,7 @@ from fenland.lab.study.full_batch import METHODS, Setting, settle
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement
 from fenland.lab.study.recipes import line_of
-from fenland.lab.study.words import shown, together
+from fenland.lab.study.words import by, shown, together
 
 LONG = Source("SAM and the Edge of Stability, Long and Bartlett 2024, arXiv 2309.12488")
 COHEN = Source("Gradient Descent at the Edge of Stability, Cohen et al. 2021, arXiv 2103.00065")
@@ -70,7 +70,8 @@ def late(measured: Measured) -> pd.DataFrame:
     """Means over the second half of each run: ``method, rho, seed, eigenvalue, edge, edge_gd, ratio``."""
     rows = measured["steps"]
     rows = rows[rows["step"] >= LATE * rows["step"].max()]
-    means = rows.groupby(["method", "rho", "seed"], sort=False)[["eigenvalue", "edge", "edge_gd", "loss"]].mean()
+    names = ["eigenvalue", "edge", "edge_gd", "loss"]
+    means: pd.DataFrame = rows.groupby(["method", "rho", "seed"], sort=False)[names].mean()
     return means.assign(ratio=means["eigenvalue"] / means["edge"]).reset_index()
 
 
@@ -79,7 +80,7 @@ def at_the_edge(method: str) -> Statement:
 
     def judge(measured: Measured) -> Finding:
         rows = late(measured)
-        found = {rho: (interval(part["ratio"]), part) for rho, part in rows[rows["method"] == method].groupby("rho")}
+        found = {rho: (interval(part["ratio"]), part) for rho, part in by(rows[rows["method"] == method], "rho")}
         said = "; ".join(
             (f"rho {rho:g}: " if rho else "") + f"{part['eigenvalue'].mean():.3g} for {part['edge'].mean():.3g}, ratio "
             + shown(ratio, ".3f", sign=False)
@@ -101,7 +102,7 @@ def flatter(measured: Measured) -> Finding:
     """SAM's eigenvalue against 2/eta."""
     rows = late(measured)
     rows = rows[rows["method"] == "SAM"]
-    found = {rho: interval(part["eigenvalue"] / part["edge_gd"]) for rho, part in rows.groupby("rho")}
+    found = {rho: interval(part["eigenvalue"] / part["edge_gd"]) for rho, part in by(rows, "rho")}
     said = "; ".join(f"rho {rho:g}: {shown(each, '.3f', sign=False)}" for rho, each in found.items())
     return Finding("eigenvalue / (2/eta) below 1 at every radius", said,
                    together(None if each.high >= 1 > each.low else each.high < 1 for each in found.values()),

@@ -11,25 +11,10 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
-from fenland.lab.study import (
-    C,
-    Claim,
-    Contrast,
-    Grid,
-    Interval,
-    Measured,
-    Plot,
-    Quantity,
-    Source,
-    Statement,
-    Study,
-    Training,
-    interval,
-    last_epoch,
-    ours,
-    paired,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import C, Claim, Contrast, Grid, Plot, Quantity, Study, Training, last_epoch, paired
 from fenland.lab.study.grid import above_zero, at_least_two
+from fenland.lab.study.parts import Measured, Source, Statement, ours
 from fenland.lab.study.quantities import gap
 from fenland.lab.study.recipes import lines_of
 from fenland.lab.study.words import by, left_out, lossy

@@ -27,22 +27,9 @@ from fenland.lab.replicas.manifolds import (
     optimizer_ends,
 )  # fmt: skip
 from fenland.lab.replicas.wells import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
-from fenland.lab.study import (
-    Claim,
-    Contrast,
-    Finding,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    interval,
-    ours,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import Claim, Contrast, Plot, Study
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
 from fenland.lab.study.recipes import Line, joined
 from fenland.lab.study.words import by, percent, share
 
@@ -65,31 +52,19 @@ LENGTH = "mean length of e over the starts"
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        sharp: curvature of the sharp well (loss / w^2), of its steepest direction.
-        flat: of the flat well.
-        anisotropies: of the valleys: how much steeper across than along.
-        lengths: mean Euclidean lengths of e over the starts, the same for every method (w).
-        starts: of each landscape.
-        lr: learning rate.
-        steps: of the method; as many of plain descent follow, to see whose minimum it is.
-        n: rows of w on the manifolds.
-        p: columns on Stiefel's.
-        seed: of the starts.
-    """
-
-    sharp: float = 20.0
-    flat: float = 5.0
-    anisotropies: tuple[float, ...] = (1.0, 10.0)
+    sharp: float = 20.0  # curvature of the sharp well (loss / w^2), of its steepest direction
+    flat: float = 5.0  # of the flat well
+    anisotropies: tuple[float, ...] = (1.0, 10.0)  # of the valleys: how much steeper across than along
+    # mean Euclidean lengths of e over the starts, the same for every method (w)
     lengths: tuple[float, ...] = (0.3, 0.7, 1.1)
-    starts: int = 1000
-    lr: float = 0.02
-    steps: int = 150
-    n: int = 4
-    p: int = 2
-    seed: int = 0
+    starts: int = 1000  # of each landscape
+    lr: float = 0.02  # learning rate
+    steps: int = 150  # of the method; as many of plain descent follow, to see whose minimum it is
+    n: int = 4  # rows of w on the manifolds
+    p: int = 2  # columns on Stiefel's
+    seed: int = 0  # of the starts
 
     def __post_init__(self) -> None:
         if not self.sharp > self.flat > 0:

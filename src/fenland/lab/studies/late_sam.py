@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from fenland.lab.study import (
     Claim,
     Finding,
     Grid,
+    Interval,
     Lab,
     Measured,
     Piece,
@@ -35,7 +37,7 @@ from fenland.lab.study.ends import after, barrier, end, line
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.quantities import ratio_of
 from fenland.lab.study.recipes import line_of, lines_of
-from fenland.lab.study.words import above, below, shown, together
+from fenland.lab.study.words import above, below, by, shown, together
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -46,6 +48,7 @@ SHORT = Source("Late SAM, arXiv 2410.10373")
 SGD_ONLY = 1.0  # of the share of training before SAM
 ENOUGH = 100  # epochs, from which on a run speaks about the published 200
 accuracy = Quantity("test_accuracy", "Test accuracy, %", unit="points", scale=100, form=".2f")
+logarithm = Quantity("log_eigenvalue", "Largest eigenvalue of the training loss, log10", form=".2f")
 sharpness = Quantity("eigenvalue", "Largest eigenvalue of the training loss")
 
 
@@ -107,7 +110,8 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
     """Eigenvalues at the ends, the lines from SGD's end to the others, and the steps after it."""
     rows = tables["runs"]
     done = rows[rows["status"] == "finished"]
-    of = {(row.start, row.seed): runs[row.run] for row in done.itertuples()}
+    keys = zip(done["start"].tolist(), done["seed"].tolist(), done["run"].tolist(), strict=True)
+    of = {(float(start), int(seed)): runs[str(run)] for start, seed, run in keys}
     common, pieces = {"examples": config.examples}, []
     for (start, seed), run in of.items():
         about = {"start": start, "seed": seed, "run": run.hash, **common}
@@ -117,17 +121,18 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
             compute = partial(line, run, lab.weights_file(sgd), file, points=config.points, **common)
             pieces.append(Piece("lines", {**about, "sgd": sgd.hash, "points": config.points}, compute))
         if start == SGD_ONLY:
-            how = {"rho": config.rho, "steps": config.after, "every": config.every, "tol": config.tol}
+            how: dict[str, Any] = {"rho": config.rho, "steps": config.after, "every": config.every, "tol": config.tol}
             pieces += [
                 Piece("after", {**about, **how, "method": method}, partial(after, run, file, method, **how, **common))
                 for method in ("GD", "SAM")
             ]
     found: dict[str, list[pd.DataFrame]] = {}
     for piece, part in zip(pieces, lab.keep_all(pieces, "ends of runs"), strict=True):
-        about = {name: piece.key[name] for name in ("start", "seed")}
-        found.setdefault(piece.name, []).append(part.assign(**about))
+        found.setdefault(piece.name, []).append(part.assign(start=piece.key["start"], seed=piece.key["seed"]))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
-    return tables | joined | {"runs": rows.merge(joined["ends"], on=["start", "seed"], how="left")}
+    measured = rows.merge(joined["ends"], on=["start", "seed"], how="left")
+    logs = measured["eigenvalue"].clip(lower=1e-12).map(math.log10)
+    return tables | joined | {"runs": measured.assign(log_eigenvalue=logs)}
 
 
 def steps_left(measured: Measured) -> str:
@@ -140,11 +145,9 @@ def steps_left(measured: Measured) -> str:
 
 def nearer(measured: Measured) -> Finding:
     """Late SAM's eigenvalue between those of SGD and of SAM from the start: 0 is SGD's, 1 is SAM's."""
-    import numpy as np
-
     rows = measured["runs"]
-    wide = np.log(rows.pivot_table(index="seed", columns="start", values="eigenvalue"))
-    late = [start for start in wide if 0 < start < SGD_ONLY]
+    wide = rows.pivot_table(index="seed", columns="start", values="eigenvalue").map(math.log)
+    late = [start for start in measured.config.starts if 0 < start < SGD_ONLY]
     shares = {start: interval((wide[SGD_ONLY] - wide[start]) / (wide[SGD_ONLY] - wide[0.0])) for start in late}
     said = "; ".join(f"from {start:g}: {shown(found, '.2f', sign=False)}" for start, found in shares.items())
     answers = [True if x.low > 0.5 else False if x.high < 0.5 else None for x in shares.values()]
@@ -175,7 +178,7 @@ def escapes(measured: Measured) -> Finding:
     far = first.groupby(["method", "seed"])["distance"].max().unstack("method")
     begun = rows[rows["step"] == 0].groupby("seed")["loss"].first()
     sam = first[first["method"] == "SAM"].groupby("seed")["loss"].max() / begun
-    ratio_far, rise = interval(far["SAM"] / far["GD"]), interval(sam)
+    ratio_far, rise = _geometric(far["SAM"] / far["GD"]), _geometric(sam)
     said = (
         f"distance {shown(ratio_far, '.2f', sign=False)} times SGD's, loss up to {shown(rise, '.2f', sign=False)} "
         "times that at the switch"
@@ -185,12 +188,16 @@ def escapes(measured: Measured) -> Finding:
                    open="The interval over seeds reaches 1.")  # fmt: skip
 
 
+def _geometric(ratios: pd.Series) -> Interval:
+    return ratio_of(interval(ratios.map(math.log)))
+
+
 def uphill(measured: Measured) -> Finding:
     """The largest training loss and eigenvalue on SAM's way, over those at the switch."""
     rows = measured["after"][measured["after"]["method"] == "SAM"]
     begun = rows[rows["step"] == 0].groupby("seed")[["loss", "eigenvalue"]].first()
     most = rows.groupby("seed")[["loss", "eigenvalue"]].max() / begun
-    loss, eigenvalue = interval(most["loss"]), interval(most["eigenvalue"])
+    loss, eigenvalue = _geometric(most["loss"]), _geometric(most["eigenvalue"])
     said = f"loss {shown(loss, '.3g', sign=False)} times, eigenvalue {shown(eigenvalue, '.3g', sign=False)} times"
     return Finding("both more than 1.5 times those at the switch", said,
                    together(above(each, 1.5) for each in (loss, eigenvalue)),
@@ -199,11 +206,10 @@ def uphill(measured: Measured) -> Finding:
 
 def settles(measured: Measured) -> Finding:
     """SAM's eigenvalue over the last quarter of the steps, against SGD's own there."""
-    import numpy as np
-
     rows = measured["after"]
     rows = rows[rows["step"] >= 0.75 * measured.config.after]
-    logs = np.log(rows["eigenvalue"]).groupby([rows["method"], rows["seed"]]).mean().unstack("method")
+    rows = rows.assign(value=rows["eigenvalue"].map(math.log))
+    logs = rows.pivot_table(index="seed", columns="method", values="value")
     found = ratio_of(interval(logs["SAM"] - logs["GD"]))
     return Finding("below 1 times SGD's", f"{shown(found, '.3g', sign=False)} times", below(found, 1.0),
                    "Geometric means over the last quarter of the steps.",
@@ -224,7 +230,7 @@ def after_panels(measured: Measured) -> list[Panel]:
 def line_panels(measured: Measured) -> list[Panel]:
     """The training loss on the lines."""
     rows = measured["lines"].assign(value=measured["lines"]["loss"])
-    lines = [line_of(_named(start), part, "at") for start, part in rows.groupby("start")]
+    lines = [line_of(_named(start), part, "at") for start, part in by(rows, "start")]
     return [Panel(lines, "0: SGD's end, 1: the other", "Training loss", log_y=True)]
 
 
@@ -262,7 +268,7 @@ STUDY = Study(
     ],
     figures=[
         Seeds("accuracy", accuracy, "start", setting, _named, title="Test accuracy at the end, %"),
-        Seeds("sharpness", sharpness, "start", setting, _named, title="Largest eigenvalue at the end"),
+        Seeds("sharpness", logarithm, "start", setting, _named, title="Largest eigenvalue at the end, log10"),
         Plot("after", "After the end of SGD", after_panels, setting),
         Plot("lines", "Training loss between the ends", line_panels, setting),
     ],

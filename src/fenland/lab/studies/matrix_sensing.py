@@ -13,21 +13,11 @@ import pandas as pd
 
 from fenland.arguments import check_whole
 from fenland.lab.figures.plots import METHODS, Line, Panel, plain_number
-from fenland.lab.study import (
-    OURS,
-    Claim,
-    Finding,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    interval,
-)
+from fenland.lab.store.statistics import interval
+from fenland.lab.study import Claim, Plot, Study
+from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Tables
 from fenland.lab.study.published import next_draw
+from fenland.lab.study.quantities import statement
 
 # Table III, rho = 0.1: the loss at its steps 1 to 4, one draw.
 PUBLISHED = {"SAM": (4.714, 2.81, 1.748, 1.199), "USAM": (4.872, 22.873, 70595465.0, 1.545e65)}
@@ -39,28 +29,17 @@ FIGURE = Source("Investigations on SAM, Fig. 5 and Table III")
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        d: rows of U.
-        r: columns of U.
-        m: measurements.
-        lr: learning rate.
-        radii: rho; 0.1 is Table III's.
-        seeds: each draws measurements, truth and start anew.
-        steps: of every trajectory.
-        methods: presets; SSAM-U is ours, the paper has the first two.
-        first: what the table calls step 1: the loss at the "start", or "after" the first step.
-    """
-
-    d: int = 100
-    r: int = 5
-    m: int = 2500
-    lr: float = 0.5
-    radii: tuple[float, ...] = (0.001, 0.005, 0.01, 0.1)
-    seeds: tuple[int, ...] = tuple(range(20))
-    steps: int = 10
-    methods: tuple[str, ...] = ("SAM", "USAM", "SSAM-U")
+    d: int = 100  # rows of U
+    r: int = 5  # columns of U
+    m: int = 2500  # measurements
+    lr: float = 0.5  # learning rate
+    radii: tuple[float, ...] = (0.001, 0.005, 0.01, 0.1)  # rho; 0.1 is Table III's
+    seeds: tuple[int, ...] = tuple(range(20))  # each draws measurements, truth and start anew
+    steps: int = 10  # of every trajectory
+    methods: tuple[str, ...] = ("SAM", "USAM", "SSAM-U")  # presets; SSAM-U is ours, the paper has the first two
+    # what the table calls step 1: the loss at the "start", or "after" the first step
     first: Literal["start", "after"] = "start"
 
     def __post_init__(self) -> None:
@@ -125,26 +104,23 @@ def claims(measured: Measured) -> Iterator[Claim]:
         yield Claim(sentence, source, converges(method), "curves", notes=() if method in sentences else (note,))
 
 
-def row(method: str) -> Statement:
+@statement
+def row(measured: Measured, method: str) -> Finding:
     """Whether the four published losses of a method could be a draw of ours; of logarithms where they span decades."""
-
-    def judge(measured: Measured) -> Finding:
-        inside, words, logs = 0, [], method == "USAM"
-        for step, published in enumerate(PUBLISHED[method]):
-            numbers = of(measured, method, RADIUS, step + (measured.config.first == "after"))
-            numbers, target = (np.log10(numbers), math.log10(published)) if logs else (numbers, published)
-            low, high = next_draw(numbers, rows=len(PUBLISHED[method]))
-            inside += bool(low <= target <= high)
-            mean, *bounds = (_power(x) if logs else x for x in interval(numbers)[:3])
-            words.append(f"{short(mean)} ({' to '.join(map(short, bounds))})")
-        few = len(measured.config.seeds) < 3
-        return Finding(
-            "; ".join(map(short, PUBLISHED[method])), "; ".join(words), None if few else inside == 4,
-            "" if few else f"{inside} of 4 published numbers lie where a new draw would.",
-            "Not decided: fewer than 3 seeds say nothing about another draw.",
-        )  # fmt: skip
-
-    return judge
+    inside, words, logs = 0, [], method == "USAM"
+    for step, published in enumerate(PUBLISHED[method]):
+        numbers = of(measured, method, RADIUS, step + (measured.config.first == "after"))
+        numbers, target = (np.log10(numbers), math.log10(published)) if logs else (numbers, published)
+        low, high = next_draw(numbers, rows=len(PUBLISHED[method]))
+        inside += bool(low <= target <= high)
+        mean, *bounds = (_power(x) if logs else x for x in interval(numbers)[:3])
+        words.append(f"{short(mean)} ({' to '.join(map(short, bounds))})")
+    few = len(measured.config.seeds) < 3
+    return Finding(
+        "; ".join(map(short, PUBLISHED[method])), "; ".join(words), None if few else inside == 4,
+        "" if few else f"{inside} of 4 published numbers lie where a new draw would.",
+        "Not decided: fewer than 3 seeds say nothing about another draw.",
+    )  # fmt: skip
 
 
 def overflow(measured: Measured) -> Finding:
@@ -159,24 +135,21 @@ def overflow(measured: Measured) -> Finding:
     )
 
 
-def converges(method: str) -> Statement:
+@statement
+def converges(measured: Measured, method: str) -> Finding:
     """At which radii every seed's loss falls below half of its start's."""
-
-    def judge(measured: Measured) -> Finding:
-        config, words, good = measured.config, [], []
-        for rho in config.radii:
-            ratio = of(measured, method, rho, config.steps) / of(measured, method, rho, 0)
-            good.append(bool((ratio < 0.5).all()))
-            middle = float(np.median(ratio))
-            size = f"× {short(middle)}" if math.isfinite(middle) else "overflow"
-            words.append(f"rho {rho:g}: {size}, below half in {int((ratio < 0.5).sum())} of {len(ratio)} seeds")
-        wanted = [method != "USAM" or rho < RADIUS for rho in config.radii]
-        return Finding(
-            "the loss falls to less than half in every seed" + (", and does not at 0.1" if method == "USAM" else ""),
-            f"loss after {config.steps} steps over that at the start, median: {'; '.join(words)}", good == wanted,
-        )  # fmt: skip
-
-    return judge
+    config, words, good = measured.config, [], []
+    for rho in config.radii:
+        ratio = of(measured, method, rho, config.steps) / of(measured, method, rho, 0)
+        good.append(bool((ratio < 0.5).all()))
+        middle = float(np.median(ratio))
+        size = f"× {short(middle)}" if math.isfinite(middle) else "overflow"
+        words.append(f"rho {rho:g}: {size}, below half in {int((ratio < 0.5).sum())} of {len(ratio)} seeds")
+    wanted = [method != "USAM" or rho < RADIUS for rho in config.radii]
+    return Finding(
+        "the loss falls to less than half in every seed" + (", and does not at 0.1" if method == "USAM" else ""),
+        f"loss after {config.steps} steps over that at the start, median: {'; '.join(words)}", good == wanted,
+    )  # fmt: skip
 
 
 def line(measured: Measured, method: str, rho: float) -> Line:

@@ -14,28 +14,11 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.replicas.escapes import escapes, median, predicted
-from fenland.lab.study import (
-    OURS,
-    C,
-    Claim,
-    Contrast,
-    Finding,
-    Grid,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Quantity,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    interval,
-    ours,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import C, Claim, Contrast, Grid, Plot, Quantity, Study
 from fenland.lab.study.grid import at_least_two
-from fenland.lab.study.quantities import gap
+from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
+from fenland.lab.study.quantities import gap, statement
 from fenland.lab.study.recipes import lines_of
 
 PAPER = Source("Stability Analysis of SAM, arXiv 2301.06308")
@@ -51,49 +34,27 @@ accuracy = Quantity("test_accuracy", table="trained", scale=100, form=".2f")
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        strength: m of the saddle, eigenvalues +m and -m (loss / w^2).
-        std: of one sample's gradient noise (loss / w).
-        lr: of the steps at the saddle.
-        rho: of the unnormalised ascent, rho * strength < 1.
-        radius: of the normalised ascent.
-        out: |w| along the descending direction that counts as escaped.
-        paths: from the saddle, a cell of the grid.
-        steps: after which a path counts as not escaped.
-        momenta: of both parts.
-        batches: at the saddle.
-        data: that the network is trained on.
-        model: the network.
-        train_rho: radius of SAM and SSAM in training.
-        train_lr: learning rate in training, constant; in the other reading that of the largest momentum.
-        train_momenta: of the trained grid.
-        train_batches: of the trained grid.
-        epochs: of training.
-        seeds: of training.
-        seed: of the noise at the saddle.
-    """
-
-    strength: float = 1.0
-    std: float = 1.0
-    lr: float = 0.02
-    rho: float = 0.5
-    radius: float = 0.1
-    out: float = 1.0
-    paths: int = 200
-    steps: int = 800
-    momenta: tuple[float, ...] = (0.0, 0.5, 0.9)
-    batches: tuple[int, ...] = (1, 4, 16, 64)
-    data: str = "digits"
-    model: str = "mlp"
-    train_rho: float = 0.05
-    train_lr: float = 0.02
-    train_momenta: tuple[float, ...] = (0.0, 0.9)
-    train_batches: tuple[int, ...] = (16, 128)
-    epochs: int = 10
-    seeds: tuple[int, ...] = (0, 1, 2)
-    seed: int = 0
+    strength: float = 1.0  # m of the saddle, eigenvalues +m and -m (loss / w^2)
+    std: float = 1.0  # of one sample's gradient noise (loss / w)
+    lr: float = 0.02  # of the steps at the saddle
+    rho: float = 0.5  # of the unnormalised ascent, rho * strength < 1
+    radius: float = 0.1  # of the normalised ascent
+    out: float = 1.0  # |w| along the descending direction that counts as escaped
+    paths: int = 200  # from the saddle, a cell of the grid
+    steps: int = 800  # after which a path counts as not escaped
+    momenta: tuple[float, ...] = (0.0, 0.5, 0.9)  # of both parts
+    batches: tuple[int, ...] = (1, 4, 16, 64)  # at the saddle
+    data: str = "digits"  # that the network is trained on
+    model: str = "mlp"  # the network
+    train_rho: float = 0.05  # radius of SAM and SSAM in training
+    train_lr: float = 0.02  # learning rate in training, constant; in the other reading that of the largest momentum
+    train_momenta: tuple[float, ...] = (0.0, 0.9)  # of the trained grid
+    train_batches: tuple[int, ...] = (16, 128)  # of the trained grid
+    epochs: int = 10  # of training
+    seeds: tuple[int, ...] = (0, 1, 2)  # of training
+    seed: int = 0  # of the noise at the saddle
 
     def __post_init__(self) -> None:
         if not 0 < self.rho * self.strength < 1:
@@ -241,23 +202,20 @@ def _steps(row: pd.Series) -> str:
     return f"{row['median']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"
 
 
-def faster(method: str, axis: str) -> Statement:
+@statement
+def faster(measured: Measured, method: str, axis: str) -> Finding:
     """The largest momentum against the least at each batch size, or the smallest batch against the largest."""
-
-    def judge(measured: Measured) -> Finding:
-        table = cells(measured, method)
-        momenta, batches = (sorted(table.index.get_level_values(k).unique()) for k in (0, 1))
-        if axis == "momentum":
-            pairs = {f"B = {b}": (table.loc[(momenta[-1], b)], table.loc[(momenta[0], b)]) for b in batches}
-            words = "; ".join(f"{at}: {_steps(slow)} to {_steps(fast)}" for at, (fast, slow) in pairs.items())
-            said = f"fewer steps with momentum {momenta[-1]:g} than with {momenta[0]:g}, at every batch size"
-        else:
-            pairs = {f"momentum {m:g}": (table.loc[(m, batches[0])], table.loc[(m, batches[-1])]) for m in momenta}
-            words = "; ".join(f"{at}: {_steps(fast)} against {_steps(slow)}" for at, (fast, slow) in pairs.items())
-            said = f"fewer steps with B = {batches[0]} than with B = {batches[-1]}, at every momentum"
-        return Finding(said, words, all(fast["high"] < slow["low"] for fast, slow in pairs.values()))
-
-    return judge
+    table = cells(measured, method)
+    momenta, batches = (sorted(table.index.get_level_values(k).unique()) for k in (0, 1))
+    if axis == "momentum":
+        pairs = {f"B = {b}": (table.loc[(momenta[-1], b)], table.loc[(momenta[0], b)]) for b in batches}
+        words = "; ".join(f"{at}: {_steps(slow)} to {_steps(fast)}" for at, (fast, slow) in pairs.items())
+        said = f"fewer steps with momentum {momenta[-1]:g} than with {momenta[0]:g}, at every batch size"
+    else:
+        pairs = {f"momentum {m:g}": (table.loc[(m, batches[0])], table.loc[(m, batches[-1])]) for m in momenta}
+        words = "; ".join(f"{at}: {_steps(fast)} against {_steps(slow)}" for at, (fast, slow) in pairs.items())
+        said = f"fewer steps with B = {batches[0]} than with B = {batches[-1]}, at every momentum"
+    return Finding(said, words, all(fast["high"] < slow["low"] for fast, slow in pairs.values()))
 
 
 def effective(measured: Measured) -> Finding:
@@ -289,21 +247,18 @@ def order(measured: Measured) -> Finding:
     return Finding("medians in this order in every cell, for both ascents", words, holds)
 
 
-def closes(method: str) -> Statement:
+@statement
+def closes(measured: Measured, method: str) -> Finding:
     """Steps relative to SGD's with and without momentum."""
-
-    def judge(measured: Measured) -> Finding:
-        ratio = cells(measured, method)["median"] / cells(measured, "SGD")["median"]
-        momenta = ratio.index.get_level_values(0)
-        without, with_it = ratio.loc[momenta.min()], ratio.loc[momenta.max()]
-        return Finding(
-            f"steps relative to SGD's at least a tenth fewer with momentum {momenta.max():g}, at every batch size",
-            f"{without.min():.2f} to {without.max():.2f} times SGD's without, {with_it.min():.2f} to "
-            f"{with_it.max():.2f} with",
-            bool((with_it <= 0.9 * without).all()),
-        )
-
-    return judge
+    ratio = cells(measured, method)["median"] / cells(measured, "SGD")["median"]
+    momenta = ratio.index.get_level_values(0)
+    without, with_it = ratio.loc[momenta.min()], ratio.loc[momenta.max()]
+    return Finding(
+        f"steps relative to SGD's at least a tenth fewer with momentum {momenta.max():g}, at every batch size",
+        f"{without.min():.2f} to {without.max():.2f} times SGD's without, {with_it.min():.2f} to "
+        f"{with_it.max():.2f} with",
+        bool((with_it <= 0.9 * without).all()),
+    )
 
 
 def theory(measured: Measured) -> Finding:
@@ -395,7 +350,7 @@ STUDY = Study(
         ),
     ],
     choices=(
-        "Full text not at hand. At the saddle every path starts on it, exactly; noise is normal with standard "
+        "At the saddle every path starts on it, exactly; noise is normal with standard "
         "deviation std / sqrt(B), one draw in both passes; escape is |y| >= out.",
         "Momentum at the same lr also multiplies the step by 1/(1 - momentum). The other reading, the same "
         "lr/(1 - momentum), is run beside it, at the saddle and in training.",

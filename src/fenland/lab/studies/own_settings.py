@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Mark, Panel, draw_heat
 from fenland.lab.replicas.stability_analysis import (
     DEMO,
+    MODELS,
     NEAR,
     VALLEY,
     beale,
@@ -25,8 +27,7 @@ from fenland.lab.replicas.stability_analysis import (
 from fenland.lab.studies.own_settings_claims import KIM, claims
 from fenland.lab.study import Lab, Measured, Piece, Plot, Study, Tables
 from fenland.lab.study.grid import above_zero
-
-MODELS = ("full", "shared", "independent", "descent")
+from fenland.lab.study.words import by
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def named(method: str, rho: float) -> str:
 
 
 def _each(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(named(m, r), part) for (m, r), part in rows.groupby(["method", "rho"], sort=False)]
+    return [(named(m, r), part) for m, own in by(rows, "method") for r, part in by(own, "rho")]
 
 
 def ways(measured: Measured) -> list[Panel]:
@@ -140,7 +141,7 @@ def heights(measured: Measured) -> list[Panel]:
         # y shrinks to nothing where the saddle holds it: beyond 1e-12 there is nothing to see.
         lines = [
             Line("GD" if m == "SGD" else m, part["step"], part["y"].abs().clip(lower=1e-12))
-            for m, part in own.groupby("method", sort=False)
+            for m, part in by(own, "method")
         ]
         panels.append(Panel(lines, "step", f"ρ = {rho:g}: |y|", log_y=True, whole=True))
     return panels
@@ -155,9 +156,8 @@ def nets(measured: Measured) -> list[Panel]:
     )  # fmt: skip
     panels = []
     for column, title in (("solved", "Share at the minimum"), ("flat", "Share at the saddle"), ("f", "Mean loss")):
-        means = rows.groupby(["label", "rho"])[column].mean()
-        lines = [Line(label, part.index.get_level_values("rho"), part.to_numpy(), kind="joined")
-                 for label, part in means.groupby("label")]  # fmt: skip
+        means = rows.groupby(["label", "rho"], as_index=False)[[column]].mean()
+        lines = [Line(label, part["rho"], part[column], kind="joined") for label, part in by(means, "label")]
         panels.append(Panel(lines, "ρ (0: gradient descent)", title))
     return panels
 
@@ -190,7 +190,7 @@ def theorem_3(measured: Measured) -> list[Drawn]:
     for sign, name, title in ((-1, "theorem-3-saddle", "Theorem 3 / exact, saddle, log10"),
                               (1, "theorem-3-minimum", "Theorem 3 / exact, minimum, log10")):  # fmt: skip
         rows = measured["momentum"][measured["momentum"]["sign"] == sign]
-        wide = np.log10(rows.pivot_table(index="reach", columns="scaled", values="ratio").clip(upper=100.0))
+        wide = rows.pivot_table(index="reach", columns="scaled", values="ratio").clip(upper=100.0).map(math.log10)
         good = (rows["ratio"] - 1).abs() < 0.1
         draw = partial(_heat, title=title, wide=wide)
         figures.append(

@@ -14,8 +14,9 @@ from scipy.special import ndtri
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel
 from fenland.lab.replicas.convergence import cycles, floors, gammas, rates
-from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables
+from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables
 from fenland.lab.study.grid import above_zero
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.recipes import beside
 from fenland.lab.study.theory import at_radius, near
 from fenland.theory import (
@@ -47,33 +48,19 @@ NOISES = {
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        eigenvalues: of the quadratic (loss / w^2), all > 0.
-        radii: rho of the unnormalised ascent (w per gradient).
-        lengths: rho of the normalised ascent (w).
-        grid: step of the learning rates, as a share of SGD's limit 2/l_max.
-        steps: of every trajectory without noise.
-        starts: standard normal, the same for every learning rate.
-        noise: standard deviation of gradient noise.
-        noise_lr: learning rate with noise.
-        noise_steps: steps with noise.
-        paths: with noise, from the minimum.
-        seed: of starts and noise.
-    """
-
-    eigenvalues: tuple[float, ...] = (4.0, 1.0, 0.25)
-    radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
-    lengths: tuple[float, ...] = (0.05, 0.2)
-    grid: float = 0.01
-    steps: int = 4000
-    starts: int = 200
-    noise: float = 1.0
-    noise_lr: float = 0.1
-    noise_steps: int = 400
-    paths: int = 50_000
-    seed: int = 0
+    eigenvalues: tuple[float, ...] = (4.0, 1.0, 0.25)  # of the quadratic (loss / w^2), all > 0
+    radii: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)  # rho of the unnormalised ascent (w per gradient)
+    lengths: tuple[float, ...] = (0.05, 0.2)  # rho of the normalised ascent (w)
+    grid: float = 0.01  # step of the learning rates, as a share of SGD's limit 2/l_max
+    steps: int = 4000  # of every trajectory without noise
+    starts: int = 200  # standard normal, the same for every learning rate
+    noise: float = 1.0  # standard deviation of gradient noise
+    noise_lr: float = 0.1  # learning rate with noise
+    noise_steps: int = 400  # steps with noise
+    paths: int = 50_000  # with noise, from the minimum
+    seed: int = 0  # of starts and noise
 
     def __post_init__(self) -> None:
         above_zero(self, "eigenvalues")
@@ -184,21 +171,18 @@ def claims(measured: Measured) -> Iterator[Claim]:
     yield Claim(sentence, FROM_THEORY, noisier, "noise")
 
 
-def rate(method: str) -> Statement:
+@statement
+def rate(measured: Measured, method: str) -> Finding:
     """The factor a step against `theory.convergence`, at every stable learning rate."""
-
-    def judge(measured: Measured) -> Finding:
-        config, gaps = measured.config, {}
-        for rho in config.radii_of(method):
-            rows = rows_of(measured, method, rho)
-            # One step of the grid from the limit: closer, shrinking modes have not died away within the run.
-            rows = rows[rows["lr"] < config.limit(method, rho) - config.step]
-            law = [convergence(config.eigenvalues, lr, rho, method) for lr in rows["lr"]]
-            gaps[rho] = float((rows["rate"] - law).abs().max())
-        words = ", ".join(f"{gap:.2g}{at_radius(rho)}" for rho, gap in gaps.items())
-        return Finding("largest difference at most 0.01", words, max(0.0, *gaps.values()) <= 0.01)
-
-    return judge
+    config, gaps = measured.config, {}
+    for rho in config.radii_of(method):
+        rows = rows_of(measured, method, rho)
+        # One step of the grid from the limit: closer, shrinking modes have not died away within the run.
+        rows = rows[rows["lr"] < config.limit(method, rho) - config.step]
+        law = [convergence(config.eigenvalues, lr, rho, method) for lr in rows["lr"]]
+        gaps[rho] = float((rows["rate"] - law).abs().max())
+    words = ", ".join(f"{gap:.2g}{at_radius(rho)}" for rho, gap in gaps.items())
+    return Finding("largest difference at most 0.01", words, max(0.0, *gaps.values()) <= 0.01)
 
 
 def cycle(measured: Measured) -> Finding:
@@ -229,19 +213,16 @@ def bounded(measured: Measured) -> Finding:
     return Finding(expected, found, holds)
 
 
-def floor(where: Any) -> Statement:
+@statement
+def floor(measured: Measured, where: Any) -> Finding:
     """E[w^2] at the last step against the closed form, all radii together."""
-
-    def judge(measured: Measured) -> Finding:
-        config, rows = measured.config, at_end(measured, where)
-        words, good, z = [], [], float(ndtri(1 - 0.05 / 2 / len(rows)))
-        for row in rows.itertuples():
-            law = displacement(1.0, config.noise_lr, float(row.rho), config.noise, int(row.steps), where)
-            good.append(abs(float(row.mean) - law) <= z * float(row.error))
-            words.append(f"{row.mean:.4f} ± {1.96 * float(row.error):.4f} for {law:.4f} at rho {row.rho:g}")
-        return Finding("within the 95 % interval over paths, all radii together", ", ".join(words), all(good))
-
-    return judge
+    config, rows = measured.config, at_end(measured, where)
+    words, good, z = [], [], float(ndtri(1 - 0.05 / 2 / len(rows)))
+    for row in rows.itertuples():
+        law = displacement(1.0, config.noise_lr, float(row.rho), config.noise, int(row.steps), where)
+        good.append(abs(float(row.mean) - law) <= z * float(row.error))
+        words.append(f"{row.mean:.4f} ± {1.96 * float(row.error):.4f} for {law:.4f} at rho {row.rho:g}")
+    return Finding("within the 95 % interval over paths, all radii together", ", ".join(words), all(good))
 
 
 def at_end(measured: Measured, where: str) -> pd.DataFrame:

@@ -16,16 +16,16 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.landscape import Spot, draw_landscape
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panel
 from fenland.lab.figures.style import SMALL, blank, head
-from fenland.lab.replicas.threads import one_thread
-from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Statement, Study, Tables
+from fenland.lab.replicas.basins import success
+from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables
 from fenland.lab.study.grid import above_zero
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.theory import near
 from fenland.lab.study.words import share
 from fenland.theory.quadratic import cycle_amplitude, stable_lr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from fenland.lab.figures.style import Canvas
 
@@ -45,31 +45,18 @@ LAWS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        radii: rho of the unnormalised ascent (w per gradient).
-        lengths: rho of the normalised ascent (w).
-        grid: step of the learning rates.
-        coarse: distance of the learning rates where success does not end; a multiple of ``grid``.
-        highest: learning rate.
-        starts: drawn uniformly from the box, for each learning rate and radius the same.
-        box: half its side, around the origin.
-        steps: of every trajectory.
-        tolerance: distance to a minimum that counts as success, after the last step.
-        seed: of the starts.
-    """
-
-    radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
-    lengths: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5)
-    grid: float = 0.01
-    coarse: float = 0.01
-    highest: float = 0.68
-    starts: int = 10_000
-    box: float = 2.0
-    steps: int = 2000
-    tolerance: float = 1e-3
-    seed: int = 0
+    radii: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)  # rho of the unnormalised ascent (w per gradient)
+    lengths: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5)  # rho of the normalised ascent (w)
+    grid: float = 0.01  # step of the learning rates
+    coarse: float = 0.01  # distance of the learning rates where success does not end; a multiple of ``grid``
+    highest: float = 0.68  # learning rate
+    starts: int = 10_000  # drawn uniformly from the box, for each learning rate and radius the same
+    box: float = 2.0  # half its side, around the origin
+    steps: int = 2000  # of every trajectory
+    tolerance: float = 1e-3  # distance to a minimum that counts as success, after the last step
+    seed: int = 0  # of the starts
 
     def __post_init__(self) -> None:
         above_zero(self, "grid", "coarse", "highest", "box", "tolerance", "starts", "steps")
@@ -90,53 +77,16 @@ def measure(config: Config, lab: Lab) -> Tables:
 
 def rates(config: Config, method: str, rho: float) -> pd.DataFrame:
     """Success by learning rate: the coarse grid first, then the gap where success ends."""
+    given = {name: getattr(config, name) for name in ("starts", "box", "steps", "tolerance", "seed")}
     per, last = round(config.coarse / config.grid), round(config.highest / config.grid)
-    table = success(config, method, rho, [k * config.grid for k in range(per, last + 1, per)])
+    table = success(method, rho, [k * config.grid for k in range(per, last + 1, per)], **given)
     alive = table.loc[table["successes"] > 0, "lr"]
     if per > 1 and len(alive):
         begin = round(float(alive.max()) / config.grid)
         inner = [k * config.grid for k in range(begin + 1, min(begin + per, last + 1))]
         if inner:
-            table = pd.concat([table, success(config, method, rho, inner)]).sort_values("lr", ignore_index=True)
+            table = pd.concat([table, success(method, rho, inner, **given)]).sort_values("lr", ignore_index=True)
     return table
-
-
-def success(config: Config, method: str, rho: float, lrs: list[float]) -> pd.DataFrame:
-    """How many starts succeed, are lost, or are held at the saddle, and where the others end."""
-    import torch
-
-    from fenland.lab.replicas import Grid, Quartic, grid, run
-
-    problem = Quartic()
-    generator = torch.Generator().manual_seed(config.seed)
-    points = (2 * torch.rand(config.starts, 2, generator=generator, dtype=torch.float64) - 1) * config.box
-    plan = grid(problem.pack(points), rho=rho, lr=lrs)
-    with one_thread():
-        done = run(problem, method, plan, config.steps, bound=1e3)
-        # These rules keep nothing between steps: a run from the last points is the next step.
-        after = run(problem, method, Grid(plan.rho, plan.lr, plan.momentum, done.w, plan.shape), 1, bound=1e3)
-    w = problem.unpack(done.w).reshape(len(lrs), config.starts, 2)
-    away = torch.stack([(w - torch.tensor(point, dtype=torch.float64)).norm(dim=-1) for point in problem.minima])
-    distance = away.min(0).values
-    lost = (done.lost >= 0).reshape(len(lrs), config.starts)
-    # The normalised ascent is drawn to the saddle where ||g|| < rho*m; what it has caught stays within |w| <= rho.
-    held = (w.norm(dim=-1) <= max(rho, config.tolerance)) & ~lost
-    free = ~(lost | held)
-    jump = (problem.unpack(after.w).reshape(w.shape) - w).norm(dim=-1) / 2
-    return pd.DataFrame(
-        {
-            "method": method, "rho": rho, "lr": lrs, "starts": config.starts,
-            "successes": ((distance <= config.tolerance) & ~lost).sum(1).tolist(), "lost": lost.sum(1).tolist(),
-            "held": held.sum(1).tolist(), "distance": _median(distance, free), "amplitude": _median(jump, free),
-        }
-    )  # fmt: skip
-
-
-def _median(values: Tensor, which: Tensor) -> list[float]:
-    import torch
-
-    numbers: list[float] = torch.where(which, values, torch.nan).nanmedian(1).values.tolist()
-    return numbers
 
 
 def rows_of(measured: Measured, method: str, rho: float) -> pd.DataFrame:
@@ -201,18 +151,15 @@ def claims(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
 
 
-def _wider(pair: tuple[str, str], radii: tuple[float, ...]) -> Statement:
+@statement
+def _wider(measured: Measured, pair: tuple[str, str], radii: tuple[float, ...]) -> Finding:
     """The paper's message: SSAM can be trained at learning rates where SAM cannot."""
-
-    def judge(measured: Measured) -> Finding:
-        sam, ssam = (limits(measured, method, radii) for method in pair)
-        words = ", ".join(f"{_shown(ssam[rho])} against {_shown(sam[rho])} at rho {rho:g}" for rho in radii)
-        # SAM that never succeeds has no limit at all: every one of SSAM's is above it.
-        least = measured.config.grid / 2
-        holds = all(ssam[rho] > sam[rho] + least or (math.isnan(sam[rho]) and ssam[rho] > 0) for rho in radii)
-        return Finding("a larger critical learning rate at every radius", words, holds)
-
-    return judge
+    sam, ssam = (limits(measured, method, radii) for method in pair)
+    words = ", ".join(f"{_shown(ssam[rho])} against {_shown(sam[rho])} at rho {rho:g}" for rho in radii)
+    # SAM that never succeeds has no limit at all: every one of SSAM's is above it.
+    least = measured.config.grid / 2
+    holds = all(ssam[rho] > sam[rho] + least or (math.isnan(sam[rho]) and ssam[rho] > 0) for rho in radii)
+    return Finding("a larger critical learning rate at every radius", words, holds)
 
 
 def _shown(value: float) -> str:

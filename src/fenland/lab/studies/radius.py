@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fenland.lab.figures.plots import Mark
+from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.studies.investigations import (
     BESIDE,
     CHOICES,
@@ -24,29 +25,9 @@ from fenland.lab.studies.investigations import (
     accuracy,
     loss,
 )  # fmt: skip
-from fenland.lab.study import (
-    C,
-    Claim,
-    Contrast,
-    Finding,
-    Grid,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Quantity,
-    Seeds,
-    Sheet,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    both,
-    curves,
-    interval,
-    ratio,
-)  # fmt: skip
+from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, Seeds, Study, both, curves, ratio
 from fenland.lab.study.grid import above_zero, at_least_two
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Sheet, Source, Statement, Tables
 from fenland.lab.study.published import Cell, Published
 from fenland.lab.study.quantities import gap
 from fenland.lab.study.words import half, lossy, shown

@@ -6,32 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, plain_number
-from fenland.lab.replicas.threads import one_thread
-from fenland.lab.study import (
-    Claim,
-    Finding,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    interval,
-)  # fmt: skip
+from fenland.lab.replicas.autoencoder import loss_curves
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import Claim, Plot, Study
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Tables
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.recipes import joined
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PAPER = Source("Tan et al. 2025 (SSAM), Fig. 1")
 UNNORMALISED, NORMALISED = ("USAM", "SSAM-U"), ("SAM", "SSAM")
@@ -53,33 +40,22 @@ SLOWDOWNS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        n: dimension of the identity, and number of samples (its unit vectors).
-        normalization: the loss is c·‖W₂W₁ − I‖² with c = 1 ("sum"), 1/2 ("half"), 1/n ("samples"), 1/n² ("elements").
-        lr: learning rate.
-        epochs: of every trajectory.
-        steps_per_epoch: steps with the full gradient in one epoch.
-        spread: 1e-4 as the "variance" of the entries of the start or as their "deviation".
-        initial: that 1e-4.
-        products: rho·m of the unnormalised ascent, m = 2c the strength of the saddle.
-        lengths: rho of the normalised ascent (w).
-        seeds: of the start.
-        escaped: share of the loss at the start below which a trajectory has escaped.
-    """
-
-    n: int = 20
+    n: int = 20  # dimension of the identity, and number of samples (its unit vectors)
+    # the loss is c·‖W₂W₁ − I‖² with c = 1 ("sum"), 1/2 ("half"), 1/n ("samples"), 1/n² ("elements")
     normalization: Literal["sum", "half", "samples", "elements"] = "sum"
-    lr: float = 1e-3
-    epochs: int = 500
-    steps_per_epoch: int = 20
+    lr: float = 1e-3  # learning rate
+    epochs: int = 500  # of every trajectory
+    steps_per_epoch: int = 20  # steps with the full gradient in one epoch
+    # 1e-4 as the "variance" of the entries of the start or as their "deviation"
     spread: Literal["variance", "deviation"] = "variance"
-    initial: float = 1e-4
+    initial: float = 1e-4  # that 1e-4
+    # rho·m of the unnormalised ascent, m = 2c the strength of the saddle
     products: tuple[float, ...] = (0.2, 0.4, 0.6, 0.7, 0.8, 1.2, 2.0)
-    lengths: tuple[float, ...] = (0.02, 0.1, 0.18, 0.3, 0.5)
-    seeds: tuple[int, ...] = tuple(range(10))
-    escaped: float = 0.5
+    lengths: tuple[float, ...] = (0.02, 0.1, 0.18, 0.3, 0.5)  # rho of the normalised ascent (w)
+    seeds: tuple[int, ...] = tuple(range(10))  # of the start
+    escaped: float = 0.5  # share of the loss at the start below which a trajectory has escaped
 
     def __post_init__(self) -> None:
         for name in ("n", "epochs", "steps_per_epoch"):
@@ -108,91 +84,17 @@ class Config:
 
 def measure(config: Config, lab: Lab) -> Tables:
     """One piece a method, all its radii and seeds in one program."""
-    names = ("n", "normalization", "lr", "epochs", "steps_per_epoch", "spread", "initial", "seeds", "escaped")
-    key = {name: getattr(config, name) for name in names}
+    names = ("n", "normalization", "lr", "steps", "deviation", "seeds", "escaped")
+    given = {name: getattr(config, name) for name in names}
     plans: list[tuple[str, tuple[float, ...]]] = [("SGD", (0.0,))]
     plans += [(method, tuple(p / config.strength for p in config.products)) for method in UNNORMALISED]
     plans += [(method, config.lengths) for method in NORMALISED]
-    pieces = [
-        Piece("curves", {**key, "method": method, "radii": radii}, partial(curves, config, method, radii))
-        for method, radii in plans
-    ]
+    keys = [{**given, "method": method, "radii": radii} for method, radii in plans]
+    pieces = [Piece("curves", key, partial(loss_curves, **key)) for key in keys]
     whole = pd.concat(lab.keep_all(pieces, "methods"), ignore_index=True)
     last = whole[whole["steps"] == whole["steps"].max()]
     ends = last[["method", "rho", "seed", "hit", "rate", "start", "descending", "length"]].reset_index(drop=True)
     return {"escapes": ends, "curves": whole[["method", "rho", "seed", "steps", "loss"]]}
-
-
-def curves(config: Config, method: str, radii: tuple[float, ...]) -> pd.DataFrame:
-    """Loss by steps of each radius and seed, with the step of escape (NaN: never), growth and norms."""
-    import torch
-
-    from fenland.lab.replicas import LinearAutoencoder, grid, run
-
-    problem = LinearAutoencoder(config.n, config.normalization)
-    start = _start(config)
-    target = config.escaped * problem.value(start)
-    goals = target.repeat(len(radii))
-    every = max(1, config.steps // 250)
-    with one_thread():
-        plan = grid(start, rho=radii, lr=config.lr)
-        # One block holds 20 replicas of this problem, so the goal has to find its own rows: one for all is the least.
-        lowest = float(goals.min())
-        done = run(
-            problem, method, plan, config.steps, reached=lambda w: problem.value(w) <= lowest, sample_every=every
-        )
-        losses = torch.stack([problem.value([x[t] for x in done.samples]) for t in range(len(done.sampled))])
-    hit = done.lost if done.first_hit is None else done.first_hit
-    first, second = start
-    descending = descending_part(start)
-    sizes = torch.stack([descending_part([x[t] for x in done.samples]) for t in range(len(done.sampled))])
-    length = torch.stack([first.flatten(1).norm(dim=1), second.flatten(1).norm(dim=1)]).norm(dim=0)
-    end = torch.stack([x.flatten(1).norm(dim=1) for x in done.w]).norm(dim=0)
-    parts = []
-    for i, rho in enumerate(radii):
-        for j, seed in enumerate(config.seeds):
-            k = i * len(config.seeds) + j
-            taken = int(hit[k])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "method": method, "rho": rho, "seed": seed, "steps": done.sampled,
-                        "loss": losses[:, k].tolist(), "hit": float(taken) if taken >= 0 else math.nan,
-                        "rate": growth(done.sampled, sizes[:, k].tolist()), "start": float(length[j]),
-                        "descending": float(descending[j]), "length": float(end[k]),
-                    }
-                )
-            )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def descending_part(w: Sequence[Tensor]) -> Tensor:
-    """Norm of the part of each point in the eigenspace of -m, which is W1 = W2^T: (R,)."""
-    first, second = w
-    size: Tensor = ((first + second.mT) / math.sqrt(2)).flatten(1).norm(dim=1)
-    return size
-
-
-def growth(steps: Sequence[int], sizes: Sequence[float]) -> float:
-    """Rate a step at which the descending part grows while it is 1.5 to 3 times its first size; NaN if it does not.
-
-    That is late enough for a rule that looks at ||g|| to have lost the other part, and early enough to be near.
-    """
-    inside = [(t, size) for t, size in zip(steps, sizes, strict=True) if 1.5 <= size / sizes[0] <= 3]
-    if len(inside) < 2 or inside[-1][0] == inside[0][0] or sizes[-1] < 3 * sizes[0]:
-        return math.nan
-    return math.log(inside[-1][1] / inside[0][1]) / (inside[-1][0] - inside[0][0])
-
-
-def _start(config: Config) -> list[Tensor]:
-    import torch
-
-    draws = []
-    for seed in config.seeds:
-        generator = torch.Generator().manual_seed(seed)
-        draws.append(torch.randn(2, config.n, config.n, generator=generator, dtype=torch.float64) * config.deviation)
-    both = torch.stack(draws, 1)
-    return [both[0].contiguous(), both[1].contiguous()]
 
 
 def ratio(measured: Measured, method: str, rho: float, column: str = "hit") -> tuple[Interval, int]:
@@ -260,20 +162,17 @@ def sgd_escapes(measured: Measured) -> Finding:
     )
 
 
-def slowdown(column: str, limit: float) -> Statement:
+@statement
+def slowdown(measured: Measured, column: str, limit: float) -> Finding:
     """SAM's slowness by rho*m against 1/(1 - rho*m)."""
-
-    def judge(measured: Measured) -> Finding:
-        config, words, good = measured.config, [], []
-        below = free_products(config)
-        for p in below:
-            found, escaped = ratio(measured, "USAM", p / config.strength, column)
-            good.append(escaped == len(config.seeds) and abs(found.mean * (1 - p) - 1) <= limit)
-            words.append(f"{found.mean:.2f}{_band(found, 2)} at {p:g}" if escaped else f"no escape at {p:g}")
-        expected = ", ".join(f"{1 / (1 - p):.2f} at {p:g}" for p in below)
-        return Finding(f"{expected}, each within {100 * limit:g} %", ", ".join(words), all(good))
-
-    return judge
+    config, words, good = measured.config, [], []
+    below = free_products(config)
+    for p in below:
+        found, escaped = ratio(measured, "USAM", p / config.strength, column)
+        good.append(escaped == len(config.seeds) and abs(found.mean * (1 - p) - 1) <= limit)
+        words.append(f"{found.mean:.2f}{_band(found, 2)} at {p:g}" if escaped else f"no escape at {p:g}")
+    expected = ", ".join(f"{1 / (1 - p):.2f} at {p:g}" for p in below)
+    return Finding(f"{expected}, each within {100 * limit:g} %", ", ".join(words), all(good))
 
 
 def order(measured: Measured) -> Finding:
@@ -286,22 +185,19 @@ def order(measured: Measured) -> Finding:
     return Finding("SGD ≤ SSAM < SAM at every radius", "; ".join(words), all(good))
 
 
-def trapped(method: str, products: Sequence[float]) -> Statement:
+@statement
+def trapped(measured: Measured, method: str, products: Sequence[float]) -> Finding:
     """No trajectory escapes past the threshold."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["escapes"]
-        past = [np.isclose(rows["rho"], p / measured.config.strength) for p in products]
-        table = rows[(rows["method"] == method) & np.any(past, axis=0)]
-        escaped, nearer = int(table["hit"].notna().sum()), int((table["length"] < table["start"]).sum())
-        farthest = plain_number(float(f"{(table['length'] / table['start']).max():.2g}"))
-        return Finding(
-            "no trajectory escapes, and each ends nearer to the saddle than it began",
-            f"{escaped} of {len(table)} escaped; {nearer} ended nearer (the farthest at {farthest} of its start)",
-            escaped == 0 and nearer == len(table),
-        )
-
-    return judge
+    rows = measured["escapes"]
+    past = [np.isclose(rows["rho"], p / measured.config.strength) for p in products]
+    table = rows[(rows["method"] == method) & np.any(past, axis=0)]
+    escaped, nearer = int(table["hit"].notna().sum()), int((table["length"] < table["start"]).sum())
+    farthest = plain_number(float(f"{(table['length'] / table['start']).max():.2g}"))
+    return Finding(
+        "no trajectory escapes, and each ends nearer to the saddle than it began",
+        f"{escaped} of {len(table)} escaped; {nearer} ended nearer (the farthest at {farthest} of its start)",
+        escaped == 0 and nearer == len(table),
+    )
 
 
 def regions(measured: Measured) -> Finding:

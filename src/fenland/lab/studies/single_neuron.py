@@ -93,7 +93,8 @@ def falls_steadily(measured: Measured) -> Finding:
     """The rate of SAM's decay, between USAM's end and 1, in units of 2*eta*rho^2."""
     rows = measured["paths"][measured["paths"]["method"] == "SAM"]
     rates = {}
-    for (lr, rho), part in rows.groupby(["lr", "rho"]):
+    for lr, rho in rows[["lr", "rho"]].drop_duplicates().to_numpy(float).tolist():
+        part = rows[(rows["lr"] == lr) & (rows["rho"] == rho)]
         every = [_rate(own, lr, rho) for _, own in part.groupby("start")]
         found = [rate for rate in every if rate is not None]
         if found:

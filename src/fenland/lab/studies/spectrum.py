@@ -17,28 +17,10 @@ from fenland.diagnostics import curvature
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.figures.style import title_of
-from fenland.lab.study import (
-    C,
-    Claim,
-    Contrast,
-    Finding,
-    Grid,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Quantity,
-    Seeds,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    Training,
-    interval,
-    ours,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import C, Claim, Contrast, Grid, Plot, Quantity, Seeds, Study, Training
 from fenland.lab.study.grid import at_least_two
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
 from fenland.lab.study.quantities import gap, logarithms, ratio_of
 from fenland.lab.study.recipes import colours, lines_of
 from fenland.lab.study.words import by
@@ -68,35 +50,22 @@ value = Quantity("value", table="spectrum")
 
 @dataclass(frozen=True)
 class Config(Training):
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        models: the networks.
-        optimizers: compared with the first.
-        rho: radius of those with an ascent.
-        examples: train images whose mean loss the Hessian is of; None for all.
-        count: largest eigenvalues.
-        tol: bound on a residual as a share of its eigenvalue.
-        products: Hessian-vector products after which the eigenvalues stop.
-        draws: random vectors for the trace.
-        paths: random vectors for the density.
-        steps: Lanczos steps of each.
-    """
-
-    models: tuple[str, ...] = ("mlp", "lenet")
-    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")
-    rho: float = 0.05
+    models: tuple[str, ...] = ("mlp", "lenet")  # the networks
+    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")  # compared with the first
+    rho: float = 0.05  # radius of those with an ascent
     epochs: int = 40
     lr: float = 0.05
     schedule: str = "cosine"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    examples: int | None = 500
-    count: int = 3
-    tol: float = 1e-3
-    products: int = 1000
-    draws: int = 40
-    paths: int = 3
-    steps: int = 40
+    examples: int | None = 500  # train images whose mean loss the Hessian is of; None for all
+    count: int = 3  # largest eigenvalues
+    tol: float = 1e-3  # bound on a residual as a share of its eigenvalue
+    products: int = 1000  # Hessian-vector products after which the eigenvalues stop
+    draws: int = 40  # random vectors for the trace
+    paths: int = 3  # random vectors for the density
+    steps: int = 40  # Lanczos steps of each
 
     def __post_init__(self) -> None:
         at_least_two("optimizers", self.optimizers)

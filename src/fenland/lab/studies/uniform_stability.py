@@ -15,27 +15,11 @@ from fenland.lab.errors import BadInput, one_of
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.figures.style import title_of
-from fenland.lab.study import (
-    Claim,
-    Contrast,
-    Finding,
-    Interval,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Quantity,
-    Source,
-    Statement,
-    Study,
-    Tables,
-    interval,
-    last_epoch,
-    paired,
-    ratio,
-)  # fmt: skip
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import Claim, Contrast, Plot, Quantity, Study, last_epoch, paired, ratio
 from fenland.lab.study.images import check_device, fetch, identified, sources
-from fenland.lab.study.quantities import gap
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables
+from fenland.lab.study.quantities import gap, statement
 from fenland.lab.study.recipes import colours, line_of, lines_of
 from fenland.lab.study.twins import LINEAR, bounds, follow
 from fenland.lab.study.words import by, left_out, lossy, sentences, shown
@@ -60,43 +44,25 @@ CONVEX = "Distance on softmax regression, and its bound"
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        tasks: data and network of Figs. 4 and 5, as "data/model".
-        optimizers: from the least to the most stable, as the paper is read.
-        rho: radius of those with an ascent.
-        lr: constant learning rate.
-        batch_size: examples a step.
-        epochs: of training.
-        limit: train examples; None for all.
-        pairs: of train sets that differ in one example.
-        test_examples: for the generalisation gap; None for all.
-        measure: which distance is judged: "normalised", |w - w'| / sqrt(|w|^2 + |w'|^2), or "absolute", |w - w'|.
-        convex: data of a softmax regression, for which the bounds hold; empty for none.
-        convex_optimizers: of that.
-        convex_lr: constant learning rate of that.
-        convex_rho: radius of those of them with an ascent; small, or every bound of SAM is the trivial one.
-        convex_limit: train examples of that; None for all.
-        device: cpu, cuda or mps.
-    """
-
-    tasks: tuple[str, ...] = ("mnist/mlp", "cifar10/lenet")
-    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")
-    rho: float = 0.05
-    lr: float = 0.1
-    batch_size: int = 20
-    epochs: int = 12
-    limit: int | None = 500
-    pairs: int = 4
-    test_examples: int | None = 500
+    tasks: tuple[str, ...] = ("mnist/mlp", "cifar10/lenet")  # data and network of Figs. 4 and 5, as "data/model"
+    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")  # from the least to the most stable, as the paper is read
+    rho: float = 0.05  # radius of those with an ascent
+    lr: float = 0.1  # constant learning rate
+    batch_size: int = 20  # examples a step
+    epochs: int = 12  # of training
+    limit: int | None = 500  # train examples; None for all
+    pairs: int = 4  # of train sets that differ in one example
+    test_examples: int | None = 500  # for the generalisation gap; None for all
+    # which distance is judged: "normalised", |w - w'| / sqrt(|w|^2 + |w'|^2), or "absolute", |w - w'|
     measure: Literal["normalised", "absolute"] = "normalised"
-    convex: str = "digits"
-    convex_optimizers: tuple[str, ...] = ("sgd", "usam", "ssam-u", "sam", "ssam")
-    convex_lr: float = 0.01
-    convex_rho: float = 0.005
-    convex_limit: int | None = 500
-    device: str = "cpu"
+    convex: str = "digits"  # data of a softmax regression, for which the bounds hold; empty for none
+    convex_optimizers: tuple[str, ...] = ("sgd", "usam", "ssam-u", "sam", "ssam")  # of that
+    convex_lr: float = 0.01  # constant learning rate of that
+    convex_rho: float = 0.005  # radius of those of them with an ascent; small, or every bound of SAM is the trivial one
+    convex_limit: int | None = 500  # train examples of that; None for all
+    device: str = "cpu"  # cpu, cuda or mps
 
     def __post_init__(self) -> None:
         for task in self.tasks:
@@ -241,29 +207,24 @@ def grows(rows: pd.DataFrame, config: Config) -> Statement:
     return Contrast(lambda _: found, "{key} {value}", over="pairs") > 0
 
 
-def within(name: str) -> Statement:
+@statement
+def within(measured: Measured, name: str) -> Finding:
     """The mean distance by epoch against the mean bound; the tightest epoch is shown."""
-
-    def judge(measured: Measured) -> Finding:
-        rows, limits = finished(derived(measured)), measured["bounds"]
-        rows = rows[(rows["model"] == LINEAR) & (rows["optimizer"] == name) & (rows["epoch"] > 0)]
-        limits = limits[limits["optimizer"] == name]
-        if not limits["bound"].notna().any():
-            why = str(limits["why"].iloc[0]) if len(limits) else ""
-            return Finding("no bound", "not compared", None, f"No bound is known here: {why}.")
-        shares = {}
-        for epoch, part in by(rows, "epoch"):
-            bound, found = float(limits[limits["epoch"] == epoch]["bound"].mean()), interval(part["distance"])
-            shares[epoch] = Interval(found.mean / bound, found.low / bound, found.high / bound, found.n)
-        most = max(shares, key=lambda epoch: shares[epoch].mean, default=0)
-        tightest = {f"at most {{value}} of it (epoch {most})": shares[most]} if shares else {}
-        found = (Contrast(lambda _: tightest, "{key}", sign=False, over="pairs") < 1)(measured)
-        note = (
-            "Convex with known L and beta, so the bound's assumptions hold. It is one for the worst data, hence loose."
-        )
-        return dataclasses.replace(found, expected="|w − w'| at most 1 times the bound, at every epoch", note=note)
-
-    return judge
+    rows, limits = finished(derived(measured)), measured["bounds"]
+    rows = rows[(rows["model"] == LINEAR) & (rows["optimizer"] == name) & (rows["epoch"] > 0)]
+    limits = limits[limits["optimizer"] == name]
+    if not limits["bound"].notna().any():
+        why = str(limits["why"].iloc[0]) if len(limits) else ""
+        return Finding("no bound", "not compared", None, f"No bound is known here: {why}.")
+    shares = {}
+    for epoch, part in by(rows, "epoch"):
+        bound, found = float(limits[limits["epoch"] == epoch]["bound"].mean()), interval(part["distance"])
+        shares[epoch] = Interval(found.mean / bound, found.low / bound, found.high / bound, found.n)
+    most = max(shares, key=lambda epoch: shares[epoch].mean, default=0)
+    tightest = {f"at most {{value}} of it (epoch {most})": shares[most]} if shares else {}
+    found = (Contrast(lambda _: tightest, "{key}", sign=False, over="pairs") < 1)(measured)
+    note = "Convex with known L and beta, so the bound's assumptions hold. It is one for the worst data, hence loose."
+    return dataclasses.replace(found, expected="|w − w'| at most 1 times the bound, at every epoch", note=note)
 
 
 def draw(measured: Measured) -> list[Drawn]:

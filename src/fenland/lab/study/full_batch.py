@@ -74,7 +74,8 @@ def batch_of(count: int) -> Batch:
 
 def squared_error(model: nn.Module, batch: Batch) -> Tensor:
     """Half the squared distance from the targets, mean over the images."""
-    return (model(batch[0]) - batch[1]).square().sum(1).mean() / 2
+    loss: Tensor = (model(batch[0]) - batch[1]).square().sum(1).mean() / 2
+    return loss
 
 
 def optimizer(method: str, base: torch.optim.Optimizer, rho: float) -> fenland.SharpnessAware:

@@ -25,18 +25,27 @@ LIBRARIES = ("torch", "numpy")
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-@functools.lru_cache(maxsize=512)
 def code_of(*roots: Any) -> str:
     """Sixteen hex digits of all code that functions and classes reach.
 
     Args:
         roots: functions or classes of modules; of a `functools.partial` the function and the classes of its arguments.
     """
+    text = "\n".join([*sorted(_reached(*roots).found), *(f"{name} {version(name)}" for name in LIBRARIES)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def names_in(name: str, *roots: Any) -> bool:
+    """Whether functions and classes reach something that is called so: a method or an attribute."""
+    return name in _reached(*roots).names
+
+
+@functools.lru_cache(maxsize=512)
+def _reached(*roots: Any) -> _Reach:
     reach = _Reach({module for module, _ in map(_place, roots)})
     for module, name in map(_place, roots):
         reach.visit(module, name)
-    text = "\n".join([*sorted(reach.found), *(f"{name} {version(name)}" for name in LIBRARIES)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return reach
 
 
 def roots_of(function: Callable[..., Any]) -> tuple[Any, ...]:

@@ -13,11 +13,6 @@ from fenland.lab.errors import BadInput
 from fenland.lab.study.study import Study
 
 
-def is_file(word: str) -> bool:
-    """Whether a word names a file and not one of fenland's studies."""
-    return word.endswith(".py") or "/" in word or "\\" in word
-
-
 def load(word: str, taken: Collection[str] = ()) -> Study:
     """The study of a file: what it calls ``STUDY``.
 

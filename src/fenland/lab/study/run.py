@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import shutil
 import time
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
 from fenland.lab.store import environment
+from fenland.lab.store.files import write_json
 from fenland.lab.study.grid import Grid
-from fenland.lab.study.identity import code_of, roots_of
+from fenland.lab.study.identity import code_of, names_in, roots_of
 from fenland.lab.study.laboratory import Laboratory, training_code
 from fenland.lab.study.parts import Tables, Verdict
 from fenland.lab.study.pieces import write_table
@@ -149,16 +149,6 @@ def write_failure(out: Path, name: str, error: str, trace: str) -> None:
     write_json(folder / "error.json", {"study": name, "error": error, "trace": trace})
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole, then rename it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def read_tables(folder: Path, identity: str) -> Tables | None:
     """The stored tables of a folder; None where they are of another configuration or code, or not whole."""
     try:
@@ -199,7 +189,7 @@ def identity_of(study: Study, config: Any) -> str:
     if isinstance(study.runs, Grid):
         plan = [[name, str(values)] for name, values in study.runs.axes.items()] + [study.runs.diverged]
         roots += tuple(each for each in (study.runs.case, study.runs.after) if each is not None)
-    trained = training_code() if study.trains else ""
+    trained = training_code() if names_in("train", *roots) else ""  # as in lab.train
     text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

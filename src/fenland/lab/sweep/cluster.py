@@ -26,6 +26,7 @@ from fenland.arguments import installing
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.store import environment
+from fenland.lab.store.files import write_text
 from fenland.lab.store.locks import Claim
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep import runner
@@ -265,7 +266,7 @@ class _Place:
     def mark(cls, claim: Claim) -> _Place:
         text = uuid.uuid4().hex
         folder = claim.folder.absolute()
-        (folder / "mark").write_text(text, encoding="utf-8")
+        write_text(folder / "mark", text)
         return cls(str(folder), text)
 
     def checkpoint(self) -> Path | None:

@@ -60,10 +60,10 @@ def base_run(given: Mapping[str, str]) -> RunConfig:
     Raises:
         BadInput: naming the field, its text and what is allowed.
     """
-    from fenland.lab import data
+    from fenland.lab.data.load import LOCAL
 
     texts = {name: given.get(name, written(name)) for name in SHARED}
-    if texts["data"] == data.LOCAL:
+    if texts["data"] == LOCAL:
         raise BadInput("data", texts["data"], "give the folder itself, as in --data DIR")
     values: dict[str, Any] = {}
     for name, text in texts.items():

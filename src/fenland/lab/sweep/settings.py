@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fenland.lab.config import BASES, RunConfig, words
+from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
-from fenland.lab.config.run_config import FIELDS, SHARED, of_field
+from fenland.lab.config.run_config import BASES, FIELDS, SHARED, of_field
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep.planning import base_run

@@ -10,8 +10,9 @@ import threading
 import time
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,17 +88,25 @@ _DIED = "its worker process died twice (out of memory?)"
 
 
 def _pool(configs: list[RunConfig], store: Store, path: Path, workers: int) -> Iterator[Outcome]:
-    """The outcomes of one pool; fewer than there are runs when a worker of it died."""
+    """The outcomes of one pool; fewer than there are runs when a worker of it died.
+
+    No more runs are handed in than there are workers: loky's own thread ends with a KeyError where an interrupt finds
+    some waiting.
+    """
     from joblib.externals.loky import ProcessPoolExecutor
 
+    waiting, flying = deque(configs), set[Any]()
     with replaced_silently():
         executor = ProcessPoolExecutor(min(workers, len(configs)), **setup(configs[0].threads))
         try:
-            for future in as_completed([executor.submit(_work, config, store, path) for config in configs]):
-                try:
+            while waiting or flying:
+                while waiting and len(flying) < workers:
+                    flying.add(executor.submit(_work, waiting.popleft(), store, path))
+                done, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
                     yield future.result()
-                except BrokenProcessPool:
-                    return
+        except BrokenProcessPool:
+            return
         finally:
             executor.shutdown(wait=True, kill_workers=True)
 
