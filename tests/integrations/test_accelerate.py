@@ -175,12 +175,11 @@ def test_what_cannot_be_right_is_refused():
         step.optimizer.step()
 
 
-def test_single_samples_are_for_the_plain_loop():
-    class Chooser(fenland.Gradient):
-        per_sample = True
-
+@pytest.mark.parametrize("preset", ["ESAM", "KSAM"])
+def test_single_samples_are_for_the_plain_loop(preset):
     accelerator = Accelerator(cpu=True)
     inner = net()
-    model, opt = accelerator.prepare(inner, fenland.SharpnessAware(sgd(inner), source=Chooser(), model=inner))
-    with pytest.raises(ValueError, match="Chooser needs the losses of single samples"):
+    raw = getattr(fenland, preset)(sgd(inner), rho=0.1, model=inner)
+    model, opt = accelerator.prepare(inner, raw)
+    with pytest.raises(ValueError, match=f"{type(raw.rules.method).__name__} needs the losses of single samples"):
         SharpnessAwareStep(accelerator, model, opt)

@@ -22,10 +22,14 @@ class Net(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(SIZE, 12), nn.BatchNorm1d(12) if norm else nn.Tanh(), nn.Dropout(dropout), nn.Linear(12, CLASSES)
         )
-        self.forwards = 0
+        self.seen: list[bool] = []  # a list: fenland warns of numbers that both passes advance
+
+    @property
+    def forwards(self) -> int:
+        return sum(self.seen)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.forwards += torch.is_grad_enabled() and self.training
+        self.seen.append(torch.is_grad_enabled() and self.training)
         return self.layers(x)
 
 
