@@ -1,4 +1,4 @@
-"""The files of a data set's folder, without what systems and archives leave between them."""
+"""The files of a folder that people put there."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def _raise(error: OSError) -> None:
 
 
 def shown(name: str) -> bool:
-    """Whether a file or a folder of this name is looked at."""
+    """Whether people put a file or folder of this name there."""
     return not name.startswith(".") and name != "__MACOSX"
