@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= out/demo
+PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: setup demo test lint format bench docs clean
+.PHONY: setup demo test test-slow test-floor test-newest test-peers constraints lint format bench docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,8 +25,24 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint  ## lint, types and every test
-	$(BIN)/python -m pytest -n 2
+test: lint  ## lint, types and every test that is not marked slow
+	$(PYTEST) -m "not slow"
+
+test-slow: setup  ## the other tests; wrong optimizers must die here, too
+	$(PYTEST) -m "slow or both_tiers"
+
+# The core under another torch, in .venv-oldest or .venv-newest; REMOVE=1 removes it afterwards, PYTHON=... makes it.
+test-floor:  ## the oldest torch that fenland allows
+	$(PYTHON) tools/second_torch.py oldest $(if $(REMOVE),--remove)
+
+test-newest:  ## the newest torch that pip offers
+	$(PYTHON) tools/second_torch.py newest $(if $(REMOVE),--remove)
+
+constraints:  ## the newest set that installs together, to be tested before it is committed
+	$(PYTHON) tools/constraints.py --write
+
+test-peers: setup  ## other people's optimizers as bases: equal to themselves, or refused by name
+	$(BIN)/python tests/peers/outside.py
 
 bench: setup  ## time the step against the floor, the plain base, the textbook code and pip's
 	$(BIN)/python benchmarks/step.py
@@ -34,4 +51,4 @@ docs: setup  ## build the documentation site in out/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir out/docs
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv .venv-oldest .venv-newest out

@@ -1,5 +1,6 @@
 """The strict room: one thread, fixed seeds, and nothing that a test changes outlives it."""
 
+import gc
 import os
 import random
 from collections.abc import Iterator
@@ -8,6 +9,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from selection import pytest_addoption as pytest_addoption
+from selection import pytest_collection_modifyitems as pytest_collection_modifyitems
+from sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -29,6 +34,12 @@ NOT_OURS = (
     "HF_",
     "RAY_",
 )
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: a collection in a test need not look through thousands of items."""
+    gc.collect()
+    gc.freeze()
 
 
 def _environment() -> dict[str, str]:

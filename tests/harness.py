@@ -54,7 +54,7 @@ TWO_CALL = [v for v in VARIANTS if v.passes == 2]
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 every_two_call = pytest.mark.parametrize("variant", TWO_CALL, ids=lambda v: v.name)
-every_travel = pytest.mark.parametrize("travel", ["move", "copy", "auto"])
+every_perturb = pytest.mark.parametrize("perturb", ["swap", "inplace", "auto"])
 both_forms = pytest.mark.parametrize("form", ["closure", "two_call"])
 
 BASES: dict[str, Callable[..., Optimizer]] = {

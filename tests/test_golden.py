@@ -26,7 +26,7 @@ CASES = {
     "asam_samsung_rho0.5_eta0.01": ("ASAM", None, 0.5, {"eta": 0.01, "include_bias": False}),
     "ssam_adaptive_rho0.5": ("SSAM", None, 0.5, {"ball": fenland.Adaptive(eta=0.0), "gamma_norm": "metric"}),
 }
-TRAVELS = ("move", "copy", "auto")
+STRATEGIES = ("swap", "inplace", "auto")
 
 
 def _close(got: np.ndarray, case: str, step: int) -> None:
@@ -41,13 +41,13 @@ def _model() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("form", ["closure", "two_call"])
-@pytest.mark.parametrize("travel", TRAVELS)
+@pytest.mark.parametrize("perturb", STRATEGIES)
 @pytest.mark.parametrize("case", CASES)
-def test_fenland_follows_the_authors_code(case, travel, form):
+def test_fenland_follows_the_authors_code(case, perturb, form):
     preset, _, rho, options = CASES[case]
     model, x, y = _model(), torch.from_numpy(GOLDEN["X"]), torch.from_numpy(GOLDEN["y"])
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    opt = getattr(fenland, preset)(base, rho=rho, model=model, travel=travel, **options)
+    opt = getattr(fenland, preset)(base, rho=rho, model=model, perturb=perturb, **options)
 
     def closure():
         opt.zero_grad()

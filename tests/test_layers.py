@@ -1,4 +1,4 @@
-"""DESIGN section 5: imports point downwards, `import fenland` needs torch alone; style.md section 4: budgets."""
+"""DESIGN section 5: imports point downwards, without circles; `import fenland` needs torch alone; budgets of size."""
 
 import ast
 import statistics
@@ -6,17 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from source_tree import Import, SourceTree, functions, parse
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "fenland"
-FILES = sorted(SOURCE.rglob("*.py"))
+TREE = SourceTree(SOURCE)
+FILES = TREE.files
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # lab -> integrations, diagnostics, theory -> optimizer -> rules -> algebra; a layer imports itself and what is lower.
 RANK = {
     "algebra": 0,
     "arguments": 0,  # the standard library alone
+    "callers": 0,
     "rules": 1,
     "step": 2,
     "optimizer": 4,
@@ -41,6 +43,7 @@ LIBRARIES = {
 }
 FILE_LIMIT, TEST_LIMIT, FUNCTION_LIMIT = 400, 500, 60
 FILE_MEDIAN, FUNCTION_P90 = 180, 30
+STANDARD = frozenset(sys.stdlib_module_names)
 
 
 def layer(path: Path) -> str:
@@ -49,41 +52,24 @@ def layer(path: Path) -> str:
     return "" if parts == ("__init__",) else parts[0]
 
 
-def imports(path: Path) -> list[tuple[str, int, bool]]:
-    """(absolute dotted name, line, whether it runs on import) of every import in the file."""
-    tree = ast.parse(path.read_text())
-    package = ["fenland", *path.relative_to(SOURCE).parent.parts]
-    lazy = set()
-    for node in ast.walk(tree):
-        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or typing_only:
-            lazy.update(id(child) for child in ast.walk(node))
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(alias.name, node.lineno, id(node) not in lazy) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{module}.{alias.name}" for alias in node.names] if module in ("fenland", "") else [module]
-            found += [(name, node.lineno, id(node) not in lazy) for name in names]
-    return found
-
-
-def functions(path: Path) -> list[tuple[str, int, int]]:
-    """(name, line, length without its docstring) of every function in the file."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0]
-            docstring = isinstance(first, ast.Expr) and isinstance(getattr(first, "value", None), ast.Constant)
-            doc = first.end_lineno - first.lineno + 1 if docstring else 0
-            found.append((node.name, node.lineno, node.end_lineno - node.lineno + 1 - doc))
-    return found
-
-
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def offenders(paths, wrong) -> list[str]:
+    """Where and what, for every import that is wrong."""
+    return [
+        f"{name(path)}:{each.line} imports {each.name}"
+        for path in paths
+        for each in TREE.imports(path)
+        if wrong(path, each)
+    ]
+
+
+def loaded(code: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_the_scan_sees_the_package():
@@ -91,70 +77,94 @@ def test_the_scan_sees_the_package():
     assert {layer(p) for p in FILES} <= {"", "lab", *RANK, "__main__"}, "a new layer needs a rank"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_imports_point_downwards(path):
-    own = layer(path)
-    if own in ("", "__main__"):
-        pytest.skip("the package's own front door")
-    wrong = []
-    for module, line, _ in imports(path):
-        parts = module.split(".")
+def test_imports_point_downwards():
+    def wrong(path: Path, each: Import) -> bool:
+        parts = each.name.split(".")
         if parts[0] != "fenland" or len(parts) < 2 or parts[1] not in RANK:
-            continue
-        other = parts[1]
+            return False
+        own, other = layer(path), parts[1]
         sideways = RANK[other] == RANK[own] and other != own and (own, other) not in SIDEWAYS
-        if RANK[other] > RANK[own] or sideways:
-            wrong.append(f"{name(path)}:{line} ({own}) imports {module}")
-    assert not wrong, wrong
+        return RANK[other] > RANK[own] or sideways
+
+    inside = [path for path in FILES if layer(path) not in ("", "__main__")]  # those two are the front door
+    assert not offenders(inside, wrong)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_the_core_imports_torch_alone(path):
-    """On import: the standard library, torch, fenland. Others belong to the lab and to one integration each."""
-    if layer(path) in ("lab", "integrations"):
-        pytest.skip("may need its extra")
-    allowed = set(sys.stdlib_module_names) | {"torch", "fenland"}
-    wrong = [
-        f"{name(path)}:{line} imports {module}"
-        for module, line, now in imports(path)
-        if now and module.split(".")[0] not in allowed
+def test_no_module_imports_itself_by_a_detour():
+    found = TREE.circles()
+    assert not found, "\n".join(" <-> ".join(circle) for circle in found)
+
+
+def test_the_scan_finds_circles_however_they_are_hidden(tmp_path):
+    """Three modules in a ring, each by another kind of import, beside a chain and a package that re-exports."""
+    house = tmp_path / "house"
+    (house / "inner").mkdir(parents=True)
+    for module, text in {
+        "__init__": "from house.inner import thing",
+        "a": "import house.b",
+        "b": "def later():\n    from house.inner.c import thing",
+        "inner/__init__": "from house.inner.c import thing",
+        "inner/c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .. import a\nthing = 1",
+        "first": "from house import second",
+        "second": "from house.first_of_all import x",
+        "first_of_all": "x = 1",
+        "pair": "from . import of",
+        "of": "def f():\n    def g():\n        import house.pair",
+        "alone": "def f():\n    import house.alone",
+    }.items():
+        (house / f"{module}.py").write_text(text)
+    assert SourceTree(house).circles() == [
+        ["house.a", "house.b", "house.inner.c"],
+        ["house.alone"],
+        ["house.of", "house.pair"],
     ]
-    assert not wrong, wrong
+
+
+def test_the_core_imports_torch_alone():
+    """On import: the standard library, torch, fenland. Others belong to the lab and to one integration each."""
+    allowed = STANDARD | {"torch", "fenland"}
+    core = [path for path in FILES if layer(path) not in ("lab", "integrations")]
+    assert not offenders(core, lambda _, each: each.on_import and each.name.split(".")[0] not in allowed)
 
 
 def test_each_integration_has_one_third_party_library():
     for path in FILES:
         if layer(path) == "integrations":
-            own = set(sys.stdlib_module_names) | {"torch", "fenland"}
-            others = {module.split(".")[0] for module, _, _ in imports(path)} - own
+            others = {each.name.split(".")[0] for each in TREE.imports(path)} - STANDARD - {"torch", "fenland"}
             assert len(others) <= 1, (name(path), others)
 
 
-def test_importing_fenland_loads_no_other_library():
+def test_importing_fenland_loads_nothing_until_a_name_is_used():
     code = (
         "import sys, fenland\n"
+        "print(sorted({n.split('.')[0] for n in sys.modules} - set(sys.stdlib_module_names) - set(before)))"
+    )
+    assert loaded(f"import sys; before = {{n.split('.')[0] for n in sys.modules}}\n{code}") == "['fenland']"
+
+
+def test_using_fenland_loads_no_other_library():
+    code = (
+        "import sys, fenland\n"
+        "fenland.SSAM\n"
         f"wanted = {sorted(LIBRARIES)!r}\n"
         "print([m for m in wanted if any(n == m or n.startswith(m + '.') for n in sys.modules)])"
     )
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    assert loaded(code) == "[]"
 
 
-def test_importing_fenland_adds_nothing_to_what_torch_loads():
+def test_using_fenland_adds_nothing_to_what_torch_loads():
     code = (
         "import sys, torch\n"
         "before = set(sys.modules)\n"
         "import fenland\n"
+        "fenland.SSAM\n"
         "top = {n.split('.')[0] for n in set(sys.modules) - before}\n"
         "print(sorted(top - set(sys.stdlib_module_names) - {'torch', 'fenland'}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    assert loaded(code) == "[]"
 
 
-def test_importing_fenland_changes_nothing_outside():
+def test_importing_and_using_fenland_changes_nothing_outside():
     """No random number drawn, no default changed, no thread, no environment variable, no hook on other modules."""
     code = (
         "import os, threading, torch\n"
@@ -165,44 +175,41 @@ def test_importing_fenland_changes_nothing_outside():
         "            threading.active_count(), dict(os.environ), hooks, torch.optim.SGD.step)\n"
         "before = world()\n"
         "import fenland\n"
+        "fenland.SSAM\n"
         "assert world() == before\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    loaded(code)
 
 
-@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=name)
-def test_no_file_is_too_long(path):
-    limit = FILE_LIMIT if path in FILES else TEST_LIMIT
-    assert len(path.read_text().splitlines()) <= limit
+def test_no_file_is_too_long():
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in [*FILES, *TESTS]}
+    limits = {**dict.fromkeys(FILES, FILE_LIMIT), **dict.fromkeys(TESTS, TEST_LIMIT)}
+    assert not [f"{name(path)} has {n} lines" for path, n in lines.items() if n > limits[path]]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_no_function_is_too_long(path):
-    long = [f"{name(path)}:{line} {fn} has {n} lines" for fn, line, n in functions(path) if n > FUNCTION_LIMIT]
-    assert not long, long
+def test_no_function_is_too_long():
+    long = [(path, each) for path in FILES for each in functions(path) if each.length > FUNCTION_LIMIT]
+    assert not [f"{name(path)}:{each.line} {each.name} has {each.length} lines" for path, each in long]
 
 
 def test_files_and_functions_are_short_on_the_whole():
-    lengths = sorted(n for path in FILES for _, _, n in functions(path))
-    assert statistics.median(len(p.read_text().splitlines()) for p in FILES) <= FILE_MEDIAN
+    lengths = sorted(each.length for path in FILES for each in functions(path))
+    assert statistics.median(len(p.read_text(encoding="utf-8").splitlines()) for p in FILES) <= FILE_MEDIAN
     assert lengths[int(0.9 * len(lengths))] <= FUNCTION_P90
 
 
 def test_the_core_prints_nothing():
-    wrong = []
-    for path in FILES:
-        if layer(path) == "lab":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            printed = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
-            if printed:
-                wrong.append(f"{name(path)}:{node.lineno}")
-    assert not wrong, wrong
+    assert not [
+        f"{name(path)}:{node.lineno}"
+        for path in FILES
+        if layer(path) != "lab"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+    ]
 
 
 def test_weights_change_their_storage_in_one_file_only():
-    """`p.data =` lives behind the guards of the travel strategies (DESIGN section 4); a buffer is no weight.
+    """`p.data =` lives behind the guards of the perturbation (DESIGN section 4); a buffer is no weight.
 
     The benchmark's stand-ins write other people's loops as those people write them.
     """
@@ -210,9 +217,9 @@ def test_weights_change_their_storage_in_one_file_only():
         path.name
         for path in FILES
         if path.parent.name != "bench"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Assign)
         for target in node.targets
         if isinstance(target, ast.Attribute) and target.attr == "data" and ast.unparse(target.value) != "buffer"
     }
-    assert users <= {"travel.py"}, users
+    assert users <= {"perturbation.py"}, users

@@ -7,6 +7,8 @@ from mutants import WRONG_SAM, WRONG_SSAM, WRONG_USAM
 from oracles import sam_oracle, ssam_oracle, ssam_unnormalized_oracle, usam_oracle
 from twins import sam, ssam, usam
 
+pytestmark = pytest.mark.both_tiers
+
 
 def _twin(function, **options):
     def step(w, grad, rho, lr):

@@ -71,11 +71,11 @@ def test_the_signature_is_the_design_s():
         "max_norm": None,
         "nonfinite": "skip",
         "sync": "global",
-        "travel": "auto",
+        "perturb": "auto",
         "record_every": None,
     }.items():
         assert keywords[name] == default
-    assert {"ball", "source", "combine", "when"} <= set(keywords)
+    assert {"ball", "source", "combine", "when", "method"} <= set(keywords)
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.name)

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def installing(extra: str) -> str:
+    """How to install what an extra brings, in words that are right for an installed package and for a clone."""
+    return f"pip install 'fenland[{extra}]', or pip install '.[{extra}]' in a clone"
+
+
 def check_among(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Raise a ValueError unless `value` is one of `allowed`."""
     if value not in allowed:

@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._compile import _disable_dynamo
 
+from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
-from fenland.rules import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Radius, Source, When, current_radius
-from fenland.step import checkpoint
-from fenland.step.ascent import begin_state
-from fenland.step.checkpoint import fitted, saved
+from fenland.callers import NO_CLOSURE, refuse_caller
+from fenland.rules import L2, Always, Ascend, AtAscentPoint, Ball, Combine, Gradient, Method, Radius, Source, When
+from fenland.step import checkpoint, drivers
+from fenland.step.checks import check_base, check_groups
 from fenland.step.closures import Closure
-from fenland.step.conduct import Conductor
-from fenland.step.gradients import collect
-from fenland.step.memory import Choices, Memory
+from fenland.step.grad_scaling import Unscaled, scaling
+from fenland.step.perturbation import STRATEGIES
+from fenland.step.radii import Radii
 from fenland.step.record import StepRecord
-from fenland.step.travel import TRAVELS
+from fenland.step.runner import Runner
+from fenland.step.state import Memory, Rules
 
 NONFINITE = ("skip", "base_step", "raise")
+_FIXED = {"base", "model", "replay_rng", "sync", "rules", "ball", "source", "combine", "when", "method", "max_norm"}
+_FIXED |= {"nonfinite", "perturb", "record_every"}
 
 
 class SharpnessAware(torch.optim.Optimizer):
@@ -43,13 +47,14 @@ class SharpnessAware(torch.optim.Optimizer):
         source: the vector that is climbed along.
         combine: what the base gets from g and h.
         when: on which steps the ascent runs.
+        method: the program of a step, instead of source and combine: fenland.Renormalize(), fenland.Reuse(), your own.
         model: the module whose buffers are guarded, so that they see one forward a step, at w.
         replay_rng: run pass 2 with the random numbers of pass 1 (equal dropout masks).
         max_norm: upper bound on ||d||_2, applied once, as `torch.nn.utils.clip_grad_norm_` would to d.
         nonfinite: what an infinite or NaN gradient does: "skip" the step, "base_step" (step with g where g is finite),
             or "raise" a FloatingPointError. Weights, buffers and generators are as before a skipped step.
         sync: "global" or "local" ascent under data parallelism.
-        travel: how weights move: "auto", "move" (exchange storage), "copy" (in place, w saved beside) or "offload" (in
+        perturb: how weights get to w + e: "auto", "swap" (exchange storage), "inplace" (w saved beside), "offload" (in
             place, w saved in the host's memory: the least that a step can need of an accelerator's).
         record_every: sample `cosine` and `realised_radius` on every such step, at one more pass over the weights.
 
@@ -67,7 +72,7 @@ class SharpnessAware(torch.optim.Optimizer):
         >>> loss = opt.step(closure)
     """
 
-    # GradScaler.step(opt) would hand over scaled gradients: with this flag it announces itself first (`found_inf`).
+    # GradScaler.step(opt) would hand over scaled gradients: with this flag it announces itself first (`grad_scale`).
     _step_supports_amp_scaling = True
     _hides_groups = False
 
@@ -80,58 +85,75 @@ class SharpnessAware(torch.optim.Optimizer):
         source: Source | None = None,
         combine: Combine | None = None,
         when: When | None = None,
+        method: Method | None = None,
         model: nn.Module | None = None,
         replay_rng: bool = True,
         max_norm: float | None = None,
         nonfinite: Literal["skip", "base_step", "raise"] = "skip",
         sync: Literal["global", "local"] = "global",
-        travel: Literal["auto", "move", "copy", "offload"] = "auto",
+        perturb: Literal["auto", "swap", "inplace", "offload"] = "auto",
         record_every: int | None = None,
     ) -> None:
-        _check_base(base)
-        _check_groups(base, base.param_groups)
+        check_base(base, SharpnessAware)
+        check_groups(base, base.param_groups)
         check_among("nonfinite", nonfinite, NONFINITE)
         check_among("sync", sync, ("global", "local"))
-        check_among("travel", travel, TRAVELS)
+        check_among("perturb", perturb, STRATEGIES)
         check_positive("max_norm", max_norm, "no bound")
         check_count("record_every", record_every, "never")
-        ball, source, combine, when = ball or L2(), source or Gradient(), combine or AtAscentPoint(), when or Always()
+        ball, when = ball or L2(), when or Always()
         check_instance("ball", ball, Ball, "fenland.L2()")
-        check_instance("source", source, Source, "fenland.Gradient()")
-        check_instance("combine", combine, Combine, "fenland.AtAscentPoint()")
         check_instance("when", when, When, "fenland.Always()")
         if model is not None:
             check_instance("model", model, nn.Module, "the module that you train")
-        self.base = base
-        self.choices = Choices(ball, source, combine, when, max_norm, nonfinite, travel, record_every)
-        self.model = model
-        self.replay_rng = replay_rng
-        self.sync = sync
-        self._rho = rho
-        self._radii: dict[int, Radius] = {}
-        self._memory = Memory(scalars={**when.starts, **combine.starts})
-        self._set_radii()
-        super().__init__(base.param_groups, base.defaults)
+        self.base, self.model, self.replay_rng, self.sync = base, model, replay_rng, sync
+        self.rules = Rules(ball, _method(method, source, combine), when, max_norm, nonfinite, perturb, record_every)
+        self._memory = Memory(numbers={**when.starts, **self.rules.method.numbers})
+        self._radii = Radii(base, rho)
         self._begin()
+        self._radii.write(base)  # nothing of the base has changed until here
+        super().__init__(base.param_groups, getattr(base, "defaults", {}))
 
     def _begin(self) -> None:
         """The machinery of steps: new objects, copies and unpickled ones build their own."""
         self._me = weakref.ref(self)
-        self._conductor = Conductor(
-            self.base,
-            self.choices,
-            self._memory,
-            self._current_radii,
-            self.model,
-            self.replay_rng,
-            self.sync,
-            self._claim_scaler,
-        )
+        self._runner = Runner(self.base, self.rules, self._memory, self._radii, self.model, self.replay_rng, self.sync)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and "_runner" in self.__dict__:
+            raise AttributeError(f"{name} is fixed when the optimizer is built: build another one over the same base")
+        super().__setattr__(name, value)
 
     @property
     def last(self) -> StepRecord:
         """The record of the last step (device tensors: reading one synchronises)."""
-        return self._conductor.record
+        return self._runner.record
+
+    @property
+    def rho(self) -> Any:
+        """The radius of all groups, or a list of theirs where they differ; setting it sets every group's."""
+        radii = [group["rho"] for group in self.param_groups]
+        return radii[0] if radii.count(radii[0]) == len(radii) else radii
+
+    @rho.setter
+    def rho(self, rho: Radius) -> None:
+        self._radii.set_all(self.param_groups, rho, self._memory.count)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the base has and this class does not define is the base's (`train`, `eval`, options of its own)."""
+        if name == "base_optimizer":
+            raise AttributeError("SharpnessAware calls the optimizer that it wraps `base`, not base_optimizer")
+        if name.startswith("__") or "base" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        try:
+            return getattr(self.base, name)
+        except AttributeError:
+            message = f"neither SharpnessAware nor its base {type(self.base).__name__} has an attribute {name!r}"
+            raise AttributeError(message) from None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """The base's own."""
+        self.base.zero_grad(set_to_none)
 
     # The groups and the state are the base's, always: no copy can get out of step.
 
@@ -157,47 +179,29 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base, with this optimizer's rho unless it brings its own."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group = {param_group!r}: must be a dict with 'params'")
         if any(param_group is group for group in self.base.param_groups):
             return  # Optimizer.__init__ adds the groups that the base has already
-        self._conductor.refuse("add_param_group", busy=True)
-        _check_groups(self.base, [param_group])
-        own = param_group.get("rho", self._rho)
-        current_radius(
-            own,
-            self._memory.count,
-            f"rho of group {len(self.base.param_groups)}",
-            {**self.defaults, **param_group}.get("lr"),
-        )
+        self._runner.refuse("add_param_group", busy=True)
+        check_groups(self.base, [param_group])
+        self._radii.check(len(self.base.param_groups), {**self.defaults, **param_group}, self._memory.count)
         self.base.add_param_group(param_group)
-        self._set_radii()
+        self._radii.add(self.base.param_groups[-1], self._memory.count)
+        self._begin()
 
-    def _set_radii(self) -> None:
-        """Give every group a numeric "rho"; remember callables by the group's position.
+    # Hooks of a step that were registered here; those of the base and torch's global ones fire in the base's own step.
 
-        The base notes which values fenland gave, so that wrapping it again with another rho is not silently ignored.
-        """
-        given: dict[int, float] = self.base.__dict__.setdefault("_fenland_rho", {})
-        for k, group in enumerate(self.param_groups):
-            if k in given and k not in self._radii and group.get("rho") == given[k] and not hasattr(self, "_conductor"):
-                del group["rho"]
-            owned = "rho" in group
-            own = group["rho"] if owned else self._radii.get(k, self._rho)
-            if callable(own):
-                self._radii[k] = own
-            name = f"rho of group {k}" if owned else "rho"
-            group["rho"] = current_radius(own, self._memory.count, name, group.get("lr"))
-            if not owned or callable(own):
-                given[k] = group["rho"]
+    def _before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        for hook in self._optimizer_step_pre_hooks.values():
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                args, kwargs = changed
+        return args, kwargs
 
-    def _current_radii(self) -> list[float]:
-        radii = []
-        for k, group in enumerate(self.param_groups):
-            if k in self._radii:
-                group["rho"] = current_radius(self._radii[k], self._memory.count, lr=group.get("lr"))
-            elif "rho" not in group:
-                group["rho"] = current_radius(self._rho, self._memory.count, lr=group.get("lr"))
-            radii.append(current_radius(group["rho"], self._memory.count, f"rho of group {k}"))
-        return radii
+    def _after_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for hook in self._optimizer_step_post_hooks.values():
+            hook(self, args, kwargs)
 
     # The step. torch.compile must not trace it: it would lose the weights' way to w + e and back, and say nothing. What
     # the closure calls may be compiled.
@@ -219,29 +223,34 @@ class SharpnessAware(torch.optim.Optimizer):
             RuntimeError: no closure, an ascent is under way, or the closure reuses an old graph.
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
+        args, kwargs = self._before_step((self, closure), {"scaler": scaler} if scaler is not None else {})
         with torch.no_grad():
-            if closure is None:
-                return self._step_without_closure()
-            many = isinstance(closure, Sequence)
-            closures = list(closure) if isinstance(closure, Sequence) else [closure]
-            if not closures or not all(callable(c) for c in closures):
-                raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
-            return self._conductor.run(closures, scaler, many)
+            value = self._step(*args[1:], **kwargs)
+        self._after_step(args, kwargs)
+        return value
+
+    def _step(self, closure: Closure | Sequence[Closure] | None = None, scaler: Any = None) -> Any:
+        if closure is None:
+            return self._step_without_closure()
+        refuse_caller(closure)
+        closures = list(closure) if isinstance(closure, Sequence) else [closure]
+        if not closures or not all(callable(c) for c in closures):
+            raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
+        if isinstance(closure, Sequence):
+            return drivers.run_micro_batches(self._runner, closures, self._scaling(scaler))
+        return drivers.run_closure([self._runner], closure, [self._scaling(scaler)])
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch must not wrap it: the base's own step fires the hooks
 
     def _step_without_closure(self) -> None:
         """`torch.distributed.checkpoint` makes a fresh optimizer's state so: lr 0, gradients 0. Nobody else may."""
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         still = all(float(group.get("lr", 1)) == 0 for group in self.param_groups)
         if not still or self.state or any(bool(g.any()) for g in grads):
-            raise RuntimeError(
-                "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that "
-                "zeroes, runs forward and backward and returns the loss, or call ascend() and descend() yourself"
-            )
-        found = collect(self.param_groups)
-        begin_state(self._conductor.setting(), found)
-        if self.choices.combine.keeps:  # what a loaded v is put into; the first step learns its own
-            for p, x in zip(found.params, found.tensors, strict=True):
-                self._memory.kept.setdefault(p, {}).setdefault("v", torch.zeros_like(x))
+            raise RuntimeError(NO_CLOSURE)
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            for name in self.rules.method.keeps:  # what a loaded vector is put into; the first step learns its own
+                self._memory.kept.setdefault(p, {}).setdefault(name, torch.zeros_like(local(p.grad)))
         self.base.step()
 
     @_disable_dynamo
@@ -257,24 +266,27 @@ class SharpnessAware(torch.optim.Optimizer):
         Returns:
             Whether the weights moved (False with rho = 0 or on a step without ascent: d will be g).
         """
-        return self._conductor.ascend(scaler)
+        return drivers.ascend(self._runner, self._scaling(scaler))
 
     @_disable_dynamo
     @torch.no_grad()
     def descend(self, *, scaler: Any = None) -> None:
         """Second half: bring the weights back to w and step the base with d."""
-        self._conductor.descend(scaler)
-        # What torch's schedulers look at; `step` sets it in the other form. It belongs on the real object: trainers'
-        # wrappers imitate this class and call its methods with themselves as self.
-        real = self._me()
-        if real is not None:
-            vars(real)["_opt_called"] = True
+        # Trainers' wrappers imitate this class and call its methods with themselves as self: hooks are the real one's.
+        real = self._me() or self
+        hooks = (
+            (real._before_step, real._after_step)
+            if real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks
+            else None
+        )
+        drivers.descend(self._runner, self._scaling(scaler), None if hooks is None else (*hooks, real))
+        vars(real)["_opt_called"] = True  # what torch's schedulers look at; `step` sets it in the other form
 
     @_disable_dynamo
     @torch.no_grad()
     def restore(self) -> None:
         """Give up the ascent: weights, buffers and generators are as before the step, every `p.grad` is None."""
-        self._conductor.restore()
+        drivers.restore(self._runner)
 
     @contextlib.contextmanager
     def ascent(self, *, scaler: Any = None) -> Iterator[None]:
@@ -282,11 +294,12 @@ class SharpnessAware(torch.optim.Optimizer):
 
         It ascends on entry and descends on exit; on any exception inside it restores.
         """
-        self.ascend(scaler=scaler)
         try:
+            self.ascend(scaler=scaler)
             yield
         except BaseException:
-            self.restore()
+            if self._runner.pending is not None:
+                self.restore()
             raise
         self.descend(scaler=scaler)
 
@@ -302,19 +315,22 @@ class SharpnessAware(torch.optim.Optimizer):
 
     # A GradScaler that steps this object itself would apply scaled gradients after one backward.
 
-    @property
-    def found_inf(self) -> Tensor:
-        """Not for this optimizer: see the setter."""
-        raise AttributeError("found_inf")
-
-    @found_inf.setter
-    def found_inf(self, value: Tensor) -> None:
+    def _refuse_scaler(self, value: Any = None) -> NoReturn:
         raise RuntimeError(
             "scaler.step(opt) steps with one gradient, and a sharpness-aware step needs two: call "
             "opt.step(closure, scaler=scaler), the closure running scaler.scale(loss).backward(), then scaler.update()"
         )
 
-    def _claim_scaler(self, scaler: Any) -> None:
+    def _no_scale(self) -> NoReturn:
+        raise AttributeError("a sharpness-aware optimizer is handed to no GradScaler: see opt.step(closure, scaler=)")
+
+    found_inf = property(_no_scale, _refuse_scaler)
+    grad_scale = property(_no_scale, _refuse_scaler)
+
+    def _scaling(self, scaler: Any) -> Unscaled:
+        return scaling(scaler, self._claim)
+
+    def _claim(self, scaler: Any) -> None:
         """Note with the scaler that this object is unscaled; it touches nothing, but fails where the user did it."""
         self._hides_groups = True
         try:
@@ -330,37 +346,36 @@ class SharpnessAware(torch.optim.Optimizer):
         Raises:
             RuntimeError: the weights are at the ascent point.
         """
-        self._conductor.refuse("state_dict", busy=True)
-        index = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
-        kept = {
-            index[p]: {name: saved(x, p) for name, x in vectors.items()}
-            for p, vectors in self._memory.kept.items()
-            if p in index
-        }
-        scalars = {"count": self._memory.count, **self._memory.scalars}
-        return checkpoint.pack(self.base.state_dict(), kept, scalars)
+        self._runner.refuse("state_dict", busy=True)
+        for hook in self._optimizer_state_dict_pre_hooks.values():
+            hook(self)
+        packed = checkpoint.pack(self.base, self._memory)
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, packed)
+            packed = packed if changed is None else changed
+        return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, here or of a plain base (then each group keeps its rho)."""
-        self._conductor.refuse("load_state_dict", busy=True)
-        base_part, kept, scalars = checkpoint.unpack(state_dict)
-        radii = [group["rho"] for group in self.param_groups]
-        self.base.load_state_dict(base_part)
-        for group, rho in zip(self.param_groups, radii, strict=True):
-            group.setdefault("rho", rho)
-        ids = [i for group in base_part["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        self._memory.count = int(scalars.pop("count", 0))
-        self._memory.scalars = {**self.choices.when.starts, **self.choices.combine.starts, **scalars}
-        self._memory.kept = {
-            p: {name: fitted(x, p) for name, x in kept[i].items()}
-            for i, p in zip(ids, params, strict=True)
-            if i in kept
-        }
+        """Load what `state_dict` returned, here or of a plain base (then each group keeps its rho).
+
+        Raises:
+            ValueError: it is no optimizer's state, or does not fit; nothing has changed then.
+        """
+        self._runner.refuse("load_state_dict", busy=True)
+        state_dict = dict(state_dict)
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        loaded = checkpoint.unpack(state_dict, self.base, {**self.rules.when.starts, **self.rules.method.numbers})
+        self.base.load_state_dict(loaded.base_part)
+        self._radii.relink(self.param_groups)
+        self._memory.count, self._memory.numbers, self._memory.kept = loaded.count, loaded.numbers, loaded.kept
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        self._conductor.refuse("copy or pickle", busy=True)
-        names = ("base", "choices", "model", "replay_rng", "sync", "defaults", "_rho", "_radii", "_memory")
+        self._runner.refuse("copy or pickle", busy=True)
+        names = ("base", "rules", "model", "replay_rng", "sync", "defaults", "_radii", "_memory")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -368,27 +383,57 @@ class SharpnessAware(torch.optim.Optimizer):
         self._begin()
 
     def __repr__(self) -> str:
-        c = self.choices
-        return f"{type(self).__name__}({c.ball}, {c.source}, {c.combine}, {c.when}, base={self.base!r})"
+        ball, method, when = self.rules
+        return f"{type(self).__name__}({ball}, {method}, {when}, base={self.base!r})"
 
 
-def _check_base(base: object) -> None:
-    if isinstance(base, SharpnessAware):
-        raise TypeError("base is a SharpnessAware already: nest choices (ball, source, combine, when), not optimizers")
-    if not isinstance(base, torch.optim.Optimizer):
-        raise TypeError(
-            f"base = {base!r}: must be a torch.optim.Optimizer instance, "
-            "such as torch.optim.SGD(model.parameters(), lr=0.1)"
-        )
-    if isinstance(base, torch.optim.LBFGS):
-        raise TypeError(
-            "base is LBFGS, which evaluates its closure itself, many times a step: use a first-order optimizer"
-        )
+def _method(method: Method | None, source: Source | None, combine: Combine | None) -> Method:
+    """The method, or the usual ascent with this source and combine."""
+    for name, value, kind, example in (
+        ("source", source, Source, "fenland.Gradient()"),
+        ("combine", combine, Combine, "fenland.AtAscentPoint()"),
+        ("method", method, Method, "fenland.Ascend()"),
+    ):
+        if isinstance(value, Method) and kind is not Method:
+            raise TypeError(f"{name} = {value!r}: it is a whole method; pass it as method=")
+        if value is not None:
+            check_instance(name, value, kind, example)
+    if method is None:
+        return Ascend(source or Gradient(), combine or AtAscentPoint())
+    if source is not None or combine is not None:
+        given = "source" if source is not None else "combine"
+        raise ValueError(f"method = {method!r} and {given} = ...: a method has its own; pass {given} to the method")
+    return method
 
 
-def _check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:
-    name = type(base).__name__
-    if "rho" in base.defaults:
-        raise ValueError(f"base = {name}: its own option is called rho, which is the radius here; use another base")
-    if any(group.get("maximize") for group in groups):
-        raise ValueError(f"base = {name}(maximize=True): the ascent would run downhill; minimise the negated objective")
+def step_together(
+    optimizers: Sequence[SharpnessAware],
+    closure: Closure,
+    *,
+    scaler: Any = None,
+    norm: Literal["joint", "each"] = "joint",
+) -> Any:
+    """One step of several optimizers of one model (Muon for matrices, AdamW for the rest), with one ascent.
+
+    The closure is called once at w and once at w + e for all of them; it zeroes all gradients.
+
+    Args:
+        optimizers: with parameters of their own each.
+        closure: as for `step`.
+        scaler: likewise.
+        norm: "joint": one ascent over all parameters, whose e has the length rho of all, as one optimizer over all of
+            them would take; needs equal rules. "each": each optimizer climbs by its own norm and its own rules.
+
+    Returns:
+        What the closure returned at w.
+
+    Raises:
+        ValueError: fewer than two optimizers, a parameter that two of them have, or rules that differ under "joint".
+        TypeError: one of them is no SharpnessAware.
+    """
+    check_among("norm", norm, ("joint", "each"))
+    for opt in optimizers:
+        check_instance("optimizers", opt, SharpnessAware, "fenland.SAM(base)")
+    with torch.no_grad():
+        scalings = [opt._scaling(scaler) for opt in optimizers]
+        return drivers.run_together([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")

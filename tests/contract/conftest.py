@@ -9,7 +9,7 @@ import pytest
 
 WHOLE = {"SAM", "USAM", "SSAM", "SSAM-U", "SSAM(cap)"}
 THIN = {
-    "travel": {"auto"},
+    "perturb": {"auto"},
     "base": {"sgd_momentum", "adamw"},
     "case": {"conv_bn_dropout", "buffers", "tied", "second_pass_only"},
     "good_steps": {0},

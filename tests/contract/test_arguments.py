@@ -28,7 +28,7 @@ BAD_VALUES = [
     ("max_norm", math.nan),
     ("nonfinite", "ignore"),
     ("sync", "everywhere"),
-    ("travel", "fly"),
+    ("perturb", "fly"),
     ("record_every", 0),
     ("record_every", -3),
 ]

@@ -15,7 +15,7 @@ from harness import (
     assert_same,
     both_forms,
     buffers,
-    every_travel,
+    every_perturb,
     every_two_call,
     every_variant,
     make,
@@ -30,11 +30,11 @@ def skip_unless(variant, form):
 
 @every_variant
 @both_forms
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("case", BUFFERED)
-def test_buffers_and_random_state_are_as_after_one_forward(variant, form, travel, case):
+def test_buffers_and_random_state_are_as_after_one_forward(variant, form, perturb, case):
     skip_unless(variant, form)
-    session = make(variant, case, form=form, travel=travel)
+    session = make(variant, case, form=form, perturb=perturb)
     for t in range(3):
         expected = one_forward(session, t)
         session.step(t)

@@ -7,7 +7,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fenland
-from harness import BASES, VARIANTS, assert_same, every_travel, every_variant
+from harness import BASES, VARIANTS, assert_same, every_perturb, every_variant
 
 # torch's tracer meets its own deprecated functions.
 pytestmark = [
@@ -29,7 +29,7 @@ def network():
 
 
 def closure(opt, forward, x, y):
-    reduction = "none" if opt.choices.source.per_sample else "mean"
+    reduction = "none" if opt.rules.method.per_sample else "mean"
 
     def run():
         opt.zero_grad()
@@ -41,11 +41,11 @@ def closure(opt, forward, x, y):
     return run
 
 
-def train(variant, travel, compiled, form="closure", steps=6):
+def train(variant, perturb, compiled, form="closure", steps=6):
     model = network()
     counter = CompileCounterWithBackend("aot_eager")
     forward = torch.compile(model, backend=counter) if compiled else model
-    opt = variant.build(BASES["sgd_momentum"](model.parameters()), model=model, travel=travel)
+    opt = variant.build(BASES["sgd_momentum"](model.parameters()), model=model, perturb=perturb)
     torch.manual_seed(5)
     x, y = torch.randn(16, 6), torch.randint(3, (16,))
     run, frames = closure(opt, forward, x, y), []
@@ -62,21 +62,21 @@ def train(variant, travel, compiled, form="closure", steps=6):
 
 
 @every_variant
-@every_travel
-def test_no_recompilation_after_the_first_step(variant, travel):
-    got, frames = train(variant, travel, compiled=True)
-    want, _ = train(variant, travel, compiled=False)
+@every_perturb
+def test_no_recompilation_after_the_first_step(variant, perturb):
+    got, frames = train(variant, perturb, compiled=True)
+    want, _ = train(variant, perturb, compiled=False)
     assert frames[0] >= 1
     assert frames == [frames[0]] * len(frames)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@every_travel
-def test_nor_in_two_calls(travel):
-    got, frames = train(VARIANTS[0], travel, compiled=True, form="two_call")
+@every_perturb
+def test_nor_in_two_calls(perturb):
+    got, frames = train(VARIANTS[0], perturb, compiled=True, form="two_call")
     assert frames == [frames[0]] * len(frames)
-    want, _ = train(VARIANTS[0], travel, compiled=True)
+    want, _ = train(VARIANTS[0], perturb, compiled=True)
     assert_same(got, want)
 
 
@@ -96,8 +96,8 @@ def test_a_schedule_of_rho_and_lr_recompiles_nothing():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's, as it looks at tensors
 @pytest.mark.parametrize("form", ["closure", "two_call"])
-@pytest.mark.parametrize("travel", ["move", "copy"])
-def test_a_compiled_function_around_the_whole_step_is_right(form, travel):
+@pytest.mark.parametrize("perturb", ["swap", "inplace"])
+def test_a_compiled_function_around_the_whole_step_is_right(form, perturb):
     """The step itself is left out of the graph: traced, it would train on other gradients without a word."""
     nets = [torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
@@ -105,7 +105,7 @@ def test_a_compiled_function_around_the_whole_step_is_right(form, travel):
 
     def trainer(net):
         base = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-        opt = fenland.SSAM(base, rho=0.2, model=net, travel=travel)
+        opt = fenland.SSAM(base, rho=0.2, model=net, perturb=perturb)
 
         def closure():
             opt.zero_grad()

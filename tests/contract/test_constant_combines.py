@@ -8,15 +8,17 @@ import pytest
 import torch
 
 import fenland
-from fenland.rules.combine import Combine
+from fenland import Combine
 
 
 @dataclass(frozen=True)
 class Half(Combine):
     """d = h / 2."""
 
-    def coefficients(self, gram):
-        return 0.0, 0.5
+    reads = frozenset()
+
+    def __call__(self, g, h):
+        return h * 0.5
 
 
 @pytest.mark.parametrize("fused", [False, True])

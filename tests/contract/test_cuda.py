@@ -92,7 +92,7 @@ def test_a_whole_step_is_captured_as_a_graph(preset):
 
 @pytest.mark.parametrize("preset", STEADY, ids=lambda p: p.__name__)
 def test_offloaded_weights_come_back_bit_by_bit_from_the_host(preset):
-    params, opt, closure = session(preset, travel="offload")
+    params, opt, closure = session(preset, perturb="offload")
     for group in opt.param_groups:
         group["lr"] = 0.0
     before = [p.detach().clone() for p in params]
@@ -103,7 +103,7 @@ def test_offloaded_weights_come_back_bit_by_bit_from_the_host(preset):
 
 def test_offloading_needs_no_more_than_the_base():
     """Peak of the device's memory in a step, beyond one gradient."""
-    params, opt, closure = session(fenland.SAM, tensors=64, travel="offload")
+    params, opt, closure = session(fenland.SAM, tensors=64, perturb="offload")
     size = sum(p.nbytes for p in params)
     for _ in range(2):
         opt.step(closure)

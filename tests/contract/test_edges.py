@@ -16,7 +16,7 @@ from harness import (
     Session,
     assert_same,
     buffers,
-    every_travel,
+    every_perturb,
     every_two_call,
     every_variant,
     make,
@@ -112,10 +112,10 @@ def test_a_maximising_base_is_refused_or_right(variant):
 
 
 @every_variant
-@every_travel
-def test_autocast_around_the_whole_step_does_not_hide_the_ascent(variant, travel):
+@every_perturb
+def test_autocast_around_the_whole_step_does_not_hide_the_ascent(variant, perturb):
     """autocast keeps the casts of leaf weights until its block ends: casts of w must not serve pass 2."""
-    inside, outside = (make(variant, "mlp", "sgd", dtype=torch.float32, rho=0.5, travel=travel) for _ in range(2))
+    inside, outside = (make(variant, "mlp", "sgd", dtype=torch.float32, rho=0.5, perturb=perturb) for _ in range(2))
     losses = []
     for session, around in ((inside, False), (outside, True)):
         closure = session.problem.closure(session.opt)
@@ -135,9 +135,9 @@ def test_autocast_around_the_whole_step_does_not_hide_the_ascent(variant, travel
 
 
 @every_two_call
-@every_travel
-def test_autocast_around_two_calls_does_not_hide_the_ascent(variant, travel):
-    session = make(variant, "mlp", "sgd", dtype=torch.float32, rho=0.5, travel=travel)
+@every_perturb
+def test_autocast_around_two_calls_does_not_hide_the_ascent(variant, perturb):
+    session = make(variant, "mlp", "sgd", dtype=torch.float32, rho=0.5, perturb=perturb)
     with torch.autocast("cpu", torch.bfloat16):
         first = session.problem.loss()
         first.backward()
@@ -249,9 +249,9 @@ def test_the_garbage_collector_may_come_in_the_middle_of_a_forward():
 
 
 @every_variant
-@every_travel
-def test_zeroing_in_place_is_as_good_as_none(variant, travel):
-    session, reference = make(variant, "mlp", travel=travel), make(variant, "mlp", travel=travel).run(4)
+@every_perturb
+def test_zeroing_in_place_is_as_good_as_none(variant, perturb):
+    session, reference = make(variant, "mlp", perturb=perturb), make(variant, "mlp", perturb=perturb).run(4)
     zero = session.opt.zero_grad
     session.opt.zero_grad = lambda: zero(set_to_none=False)
     session.run(4)
@@ -268,9 +268,9 @@ ODD = {
 }
 
 
-def odd_session(variant, travel: str, chosen: list[str], lr: float, rho: float):
+def odd_session(variant, perturb: str, chosen: list[str], lr: float, rho: float):
     params = [nn.Parameter(ODD[name]()) for name in chosen]
-    opt = variant.build(SGD(params, lr=lr), rho=rho, travel=travel)
+    opt = variant.build(SGD(params, lr=lr), rho=rho, perturb=perturb)
     points = []
 
     def closure():
@@ -284,12 +284,12 @@ def odd_session(variant, travel: str, chosen: list[str], lr: float, rho: float):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("name", [*ODD, "all"])
-def test_odd_parameters(variant, travel, name):
+def test_odd_parameters(variant, perturb, name):
     """Scalars, empty tensors, transposes, several precisions in one optimizer: restored exactly, one norm for all."""
     chosen = list(ODD) if name == "all" else [name, "a number"]
-    params, opt, closure, points = odd_session(variant, travel, chosen, lr=0.0, rho=0.5)
+    params, opt, closure, points = odd_session(variant, perturb, chosen, lr=0.0, rho=0.5)
     strides = [p.stride() for p in params]
     opt.step(closure)
     assert_same([p.detach() for p in params], points[0])
@@ -297,7 +297,7 @@ def test_odd_parameters(variant, travel, name):
     if variant.preset.name in ("SAM", "SSAM"):
         e = [(b - a).double() for a, b in zip(*points, strict=True)]
         assert float(sum((x**2).sum() for x in e)) ** 0.5 == pytest.approx(0.5, rel=1e-2)
-    params, opt, closure, points = odd_session(variant, travel, chosen, lr=0.01, rho=0.1)
+    params, opt, closure, points = odd_session(variant, perturb, chosen, lr=0.01, rho=0.1)
     for _ in range(3):
         opt.step(closure)
     assert float(opt.last.loss) < float(sum((p.double() ** 4).sum() for p in points[0]))

@@ -10,7 +10,7 @@ from harness import (
     Session,
     assert_same,
     every_base,
-    every_travel,
+    every_perturb,
     every_two_call,
     every_variant,
     make,
@@ -61,13 +61,13 @@ def skip_unless(variant, bad_pass):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @passes
 @first_or_later
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
-def test_an_exception_leaves_everything_as_before(variant, travel, bad_pass, good_steps, error):
+def test_an_exception_leaves_everything_as_before(variant, perturb, bad_pass, good_steps, error):
     skip_unless(variant, bad_pass)
-    session = make(variant, CASE, travel=travel).run(good_steps)
+    session = make(variant, CASE, perturb=perturb).run(good_steps)
     before = snapshot(session)
     session.problem.start(good_steps)
     with pytest.raises(type(error)):
@@ -89,11 +89,11 @@ def test_training_goes_on_after_an_exception_as_if_nothing_had_happened(variant,
 
 
 @every_variant
-@every_travel
-def test_an_exception_in_the_middle_of_the_second_forward(variant, travel):
+@every_perturb
+def test_an_exception_in_the_middle_of_the_second_forward(variant, perturb):
     """Raised by a layer, as an out-of-memory error is: some layers have run at w + e, no gradient exists yet."""
     skip_unless(variant, 2)
-    session = make(variant, CASE, travel=travel).run(1)
+    session = make(variant, CASE, perturb=perturb).run(1)
     before = snapshot(session)
     session.problem.start(1)
 
@@ -126,11 +126,11 @@ def test_a_non_finite_gradient_skips_the_step(variant, base, bad_pass, good_step
 
 
 @every_variant
-@every_travel
+@every_perturb
 @passes
-def test_a_non_finite_gradient_skips_with_every_travel(variant, travel, bad_pass):
+def test_a_non_finite_gradient_skips_with_every_perturb(variant, perturb, bad_pass):
     skip_unless(variant, bad_pass)
-    session = make(variant, CASE, travel=travel).run(1)
+    session = make(variant, CASE, perturb=perturb).run(1)
     before = snapshot(session)
     session.problem.start(1)
     session.opt.step(faulty(session, bad_pass, spoil(float("nan"))))
@@ -213,10 +213,10 @@ def test_policy_base_step_never_lets_a_bad_gradient_in(variant, base, good_steps
 
 
 @every_two_call
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("policy", ["skip", "raise"])
-def test_two_calls_skip_a_bad_first_pass(variant, travel, policy):
-    session = make(variant, CASE, travel=travel, form="two_call", nonfinite=policy).run(2)
+def test_two_calls_skip_a_bad_first_pass(variant, perturb, policy):
+    session = make(variant, CASE, perturb=perturb, form="two_call", nonfinite=policy).run(2)
     before = snapshot(session)
     session.problem.start(2)
     session.problem.loss().backward()
@@ -240,10 +240,10 @@ def test_two_calls_skip_a_bad_first_pass(variant, travel, policy):
 
 
 @every_two_call
-@every_travel
+@every_perturb
 @every_base
-def test_two_calls_skip_a_bad_second_pass(variant, travel, base):
-    session = make(variant, CASE, base, travel=travel, form="two_call")
+def test_two_calls_skip_a_bad_second_pass(variant, perturb, base):
+    session = make(variant, CASE, base, perturb=perturb, form="two_call")
     before = snapshot(session)
     session.problem.start(0)
     session.problem.loss().backward()
@@ -257,10 +257,10 @@ def test_two_calls_skip_a_bad_second_pass(variant, travel, base):
 
 
 @every_two_call
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_the_context_restores_on_error(variant, travel, error):
-    session = make(variant, CASE, travel=travel, form="two_call").run(1)
+def test_the_context_restores_on_error(variant, perturb, error):
+    session = make(variant, CASE, perturb=perturb, form="two_call").run(1)
     before = snapshot(session)
     session.problem.start(1)
     session.problem.loss().backward()
@@ -274,10 +274,10 @@ def test_the_context_restores_on_error(variant, travel, error):
 
 
 @every_two_call
-@every_travel
-def test_the_context_is_the_two_calls(variant, travel):
+@every_perturb
+def test_the_context_is_the_two_calls(variant, perturb):
     """`with opt.ascent():` around the second pass ascends on entry and descends on exit."""
-    session, reference = (make(variant, CASE, travel=travel, form="two_call") for _ in range(2))
+    session, reference = (make(variant, CASE, perturb=perturb, form="two_call") for _ in range(2))
     torch.manual_seed(3)
     reference.run(2)
     torch.manual_seed(3)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fenland
-from harness import BASES, Session, assert_same, buffers, every_travel, every_variant, make
+from harness import BASES, Session, assert_same, buffers, every_perturb, every_variant, make
 
 
 class SyncNorm(nn.SyncBatchNorm):
@@ -70,7 +70,7 @@ def loss_of(model, x, y, reduction="mean"):
 
 
 def closure(opt, model, x, y, scaler=None, part=slice(None)):
-    reduction = "none" if opt.choices.source.per_sample else "mean"
+    reduction = "none" if opt.rules.method.per_sample else "mean"
 
     def run():
         opt.zero_grad()
@@ -89,10 +89,10 @@ def set_up(kind):
 
 @every_variant
 @models
-@every_travel
-def test_buffers_are_as_after_one_forward(variant, kind, travel):
+@every_perturb
+def test_buffers_are_as_after_one_forward(variant, kind, perturb):
     model, x, y = set_up(kind)
-    opt = variant.build(BASES["sgd"](model.parameters(), lr=0.0), model=model, travel=travel)
+    opt = variant.build(BASES["sgd"](model.parameters(), lr=0.0), model=model, perturb=perturb)
     other = copy.deepcopy(model)
     for seed in range(3):
         torch.manual_seed(seed)
@@ -106,12 +106,12 @@ def test_buffers_are_as_after_one_forward(variant, kind, travel):
 
 
 @every_variant
-@every_travel
-def test_two_optimizers_on_one_model_leave_each_other_s_part_alone(variant, travel):
+@every_perturb
+def test_two_optimizers_on_one_model_leave_each_other_s_part_alone(variant, perturb):
     """Disjoint parameters of one module: while one is away, the other's weights are w."""
     model, x, y = set_up("sync batch norm")
     parts = [list(model[0].parameters()), [*model[1].parameters(), *model[2].parameters()]]
-    opts = [variant.build(BASES["sgd_momentum"](part), model=model, travel=travel) for part in parts]
+    opts = [variant.build(BASES["sgd_momentum"](part), model=model, perturb=perturb) for part in parts]
     for k, opt in enumerate(opts):
         others = [p.detach().clone() for p in parts[1 - k]]
         run, seen = closure(opt, model, x, y), []
@@ -152,7 +152,7 @@ def test_complex_weights_climb_along_their_gradient():
 
 @every_variant
 def test_complex_weights_come_back(variant):
-    if variant.build(BASES["sgd"]([nn.Parameter(torch.ones(1))])).choices.source.per_sample:
+    if variant.build(BASES["sgd"]([nn.Parameter(torch.ones(1))])).rules.method.per_sample:
         pytest.skip("needs the losses of samples")
     z = nn.Parameter(torch.randn(3, dtype=torch.complex64))
     opt = variant.build(BASES["sgd"]([z], lr=0.0))
@@ -182,7 +182,7 @@ def test_micro_batches_under_a_scaler_equal_those_without(variant):
         torch.manual_seed(9)
         for _ in range(3):
             parts = [closure(opt, model, x, y, scaler, slice(i, i + 4)) for i in (0, 4)]
-            if opt.choices.combine.corrects:  # what cannot be averaged says so
+            if opt.rules.method.corrects:  # what cannot be averaged says so
                 with pytest.raises(ValueError, match="one closure"):
                     opt.step(parts, scaler=scaler)
                 return
@@ -206,7 +206,7 @@ def test_an_overflow_in_one_micro_batch_skips_and_backs_off_once(variant, bad):
     before = copy.deepcopy(model.state_dict())
     x = x.clone()
     x[4 * bad] = float("inf")
-    if opt.choices.combine.corrects:
+    if opt.rules.method.corrects:
         pytest.skip("takes one closure")
     opt.step([closure(opt, model, x, y, scaler, slice(i, i + 4)) for i in (0, 4)], scaler=scaler)
     scaler.update()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler as lrs
 
-from harness import TWO_CALL, Session, assert_same, both_forms, every_base, every_travel, every_variant, make
+from harness import TWO_CALL, Session, assert_same, both_forms, every_base, every_perturb, every_variant, make
 
 
 def accumulating(session: Session, k: int):
@@ -24,11 +24,11 @@ def accumulating(session: Session, k: int):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("k", [2, 4, 8])
-def test_micro_batches_in_the_closure_equal_one_big_batch(variant, travel, k):
+def test_micro_batches_in_the_closure_equal_one_big_batch(variant, perturb, k):
     big = make(variant, "mlp", dtype=torch.float32).run(5)
-    small = make(variant, "mlp", dtype=torch.float32, travel=travel)
+    small = make(variant, "mlp", dtype=torch.float32, perturb=perturb)
     for t in range(5):
         small.problem.start(t)
         loss = small.opt.step(accumulating(small, k))

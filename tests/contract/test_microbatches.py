@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cases import hessian
-from harness import Recorder, assert_same, every_travel, every_variant, make, preset, snapshot
+from harness import Recorder, assert_same, every_perturb, every_variant, make, preset, snapshot
 from twins import TWINS, quadratic_loss
 
 OPTIONS = {"SAM": [{}], "USAM": [{}], "SSAM": [{}, {"normalize": False}, {"cap": 0.9}]}
@@ -29,15 +29,15 @@ def parts(session, k):
 
 
 @pytest.mark.parametrize(("name", "options"), ROWS, ids=[f"{n}{o or ''}" for n, o in ROWS])
-@every_travel
-def test_d_is_the_mean_of_the_micro_batches_own_d(name, options, travel):
+@every_perturb
+def test_d_is_the_mean_of_the_micro_batches_own_d(name, options, perturb):
     torch.manual_seed(3)
     fields = [quadratic_loss(hessian(negative=i == 1).numpy())[1] for i in range(3)]
     start = torch.randn(10, dtype=torch.float64).numpy()
     w = [start[:6].reshape(2, 3), start[6:]]
     params = [torch.nn.Parameter(torch.tensor(x)) for x in w]
     base = Recorder(params)
-    opt = preset(name).build(base, rho=0.3, travel=travel, **options)
+    opt = preset(name).build(base, rho=0.3, perturb=perturb, **options)
 
     def closure_of(grad):
         def closure():
@@ -55,21 +55,21 @@ def test_d_is_the_mean_of_the_micro_batches_own_d(name, options, travel):
 
 
 @every_variant
-@every_travel
-def test_one_micro_batch_is_the_plain_step(variant, travel):
-    session = make(variant, "conv_bn_dropout", travel=travel)
+@every_perturb
+def test_one_micro_batch_is_the_plain_step(variant, perturb):
+    session = make(variant, "conv_bn_dropout", perturb=perturb)
     for t in range(3):
         session.problem.start(t)
         session.opt.step(parts(session, 1))
-    reference = make(variant, "conv_bn_dropout", travel=travel).run(3)
+    reference = make(variant, "conv_bn_dropout", perturb=perturb).run(3)
     for a, b in zip(session.weights, reference.weights, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
 @every_variant
-@every_travel
-def test_lr_zero_changes_nothing(variant, travel):
-    session = make(variant, "conv_bn_dropout", lr=0.0, travel=travel)
+@every_perturb
+def test_lr_zero_changes_nothing(variant, perturb):
+    session = make(variant, "conv_bn_dropout", lr=0.0, perturb=perturb)
     before = session.weights
     session.opt.step(parts(session, 3))
     assert_same(session.weights, before)

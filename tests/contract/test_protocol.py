@@ -8,7 +8,7 @@ from harness import (
     Session,
     assert_same,
     every_base,
-    every_travel,
+    every_perturb,
     every_two_call,
     every_variant,
     make,
@@ -17,18 +17,18 @@ from harness import (
 
 @every_two_call
 @every_base
-@every_travel
-def test_two_calls_equal_the_closure(variant, base, travel):
-    closure = make(variant, "conv_bn_dropout", base, travel=travel).run(4)
-    two = make(variant, "conv_bn_dropout", base, form="two_call", travel=travel).run(4)
+@every_perturb
+def test_two_calls_equal_the_closure(variant, base, perturb):
+    closure = make(variant, "conv_bn_dropout", base, perturb=perturb).run(4)
+    two = make(variant, "conv_bn_dropout", base, form="two_call", perturb=perturb).run(4)
     assert_same(two.weights, closure.weights)
 
 
 @every_two_call
-@every_travel
-def test_the_names_of_davda54(variant, travel):
+@every_perturb
+def test_the_names_of_davda54(variant, perturb):
     """first_step(zero_grad=True) and second_step(zero_grad=True), as in the loop people come from."""
-    session = make(variant, "mlp", travel=travel)
+    session = make(variant, "mlp", perturb=perturb)
     problem, opt = session.problem, session.opt
     for t in range(3):
         problem.start(t)
@@ -38,14 +38,14 @@ def test_the_names_of_davda54(variant, travel):
         problem.loss().backward()
         opt.second_step(zero_grad=True)
         assert all(p.grad is None for p in problem.model.parameters())
-    assert_same(session.weights, make(variant, "mlp", travel=travel).run(3).weights)
+    assert_same(session.weights, make(variant, "mlp", perturb=perturb).run(3).weights)
 
 
 @every_two_call
-@every_travel
-def test_no_gradient_is_left_after_the_ascent(variant, travel):
+@every_perturb
+def test_no_gradient_is_left_after_the_ascent(variant, perturb):
     """Its buffer may hold w + e: a training loop that reads it would be misled."""
-    session = make(variant, "mlp", travel=travel)
+    session = make(variant, "mlp", perturb=perturb)
     params = list(session.problem.model.parameters())
     session.problem.loss().backward()
     session.opt.ascend()

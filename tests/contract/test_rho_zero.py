@@ -10,7 +10,7 @@ from harness import (
     both_forms,
     buffers,
     every_base,
-    every_travel,
+    every_perturb,
     every_variant,
     make,
     plain,
@@ -43,11 +43,11 @@ def test_rho_zero_is_the_base(variant, base, form, dtype):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("case", ["spectral_norm", "buffers", "recurrent", "tied", "embedding"])
-def test_rho_zero_is_the_base_on_other_models(variant, travel, case):
+def test_rho_zero_is_the_base_on_other_models(variant, perturb, case):
     reference = train_plain(case, "sgd_momentum", 5, torch.float64)
-    session = make(variant, case, rho=0.0, travel=travel).run(5)
+    session = make(variant, case, rho=0.0, perturb=perturb).run(5)
     assert_same(session.weights, reference.weights)
     assert_same(buffers(session.problem.model), buffers(reference.problem.model))
 
@@ -90,10 +90,10 @@ def test_rho_may_reach_zero_and_come_back(variant):
 
 
 @every_variant
-@every_travel
-def test_a_group_with_rho_zero_is_not_moved(variant, travel):
+@every_perturb
+def test_a_group_with_rho_zero_is_not_moved(variant, perturb):
     """Its weights are the same in every pass; they are still updated."""
-    session = make(variant, "groups", "sgd", travel=travel)
+    session = make(variant, "groups", "sgd", perturb=perturb)
     params = list(session.problem.model.parameters())
     still = [params[1]]  # dealt out in turn over rho = 0.1, 0, 0.3: 1 is in the group with rho = 0
     before = still[0].detach().clone()

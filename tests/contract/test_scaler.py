@@ -8,7 +8,7 @@ from harness import (
     Session,
     assert_same,
     every_base,
-    every_travel,
+    every_perturb,
     every_variant,
     make,
     snapshot,
@@ -61,14 +61,14 @@ def skip_unless(variant, form):
 @every_variant
 @every_base
 @forms
-@every_travel
-def test_a_power_of_two_scale_changes_nothing(variant, base, form, travel):
+@every_perturb
+def test_a_power_of_two_scale_changes_nothing(variant, base, form, perturb):
     """2**12 divides out without rounding, so the weights agree to the last few bits."""
     skip_unless(variant, form)
-    run = scaled(variant, base, travel=travel)
+    run = scaled(variant, base, perturb=perturb)
     for t in range(4):
         run.step(t, form)
-    reference = make(variant, "conv_bn_dropout", base, dtype=torch.float32, travel=travel).run(4)
+    reference = make(variant, "conv_bn_dropout", base, dtype=torch.float32, perturb=perturb).run(4)
     for got, want in zip(run.session.weights, reference.weights, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
     assert run.scaler.get_scale() == SCALE

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 import fenland
-from fenland.step.storage import FREE, HELD, LENT, holdings
+from fenland.step.storage import OWNED, ALIASED, BUCKET_VIEW, holdings
 
 PRESETS = [fenland.SAM, fenland.SSAM, fenland.ASAM, fenland.FisherSAM, fenland.GSAM]
 every_preset = pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.__name__)
@@ -19,12 +19,12 @@ every_preset = pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.__name
 class Training:
     """f = sum of fourth powers over four tensors; `at` holds their addresses at every gradient."""
 
-    def __init__(self, preset, travel="auto", **options):
+    def __init__(self, preset, perturb="auto", **options):
         draw = torch.Generator().manual_seed(3)
         self.params = [
             nn.Parameter(torch.randn(s, generator=draw, dtype=torch.float64)) for s in ((4, 4), (3,), (2, 5))
         ]
-        self.opt = preset(SGD(self.params, lr=0.05, momentum=0.9), rho=0.1, travel=travel, **options)
+        self.opt = preset(SGD(self.params, lr=0.05, momentum=0.9), rho=0.1, perturb=perturb, **options)
         self.at, self.keep = [], None
 
     def closure(self):
@@ -45,7 +45,7 @@ class Training:
 
 
 def compare(training, preset, steps):
-    reference = Training(preset, travel="copy")
+    reference = Training(preset, perturb="inplace")
     for _ in range(steps):
         reference.step()
     for a, b in zip(training.weights, reference.weights, strict=True):
@@ -153,7 +153,7 @@ def test_square_weights_that_are_transposed_later_keep_their_strides(preset):
     training.keep = lambda params: seen.append(params[0].stride())
     training.step()
     assert p.stride() == (1, 4) == seen[0]
-    compare_transposed = Training(preset, travel="copy")
+    compare_transposed = Training(preset, perturb="inplace")
     for _ in range(2):
         compare_transposed.step()
     assert p.shape == (4, 4)
@@ -163,13 +163,13 @@ def test_who_holds_a_gradient():
     p, q, r = (nn.Parameter(torch.zeros(3)) for _ in range(3))
     for x in (p, q, r):
         x.grad = torch.zeros(3)
-    assert holdings([x.grad for x in (p, q, r)]) == [FREE] * 3
+    assert holdings([x.grad for x in (p, q, r)]) == [OWNED] * 3
     kept = q.grad
     r.grad = torch.zeros(6)[:3]
-    assert holdings([x.grad for x in (p, q, r)]) == [FREE, HELD, LENT]
+    assert holdings([x.grad for x in (p, q, r)]) == [OWNED, ALIASED, BUCKET_VIEW]
     del kept
     r.grad = None
-    assert holdings([x.grad for x in (p, q)]) == [FREE] * 2
+    assert holdings([x.grad for x in (p, q)]) == [OWNED] * 2
 
 
 @every_preset
@@ -177,8 +177,8 @@ def test_who_holds_a_gradient():
 def test_offloaded_weights_come_back_bit_by_bit(preset, lr):
     """The saved w waits in the host's memory; the same numbers as where it is saved beside."""
     runs = []
-    for travel in ("offload", "copy"):
-        training = Training(preset, travel=travel)
+    for perturb in ("offload", "inplace"):
+        training = Training(preset, perturb=perturb)
         for group in training.opt.param_groups:
             group["lr"] = lr
         start = training.weights
@@ -189,7 +189,7 @@ def test_offloaded_weights_come_back_bit_by_bit(preset, lr):
 
 
 def test_an_ascent_that_is_given_up_restores_offloaded_weights():
-    training = Training(fenland.SAM, travel="offload")
+    training = Training(fenland.SAM, perturb="offload")
     start = training.weights
     training.closure()
     training.opt.ascend()

@@ -15,7 +15,7 @@ from harness import (
     both_forms,
     buffers,
     every_base,
-    every_travel,
+    every_perturb,
     every_two_call,
     every_variant,
     make,
@@ -24,10 +24,10 @@ from harness import (
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("case", CASES)
-def test_lr_zero_changes_nothing(variant, travel, case):
-    session = make(variant, case, lr=0.0, travel=travel)
+def test_lr_zero_changes_nothing(variant, perturb, case):
+    session = make(variant, case, lr=0.0, perturb=perturb)
     before = session.weights
     for t in range(3):
         expected = one_forward(session, t)
@@ -38,10 +38,10 @@ def test_lr_zero_changes_nothing(variant, travel, case):
 
 
 @every_two_call
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("case", CASES)
-def test_lr_zero_changes_nothing_in_two_calls(variant, travel, case):
-    session = make(variant, case, lr=0.0, travel=travel, form="two_call")
+def test_lr_zero_changes_nothing_in_two_calls(variant, perturb, case):
+    session = make(variant, case, lr=0.0, perturb=perturb, form="two_call")
     before = session.weights
     session.run(2)
     assert_same(session.weights, before)
@@ -60,21 +60,21 @@ def test_lr_zero_with_every_base(variant, base, form):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_large_radius_leaves_no_rounding_residue(variant, travel, dtype):
+def test_a_large_radius_leaves_no_rounding_residue(variant, perturb, dtype):
     """Adding e and subtracting it again would leave one here."""
-    session = make(variant, "mlp", lr=0.0, travel=travel, dtype=dtype, rho=50.0)
+    session = make(variant, "mlp", lr=0.0, perturb=perturb, dtype=dtype, rho=50.0)
     before = session.weights
     session.run(5)
     assert_same(session.weights, before)
 
 
 @every_two_call
-@every_travel
-def test_the_ascent_really_moves_the_weights(variant, travel):
+@every_perturb
+def test_the_ascent_really_moves_the_weights(variant, perturb):
     """Otherwise the tests above would hold for an engine that does nothing."""
-    session = make(variant, "mlp", travel=travel, rho=0.5)
+    session = make(variant, "mlp", perturb=perturb, rho=0.5)
     before = session.weights
     session.problem.loss().backward()
     session.opt.ascend()
@@ -85,9 +85,9 @@ def test_the_ascent_really_moves_the_weights(variant, travel):
 
 
 @every_two_call
-@every_travel
-def test_restore_gives_up_the_ascent(variant, travel):
-    session = make(variant, "conv_bn_dropout", travel=travel)
+@every_perturb
+def test_restore_gives_up_the_ascent(variant, perturb):
+    session = make(variant, "conv_bn_dropout", perturb=perturb)
     before = session.weights
     session.problem.loss().backward()
     session.opt.ascend()
@@ -101,13 +101,13 @@ def test_restore_gives_up_the_ascent(variant, travel):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @both_forms
-def test_only_the_moved_tensors_are_restored(variant, travel, form):
+def test_only_the_moved_tensors_are_restored(variant, perturb, form):
     """A parameter without a gradient in pass 1 is the closure's own: what pass 2 writes into it stays."""
     if form == "two_call" and variant not in TWO_CALL:
         pytest.skip("not a two-pass method")
-    session = make(variant, "unused", travel=travel, form=form)
+    session = make(variant, "unused", perturb=perturb, form=form)
     model = session.problem.model
     plain_loss = session.problem.loss
 
@@ -122,12 +122,12 @@ def test_only_the_moved_tensors_are_restored(variant, travel, form):
 
 
 @every_variant
-@every_travel
+@every_perturb
 @both_forms
-def test_every_parameter_keeps_its_address_and_identity(variant, travel, form):
+def test_every_parameter_keeps_its_address_and_identity(variant, perturb, form):
     if form == "two_call" and variant not in TWO_CALL:
         pytest.skip("not a two-pass method")
-    session = make(variant, "mlp", travel=travel, form=form)
+    session = make(variant, "mlp", perturb=perturb, form=form)
     params = list(session.problem.model.parameters())
     addresses = [p.data_ptr() for p in params]
     session.run(4)
@@ -148,7 +148,7 @@ def test_conditional_parameters_follow_their_own_rule(variant, case):
     session.step()
     assert len(seen) == 1
     assert_same(seen[0], before)
-    still = case == "first_pass_only" and not session.opt.choices.combine.keeps_g  # else d holds its share of g
+    still = case == "first_pass_only" and not session.opt.rules.method.combine.keeps_g  # else d holds its share of g
     assert torch.equal(extra, before) == still
     assert session.problem.model.first.weight.isfinite().all()
 

@@ -87,7 +87,7 @@ def exact(model, loss_fn, batches, names=None, training=False):
 
     flat = torch.cat([p.reshape(-1) for p in params.values()])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.func still uses torch.jit.script
+        warnings.filterwarnings("ignore", ".*torch.jit.script")  # torch.func still uses it
         return torch.func.hessian(loss)(flat).detach(), loss(flat).detach().item()
 
 

@@ -9,7 +9,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "choosing-rho.md"
 
 
 def test_the_code_runs(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("sklearn")
+    for library in ("sklearn", "matplotlib", "hessian_eigenthings"):
+        pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
     assert len(blocks) == 5

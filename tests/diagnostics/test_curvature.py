@@ -165,6 +165,7 @@ def test_the_trace_over_batches_is_that_of_the_mean_over_examples():
 
 
 def test_the_density_has_the_mass_and_the_moments_of_the_spectrum():
+    pytest.importorskip("hessian_eigenthings")
     model = nets.Linear(nets.symmetric(SPREAD))
     found = curvature.density(model, nets.value, [torch.ones(1)], draws=40, steps=30)
     grid = torch.linspace(-5, 7, 2000)

@@ -5,12 +5,15 @@ import math
 
 import pytest
 
-from fenland.lab.cli import main
-from fenland.lab.config import RunConfig
-from fenland.lab.data import identify
-from fenland.lab.store.environment import describe
-from fenland.lab.store.runs import Store
-from fenland.lab.training.trainer import train
+for library in ("lightning", "tyro", "pandas"):  # of the lab
+    pytest.importorskip(library)
+
+from fenland.lab.cli import main  # noqa: E402
+from fenland.lab.config import RunConfig  # noqa: E402
+from fenland.lab.data import identify  # noqa: E402
+from fenland.lab.store.environment import describe  # noqa: E402
+from fenland.lab.store.runs import Store  # noqa: E402
+from fenland.lab.training.trainer import train  # noqa: E402
 
 MODULE = """
 import torch

@@ -65,7 +65,7 @@ def test_the_ball_and_its_scale_are_the_optimizer_s(make):
     options |= {"include_bias": True} if make is fenland.ASAM else {}
     optimizer = make(torch.optim.SGD(model.parameters(), lr=0.1), model=model, **options)
     found = find_rho(model, nets.cross_entropy, batches, optimizer)
-    assert found.ball == repr(optimizer.choices.ball)
+    assert found.ball == repr(optimizer.rules.ball)
     optimizer.param_groups[0]["rho"] = found.proposal
     report = fenland.diagnose(model, nets.cross_entropy, batches[:1], optimizer)
     assert report.ascent.cosine == pytest.approx(0.9, abs=0.08)

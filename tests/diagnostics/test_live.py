@@ -72,6 +72,23 @@ def test_eigenvalues_are_those_of_the_probe():
     assert 0 <= record["largest_residual"] < 0.01 * record["largest_eigenvalue"]
 
 
+def test_the_edge_of_stability_beside_them():
+    """At these steps' mean norms the largest eigenvalue that one step of SAM would not lengthen; 2 / lr without it."""
+    model, opt = setup()
+    live = Live(opt, model, nets.cross_entropy, DATA, every=4, budget=1.0)
+    train(model, opt, live, 4)
+    (record,) = live.records
+    assert record["edge_sgd"] == pytest.approx(2 / 0.1)
+    rho = 0.1 / record["grad_norm"]
+    assert fenland.theory.stable_lr(record["edge"], rho, "USAM") == pytest.approx(0.1, rel=1e-6)
+    assert record["edge"] == pytest.approx(fenland.theory.edge_curvature(0.1, 0.1, "SAM", record["grad_norm"]))
+    adam = fenland.SAM(torch.optim.Adam(model.parameters(), lr=0.1), rho=0.1)
+    live = Live(adam, model, nets.cross_entropy, DATA, every=2, budget=1.0)
+    train(model, adam, live, 2)
+    assert "largest_eigenvalue" in live.records[0]
+    assert "edge" not in live.records[0]
+
+
 def test_training_is_the_same_with_and_without_it():
     def weights(probe):
         model, opt = setup(model=None)

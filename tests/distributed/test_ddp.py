@@ -10,7 +10,6 @@ from ranks import on_ranks
 from worlds import (
     EVERY,
     STEPS,
-    choices,
     close,
     closure,
     data,
@@ -18,6 +17,7 @@ from worlds import (
     mlp,
     one_process,
     per_sample,
+    rules,
     share,
     weights,
 )
@@ -54,7 +54,7 @@ def test_local_ascent_equals_micro_batches_on_one_process(name, base):
     first, second = on_ranks(train_local, name, base)
     assert_same(first, second)
     # A vector kept between steps is each rank's own, but one process has one for all micro-batches.
-    if first is not None and not choices(name).keeps_vectors:
+    if first is not None and not rules(name).method.keeps:
         close(first, one_process(name, base, micro=2), 1e-9)
 
 

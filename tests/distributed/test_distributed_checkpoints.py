@@ -112,7 +112,7 @@ def loaded_whole(rank, name):
     fresh, other = session(name, "adamw", rank)
     whole = StateDictOptions(full_state_dict=True)
     set_optimizer_state_dict(fresh, other, state, options=whole)
-    names = [f"fenland.{n}" for n in other.choices.source.keeps]
+    names = [f"fenland.{n}" for n in other.rules.method.keeps]
     mine = other.state_dict()["state"]
     theirs = opt.state_dict()["state"]
     for i in theirs:

@@ -11,7 +11,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 import fenland
 from harness import BASES, assert_same
-from ranks import on_ranks
+from ranks import CPU_SHARDS, on_ranks
 from worlds import EVERY, NAMES, build, close, closure, data, mlp, one_process, per_sample, share, weights, whole_only
 
 every_name = pytest.mark.parametrize("name", [n for n in EVERY if not per_sample(n) and not whole_only(n)])
@@ -23,6 +23,7 @@ every_kind = pytest.mark.parametrize("name", KINDS)
 def sharded(mesh, model=None, reshard=True):
     """Uneven on purpose: 3 rows over 2 ranks."""
     model = model or mlp()
+    reshard = reshard and CPU_SHARDS
     for layer in model:
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh, reshard_after_forward=reshard)
@@ -274,7 +275,7 @@ def without_host(rank, name):
     """The flow of an accelerator: a fused base, found_inf and grad_scale beside sharded parameters."""
     model = sharded(line(), mlp(torch.float32))
     opt = build(name, BASES["adamw_fused"](model.parameters()), model=model)
-    opt._conductor.on_host = False
+    opt._runner.on_host = False
     xs, ys = data(torch.float32)
     seen = []
     for t, (x, y) in enumerate(zip(xs, ys, strict=True)):

@@ -21,12 +21,8 @@ from harness import BASES, VARIANTS
 class Blend(Combine):
     """d = -0.3 g + 1.3 h: needs g after the ascent, as GSAM, GNP and WSAM do."""
 
-    @property
-    def keeps_g(self) -> bool:
-        return True
-
-    def coefficients(self, gram):
-        return -0.3, 1.3
+    def __call__(self, g, h):
+        return g * -0.3 + h * 1.3
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,8 @@ class Slow(Source):
 
     keeps: ClassVar[tuple[str, ...]] = ("m",)
 
-    def start(self, g):
-        return {"m": [torch.zeros_like(x) for x in g]}
-
-    def vector(self, g, state, at):
-        state["m"] = [0.9 * m + 0.1 * x for m, x in zip(state["m"], g, strict=True)]  # anew: a skip keeps the old
-        return state["m"]
+    def vector(self, g, s):
+        return s.put("m", s.get("m", g * 0.0) * 0.9 + g * 0.1)
 
 
 def _one() -> float:
@@ -57,10 +49,10 @@ def _variants() -> dict[str, Callable[..., fenland.SharpnessAware]]:
     return rows
 
 
-def choices(name: str) -> Any:
-    """The five choices of a variant."""
+def rules(name: str) -> Any:
+    """The rules of a variant."""
     model = mlp()
-    return build(name, BASES["sgd_momentum"](model.parameters()), model=model).choices
+    return build(name, BASES["sgd_momentum"](model.parameters()), model=model).rules
 
 
 def whole_only(name: str) -> bool:
@@ -70,7 +62,7 @@ def whole_only(name: str) -> bool:
 
 def per_sample(name: str) -> bool:
     """Whether the variant chooses samples, so that two halves of a batch are not the batch."""
-    return bool(choices(name).source.per_sample)
+    return bool(rules(name).method.per_sample)
 
 
 def build(name: str, base: torch.optim.Optimizer, **options: Any) -> fenland.SharpnessAware:
@@ -104,7 +96,7 @@ def share(x: Tensor, rank: int, world: int = 2) -> Tensor:
 
 def closure(opt: Any, model: nn.Module, x: Tensor, y: Tensor, scaler: Any = None) -> Callable[[], Tensor]:
     """The closure of a training loop, for every kind of variant."""
-    reduction = "none" if opt.choices.source.per_sample else "mean"
+    reduction = "none" if opt.rules.method.per_sample else "mean"
 
     def run() -> Tensor:
         opt.zero_grad()

@@ -76,14 +76,10 @@ def blocks(page: Path) -> list[Block]:
 def run_page(page: Path) -> None:
     """Run the blocks of one page, in order; the first failure is raised with its place."""
     scope: dict[str, object] = {"__name__": "page"}
-    gc.freeze()  # what is there already need not be looked through after each block
-    try:
-        for block in blocks(page):
-            if not (block.elsewhere or block.example):
-                _run(block, scope)
-            gc.collect()  # optimizers that a block left behind go here, not in the middle of a later forward
-    finally:
-        gc.unfreeze()
+    for block in blocks(page):
+        if not (block.elsewhere or block.example):
+            _run(block, scope)
+        gc.collect()  # optimizers that a block left behind go here, not in the middle of a later forward
 
 
 def _run(block: Block, scope: dict[str, object]) -> None:
@@ -109,7 +105,7 @@ def parses(block: Block) -> bool:
 
 if __name__ == "__main__":  # one page in a process of its own: python tests/docs/blocks.py PAGE
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)  # geoopt's
+    warnings.filterwarnings("ignore", message=".*torch.jit.*")  # geoopt's
     import torch
 
     torch.set_num_threads(1)

@@ -20,7 +20,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)  # geoopt's
+        warnings.filterwarnings("ignore", message=".*torch.jit")  # geoopt's
         blocks.run_page(page)
 
 

@@ -46,14 +46,14 @@ def trainer_loop(model: nn.Module, opt: Any, k: int, live: bool, micro: bool) ->
         assert not replay.held
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # geoopt, on import
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # geoopt, on import
 @pytest.mark.parametrize("micro", [False, True])
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("name", [p.name for p in PRESETS.values()])
 def test_a_preset_steps_as_in_the_plain_loop(name, live, micro):
     model, other = net(), net()
     opt, reference = build(name, model), build(name, other)
-    if opt.choices.source.per_sample:
+    if opt.rules.method.per_sample:
         with pytest.raises(ValueError, match="needs the losses of single samples"):
             Replay(opt)
         return

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 
 import pytest
 
@@ -56,7 +57,9 @@ def run(code: str) -> subprocess.CompletedProcess:
         for module, owners in metadata.packages_distributions().items()
         if not {owner.lower().replace("_", "-") for owner in owners} & allowed
     }
-    assert set(LIBRARIES) <= hidden
+    if sys.version_info >= (3, 11):  # before, the standard library finds the owners of few modules
+        assert {name for name in LIBRARIES if find_spec(name)} <= hidden
+    hidden |= set(LIBRARIES)
     head = f"LIBRARIES, HIDDEN = {LIBRARIES!r}, {hidden!r}\n"
     return subprocess.run([sys.executable, "-c", head + ALONE + code], capture_output=True, text=True)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fenland.algebra import Lists
+from fenland.algebra import Algebra
 from harness import VARIANTS, assert_same, buffers, make
 
 FUSED = ["sgd_fused", "adamw_fused"]
@@ -20,10 +20,10 @@ SCALE = 2.0**12
 
 def on_device(session) -> bool:
     """Force the flow of an accelerator; whether this variant has it at all (some need one look a step)."""
-    conductor = session.opt._conductor
+    conductor = session.opt._runner
     conductor.on_host = False
     session.run(1)
-    return not conductor._host_decides()
+    return not conductor.host_decides()
 
 
 def session_of(variant, base, **options):
@@ -88,7 +88,7 @@ def test_a_skipped_step_changes_nothing(variant, base, scaled, bad_pass, first):
     """Weights, momentum, counters and buffers; from memory full of NaN, which uninitialised momentum would show."""
     session = session_of(variant, base)
     if first:
-        session.opt._conductor.on_host = False
+        session.opt._runner.on_host = False
     elif not on_device(session):
         pytest.skip("this variant looks at its numbers on the host")
     scaler = torch.amp.GradScaler("cpu", init_scale=SCALE) if scaled else None
@@ -125,7 +125,7 @@ def test_nothing_waits_for_the_device(variant, base, options, monkeypatch):
     if not on_device(session):
         pytest.skip("this variant looks at its numbers on the host")
     # Only a CPU's norms are looked at: for float32's range, and for a gradient of no length.
-    monkeypatch.setattr(Lists, "looks", False)
+    monkeypatch.setattr(Algebra, "looks", False)
     with Watch():
         session.run(2, start=1)
     assert not bool(session.opt.last.skipped)
@@ -142,4 +142,4 @@ def test_a_copy_keeps_the_flow_of_its_own(variant, base):
     """The decision is made from where the parameters are, not from what the original was told."""
     session = session_of(variant, base)
     on_device(session)
-    assert copy.deepcopy(session.opt)._conductor.on_host
+    assert copy.deepcopy(session.opt)._runner.on_host

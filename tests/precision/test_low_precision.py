@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 import fenland
-from harness import VARIANTS, assert_same, every_travel, every_variant, make
+from harness import VARIANTS, assert_same, every_perturb, every_variant, make
 
 LOW = [torch.bfloat16, torch.float16]
 low = pytest.mark.parametrize("dtype", LOW, ids=["bfloat16", "float16"])
 
 
 @every_variant
-@every_travel
-def test_200_steps_of_lr_zero_leave_every_bit(variant, travel):
-    session = make(variant, "mlp", "sgd", dtype=torch.bfloat16, lr=0.0, travel=travel, rho=0.5)
+@every_perturb
+def test_200_steps_of_lr_zero_leave_every_bit(variant, perturb):
+    session = make(variant, "mlp", "sgd", dtype=torch.bfloat16, lr=0.0, perturb=perturb, rho=0.5)
     before = session.weights
     session.run(200)
     assert_same(session.weights, before)
@@ -27,7 +27,7 @@ def test_200_steps_of_lr_zero_leave_every_bit(variant, travel):
 @every_variant
 @low
 def test_a_zero_gradient_is_no_nan(variant, dtype):
-    if variant.build(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)).choices.source.per_sample:
+    if variant.build(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)).rules.method.per_sample:
         pytest.skip("needs the losses of samples")
     w = nn.Parameter(torch.randn(50).to(dtype))
     opt = variant.build(torch.optim.SGD([w], lr=0.1), rho=0.1)

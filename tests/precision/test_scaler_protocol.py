@@ -27,7 +27,7 @@ def half_step(variant, base, dtype, form="closure", steps=5):
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is torch.float16):
             out = model(x)
         loss = F.cross_entropy(out.float(), y)
-        if opt.choices.source.per_sample:
+        if opt.rules.method.per_sample:
             return F.cross_entropy(out.float(), y, reduction="none")
         scaler.scale(loss).backward()
         return loss
@@ -81,7 +81,7 @@ def test_one_scaler_for_two_optimizers(variant, bad):
         def run():
             opts[name].zero_grad()
             losses = sign * nets["critic"](nets["generator"](z)).squeeze(1).tanh() * fault
-            if opts[name].choices.source.per_sample:
+            if opts[name].rules.method.per_sample:
                 return losses
             scaler.scale(losses.mean()).backward()
             return losses.mean()
@@ -115,7 +115,7 @@ def scaled(variant, **options):
 
 
 def skip_per_sample(session):
-    if session.opt.choices.source.per_sample:
+    if session.opt.rules.method.per_sample:
         pytest.skip("the engine runs backward itself")
 
 

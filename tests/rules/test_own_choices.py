@@ -1,4 +1,4 @@
-"""Choices that a user writes: the abstract types are enough to add a ball, a when and a radius."""
+"""Choices that a user writes: the abstract types are enough to add any of them, and a radius."""
 
 from dataclasses import FrozenInstanceError, dataclass
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fenland
-from fenland.algebra import Lists
+from fenland.algebra import Lazy, Leaf, Lists
 
 
 def _stepped(lr: float = 0.5, **options) -> tuple[torch.Tensor, fenland.SharpnessAware, list[torch.Tensor]]:
@@ -30,8 +30,8 @@ def _stepped(lr: float = 0.5, **options) -> tuple[torch.Tensor, fenland.Sharpnes
 class Half(fenland.Ball):
     """Half of SAM's perturbation."""
 
-    def steepest(self, a, w, at):
-        return fenland.Steepest(direction=a, scale=0.5 / at.V.norm(a))
+    def steepest(self, a, s):
+        return a * (0.5 / a.norm)
 
 
 def test_a_ball_of_one_s_own_decides_where_h_is_taken():
@@ -40,9 +40,85 @@ def test_a_ball_of_one_s_own_decides_where_h_is_taken():
 
 
 def test_steepest_of_l2_has_unit_length():
-    found = fenland.L2().steepest([torch.tensor([3.0, 4.0])], [], fenland.At(Lists()))
-    assert isinstance(found, fenland.Steepest)
-    torch.testing.assert_close(found.scale * found.direction[0], torch.tensor([0.6, 0.8]))
+    found = fenland.L2().steepest(Leaf([torch.tensor([3.0, 4.0])], Lists()), fenland.Context())
+    assert isinstance(found, Lazy)
+    torch.testing.assert_close(found.tensors[0], torch.tensor([0.6, 0.8]))
+
+
+@dataclass(frozen=True)
+class Mean(fenland.Combine):
+    """d = (g + h) / 2."""
+
+    def __call__(self, g, h):
+        return g * 0.5 + h * 0.5
+
+
+@dataclass(frozen=True)
+class Undeclared(Mean):
+    """The same, but it says that h alone is enough."""
+
+    reads = frozenset()
+
+
+def test_a_combine_of_one_s_own_decides_what_the_base_gets():
+    w, _, (here, there) = _stepped(rho=1.0, combine=Mean())  # the loss's gradient is w itself
+    torch.testing.assert_close(w, here - 0.5 * (here + there) / 2)
+
+
+def test_a_combine_that_reads_more_than_it_says_is_an_error():
+    with pytest.raises(RuntimeError, match="keep=g"):
+        _stepped(rho=1.0, combine=Undeclared())
+
+
+@dataclass(frozen=True)
+class Sum(fenland.Source):
+    """a = the sum of all gradients so far."""
+
+    keeps = ("sum",)
+
+    def vector(self, g, s):
+        return s.put("sum", g if all(s.fresh("sum", g)) else s.get("sum", g) + g)
+
+
+def test_a_source_of_one_s_own_remembers():
+    w = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    opt = fenland.SharpnessAware(torch.optim.SGD([w], lr=1.0), 1.0, source=Sum())
+    fields, points = [torch.tensor([5.0, 0.0]), torch.tensor([0.0, 12.0])], []
+
+    def closure():
+        points.append(w.detach().clone())
+        w.grad = field.double()
+        return torch.zeros(())
+
+    for field in fields:  # noqa: B007 - the closure reads it
+        opt.step(closure)
+    torch.testing.assert_close(points[1] - points[0], torch.tensor([1.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(points[3] - points[2], torch.tensor([5.0, 12.0], dtype=torch.float64) / 13)
+    assert [x.tolist() for x in opt._memory.kept[w].values()] == [[5.0, 12.0]]
+
+
+@dataclass(frozen=True)
+class Extragradient(fenland.Method):
+    """h at w + e, and again at the point that a step along h leads to; d = that gradient."""
+
+    evaluations = 3
+
+    def step(self, s):
+        g = yield fenland.Grad()
+        if not s.due(g):
+            yield fenland.Update(g)
+            return
+        h = yield fenland.Grad(at=s.climb(g))
+        yield fenland.Update((yield fenland.Grad(at=s.climb(h), final=True)))
+
+
+def test_a_method_of_one_s_own_asks_for_as_many_gradients_as_it_says():
+    w, opt, (here, up, further) = _stepped(rho=1.0, method=Extragradient())
+    torch.testing.assert_close(up - here, here / here.norm())
+    torch.testing.assert_close(further - here, up / up.norm())
+    torch.testing.assert_close(w, here - 0.5 * further)
+    with pytest.raises(RuntimeError, match=r"step\(closure\)"):
+        opt.ascend()
 
 
 @dataclass(frozen=True)

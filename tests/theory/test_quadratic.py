@@ -98,5 +98,5 @@ def test_wrong_arguments_are_named():
         theory.gamma_bounds((), 0.1)
     with pytest.raises(ValueError, match="curvature"):
         theory.stable_lr(0.0)
-    with pytest.raises(ValueError, match="noise"):
+    with pytest.raises(ValueError, match="dynamics"):
         theory.noise_power(1.0, 0.1, "none")

@@ -1,8 +1,9 @@
-"""Random compositions of the five choices keep the core of the contract, and the choices refuse bad arguments."""
+"""Random compositions of the choices keep the core of the contract, and the choices refuse bad arguments."""
 
 import copy
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from fenland import (
     Adaptive,
     AdaptiveToNorm,
     Always,
+    Ascend,
     AtAscentPoint,
     Both,
+    Centralized,
     Clipped,
     Control,
     Cosine,
@@ -41,11 +44,13 @@ from fenland import (
     Sparse,
     Spectral,
     Spherical,
+    SphericalSearch,
     SurrogateGap,
     TiedToLearningRate,
     Unnormalized,
     WarmUp,
     Weighted,
+    WeightedDecoupled,
     Window,
     WithProbability,
     ZScore,
@@ -71,25 +76,32 @@ sources = st.sampled_from(
         Friendly(),
         Friendly(0.5, 0.5, "new"),
         Previous(),
-        InnerSteps(2),
-        InnerSteps(3, "full"),
-        InnerSteps(3, "project"),
+        Centralized(),
     ]
 )
-plain = [
-    AtAscentPoint(),
-    Penalty(),
-    Penalty(0.5, True),
-    SurrogateGap(),
-    Weighted(0.8, False),
-    Spherical(),
-    Control(),
-    Reuse(),
-]
-combines = st.one_of(
-    st.sampled_from([*plain, Weighted(0.8)]),
-    st.sampled_from(plain).map(Renormalize),
-    st.sampled_from(plain).map(lambda c: Renormalize(c, cap=1.5)),
+combines = st.sampled_from(
+    [
+        AtAscentPoint(),
+        Penalty(),
+        Penalty(0.5, True),
+        SurrogateGap(),
+        SurrogateGap(0.4, False),
+        Weighted(0.8),
+        Spherical(),
+        Control(),
+    ]
+)
+inner = st.sampled_from([InnerSteps(2), InnerSteps(3, "full"), InnerSteps(3, "project", 0.6)])
+plain = st.one_of(
+    st.builds(Ascend, sources, combines),
+    st.builds(lambda method, combine: replace(method, combine=combine), inner, combines),
+    st.sampled_from([Reuse(), SphericalSearch((0.0, 0.7, 1.3), every=2)]),
+)
+methods = st.one_of(
+    plain,
+    st.just(WeightedDecoupled(0.8)),
+    plain.map(Renormalize),
+    plain.map(lambda method: Renormalize(method, cap=1.5)),
 )
 whens = st.sampled_from(
     [
@@ -103,7 +115,7 @@ whens = st.sampled_from(
     ]
 )
 radii = st.sampled_from([0.05, Cosine(0.1, 0.0, 8), WarmUp(0.1, 3), TiedToLearningRate(0.01, 0.1, 0.1)])
-choices = st.fixed_dictionaries({"rho": radii, "ball": balls, "source": sources, "combine": combines, "when": whens})
+choices = st.fixed_dictionaries({"rho": radii, "ball": balls, "method": methods, "when": whens})
 
 
 def session(chosen, lr=0.05, base="sgd_momentum") -> Session:
@@ -157,6 +169,39 @@ def _state(run):
     return state
 
 
+EUCLIDEAN = [L2(), Unnormalized(), Clipped(), InfNorm(), LossBudget(0.1), fenland.FullNorm(lambda: 2.0)]
+WRAPPERS = {
+    "bare": lambda b: b,
+    "sparse": Sparse,
+    "z-score": ZScore,
+    "tensors": RandomTensors,
+    "layers": lambda b: OnlyLayers(b, (nn.Linear,)),
+    "sparse tensors": lambda b: RandomTensors(Sparse(b)),
+}
+# A mask's length is noted in units of the largest radius, so several radii go with bare balls.
+PLACES = [*((name, False) for name in WRAPPERS), ("bare", True)]
+SOURCES = [Ascend(), Ascend(Friendly()), Ascend(ExponentialAverage(), SurrogateGap()), InnerSteps(2)]
+
+
+@pytest.mark.parametrize(("wrapper", "several"), PLACES)
+@pytest.mark.parametrize("ball", EUCLIDEAN, ids=lambda b: type(b).__name__)
+@pytest.mark.parametrize("method", SOURCES, ids=repr)
+def test_the_record_s_radius_is_the_length_of_e(ball, wrapper, method, several):
+    """Also where e is a sum of vectors, where groups have radii of their own, and where a mask wraps no norm."""
+    problem = make_problem("mlp")
+    problem.group_options = [{"rho": 0.1}, {"rho": 0.2}] if several else []
+    base, points = torch.optim.SGD(problem.parameters(), lr=0.1), []
+    opt = SharpnessAware(base, 0.1, ball=WRAPPERS[wrapper](ball), method=method, model=problem.model)
+    loss = problem.loss
+    problem.loss = lambda: (points.append([p.detach().clone() for p in problem.model.parameters()]), loss())[1]
+    for t in range(3):
+        problem.start(t)
+        points.clear()
+        opt.step(problem.closure(opt))
+        e = torch.cat([(there - w).flatten() for there, w in zip(points[-1], points[0], strict=True)])
+        assert float(opt.last.radius) == pytest.approx(float(e.norm()), rel=1e-9)
+
+
 BAD = [
     (lambda: Lp(0.5), ValueError, "p = 0.5"),
     (lambda: Lp("2"), TypeError, "p = '2'"),
@@ -181,7 +226,11 @@ BAD = [
     (lambda: Penalty("x"), TypeError, "alpha = 'x'"),
     (lambda: Weighted(1.0), ValueError, "gamma = 1.0"),
     (lambda: Control("e"), ValueError, "direction = 'e'"),
-    (lambda: Renormalize(3), TypeError, "after = 3"),
+    (lambda: Renormalize(3), TypeError, "method = 3"),
+    (lambda: Renormalize(cap=0.0), ValueError, "cap = 0.0"),
+    (lambda: Ascend(3), TypeError, "source = 3"),
+    (lambda: Ascend(combine=3), TypeError, "combine = 3"),
+    (lambda: InnerSteps(combine=3), TypeError, "combine = 3"),
     (lambda: EveryK(0), ValueError, "k = 0"),
     (lambda: EveryK(2.5), TypeError, "k = 2.5"),
     (lambda: WithProbability(1.5), ValueError, "p = 1.5"),
@@ -217,12 +266,27 @@ def test_combinations_that_cannot_work_are_refused_at_construction():
     with pytest.raises(ValueError, match="flat ball"):
         fenland.NStepSAM(base(), ball=fenland.Riemannian())
     with pytest.raises(ValueError, match="clean gradient"):
-        fenland.MSAM(base(), combine=Penalty())
+        Renormalize(fenland.BaseMomentum())
+    with pytest.raises(ValueError, match="never computes"):
+        fenland.RandomSAM(base(), when=AdaptiveToNorm(10))
+    with pytest.raises(ValueError, match="fall back on"):
+        fenland.RandomSAM(base(), nonfinite="base_step")
+
+
+@pytest.mark.parametrize("name", ["source", "combine"])
+def test_a_method_has_a_source_and_a_combine_of_its_own(name):
+    """Both at once would leave open which one counts; a method in a part's place is told where it belongs."""
+    base = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9)
+    with pytest.raises(ValueError, match=f"pass {name} to the method"):
+        fenland.MSAM(base, **{name: {"source": Friendly(), "combine": Penalty()}[name]})
+    with pytest.raises(TypeError, match="pass it as method="):
+        SharpnessAware(base, **{name: Reuse()})
+    assert "rho" not in base.param_groups[0], "what was refused left the base as it was"
 
 
 def test_ranks_that_look_at_their_own_gradients_are_refused(monkeypatch):
     """With sync="local" AE-SAM would ascend on one rank and not on the other."""
-    monkeypatch.setattr("fenland.step.parallel._world", lambda: 2)
+    monkeypatch.setattr("fenland.step.reduction.world", lambda: 2)
     base = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
     with pytest.raises(ValueError, match='sync="global"'):
         fenland.AESAM(base, total_steps=5, sync="local")
@@ -231,11 +295,12 @@ def test_ranks_that_look_at_their_own_gradients_are_refused(monkeypatch):
 WHOLE = [Adaptive(granularity="layer"), Adaptive(granularity="filter"), Spectral(), Sparse(), ZScore()]
 
 
-@pytest.mark.parametrize("choice", [*WHOLE, fenland.Random(), fenland.Centralized()], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("choice", [*WHOLE, fenland.AtRandomPoint(), Centralized()], ids=lambda c: type(c).__name__)
 def test_rules_that_need_whole_tensors_refuse_sharded_ones(monkeypatch, choice):
-    monkeypatch.setattr("fenland.step.compatible.is_dtensor", lambda p: True)
+    monkeypatch.setattr("fenland.rules.parameters.any_dtensor", lambda params: True)
     base = torch.optim.SGD([nn.Parameter(torch.ones(2, 2))], lr=0.1)
-    part = {"ball": choice} if isinstance(choice, fenland.Ball) else {"source": choice}
+    names = {fenland.Ball: "ball", fenland.Source: "source", fenland.Method: "method"}
+    part = {name: choice for kind, name in names.items() if isinstance(choice, kind)}
     with pytest.raises(ValueError, match="sharded"):
         SharpnessAware(base, 0.1, **part)
     SharpnessAware(base, 0.1, ball=Adaptive())  # element by element is fine

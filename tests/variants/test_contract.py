@@ -78,9 +78,9 @@ def calls_of(session, t):
 
 
 @every_preset
-def test_1_lr_zero_is_bit_identical_on_every_way_to_travel(row):
-    for travel in ("move", "copy"):
-        session = make(row, lr=0.0, travel=travel, rho=5.0)
+def test_1_lr_zero_is_bit_identical_with_every_perturbation(row):
+    for perturb in ("swap", "inplace"):
+        session = make(row, lr=0.0, perturb=perturb, rho=5.0)
         before = session.weights
         for t in range(4):
             if not row.per_sample:
@@ -232,7 +232,7 @@ def test_every_step_descends_and_stays_finite(row):
     assert not bool(session.opt.last.skipped)
 
 
-@pytest.mark.filterwarnings("ignore:source = BaseMomentum")  # without momentum nothing moves the weights here
+@pytest.mark.filterwarnings("ignore:method = BaseMomentum")  # without momentum nothing moves the weights here
 @every_preset
 def test_a_zero_gradient_is_a_plain_step(row):
     session = make(row, "mlp", "sgd")

@@ -27,7 +27,7 @@ def syncs(row, steps: int = 3, **options) -> int:
     """The most of one step, after the first: the CPU plays a device, so the host must not look at numbers."""
     session = make(row, "mlp", "adamw_fused", dtype=torch.float32, **options)
     session.step(0)
-    session.opt._conductor.on_host = False
+    session.opt._runner.on_host = False
     found = []
     for t in range(1, steps + 1):
         with Counting() as counting:
@@ -39,9 +39,9 @@ def syncs(row, steps: int = 3, **options) -> int:
 @pytest.fixture(autouse=True)
 def norms_without_a_look(monkeypatch):
     """On a CPU the algebra looks at norms (float32's range, no length); on a device it does not."""
-    from fenland.algebra import Lists
+    from fenland.algebra.base import Algebra
 
-    monkeypatch.setattr(Lists, "looks", False)
+    monkeypatch.setattr(Algebra, "looks", False)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)

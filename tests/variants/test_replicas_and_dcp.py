@@ -7,20 +7,21 @@ from test_contract import ROWS, make
 from torch import nn
 
 import fenland
-from fenland.algebra import Stacked
-from fenland.rules import At, Gram
-from harness import Recorder, assert_same
+from fenland.lab.replicas import Problem, rule
+from fenland.lab.replicas.step import Given, Program
+from harness import assert_same
 
-R, STEPS = 5, 4
+R, STEPS = 5, 7
 RULES = {
     "SAM": {},
-    "SSAM": {"combine": fenland.Renormalize()},
-    "capped": {"combine": fenland.Renormalize(cap=0.9)},
+    "SSAM": {"method": fenland.Renormalize()},
+    "capped": {"method": fenland.Renormalize(cap=0.9)},
+    "metric": {"method": fenland.Renormalize(gamma_norm="metric"), "ball": fenland.Adaptive()},
     "ASAM": {"ball": fenland.Adaptive()},
     "Lp": {"ball": fenland.Lp(4.0)},
     "LE": {"ball": fenland.LossBudget(0.1)},
     "GSAM": {"combine": fenland.SurrogateGap()},
-    "stable GSAM": {"combine": fenland.Renormalize(fenland.SurrogateGap())},
+    "stable GSAM": {"method": fenland.Renormalize(fenland.Ascend(combine=fenland.SurrogateGap()))},
     "GNP": {"combine": fenland.Penalty()},
     "GNP code": {"combine": fenland.Penalty(unit_gradient=True)},
     "XSAM": {"combine": fenland.Spherical()},
@@ -30,8 +31,32 @@ RULES = {
     "lagged": {"source": fenland.Previous()},
     "spectral": {"ball": fenland.Spectral()},
     "sparse": {"ball": fenland.Sparse()},
+    "split": {"method": fenland.InnerSteps(3)},
+    "project": {"method": fenland.InnerSteps(3, "project", 0.7)},
+    "full": {"method": fenland.InnerSteps(2, "full", combine=fenland.SurrogateGap())},
+    "stable inner": {"method": fenland.Renormalize(fenland.InnerSteps(2, combine=fenland.Penalty()))},
+    "LookSAM": {"method": fenland.Reuse(), "when": fenland.EveryK(3)},
+    "stable LookSAM": {"method": fenland.Renormalize(fenland.Reuse()), "when": fenland.EveryK(3)},
+    "WSAM": {"method": fenland.WeightedDecoupled(0.8)},
+    "MSAM": {"method": fenland.BaseMomentum()},
+    "stable friend": {"method": fenland.Renormalize(fenland.Ascend(fenland.Friendly(), fenland.Weighted(0.7)))},
 }
-LR, RHO = 0.1, 0.3
+LR, RHO, MOMENTUM = 0.1, 0.3, 0.6
+
+
+class Field(Problem):
+    """A gradient field of its own for each replica; no function has it."""
+
+    shapes = ((2, 3), (4,))
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def value(self, w):
+        raise NotImplementedError
+
+    def gradient(self, w):
+        return _grad(self.matrix, w)
 
 
 def _fields():
@@ -53,16 +78,13 @@ def test_stacked_replicas_follow_the_optimizer(name):
     singles = []
     for r in range(R):
         params = [nn.Parameter(x[r].clone()) for x in w]
-        singles.append((params, fenland.SharpnessAware(Recorder(params, lr=LR), RHO, **RULES[name])))
-    choices, V, state = singles[0][1].choices, Stacked(), None
+        base = torch.optim.SGD(params, lr=LR, momentum=MOMENTUM)
+        singles.append((params, fenland.SharpnessAware(base, RHO, **RULES[name])))
+    program = Program(Field(matrix), rule(singles[0][1]), momentum=True, radius=RHO)
+    each = lambda x: torch.full((R,), x, dtype=torch.float64)  # noqa: E731
+    given, state = Given(each(RHO), each(LR), each(MOMENTUM), each(0.0)), program.start(w)
     for t in range(STEPS):
-        g = _grad(matrix, w)
-        state = choices.source.start(g) if state is None else state
-        where = At(V, t, RHO)
-        best = choices.ball.steepest(choices.source.vector(g, state, where), w, where)
-        h = _grad(matrix, V.add(w, V.scale(best.scale * RHO, best.direction)))
-        alpha, beta = choices.combine.coefficients(Gram(V.norm(g), V.norm(h), V.dot(g, h)))
-        w = V.sub(w, V.scale(LR, V.add(V.scale(alpha, g), V.scale(beta, h))))
+        state = program.step(state, given, [], t, torch.tensor(float(t + 1)))
         for r, (params, opt) in enumerate(singles):
 
             def closure(params=params, r=r):
@@ -71,7 +93,7 @@ def test_stacked_replicas_follow_the_optimizer(name):
                 return torch.zeros(())
 
             opt.step(closure)
-            for x, p in zip(w, params, strict=True):
+            for x, p in zip(state["w"], params, strict=True):
                 torch.testing.assert_close(x[r], p.detach(), rtol=1e-9, atol=1e-11)
 
 

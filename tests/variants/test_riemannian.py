@@ -83,13 +83,16 @@ def test_it_is_the_rule_written_out(name):
     assert values[-1] < values[0]
 
 
-def test_flat_parameters_beside_a_manifold_share_one_norm():
+@pytest.mark.parametrize("rho", [0.3, 0.1])
+def test_flat_parameters_beside_a_manifold_share_one_norm(rho):
+    """The sphere's radius is 0.3; the flat group's is the same, or its own."""
     torch.manual_seed(0)
     sphere = geoopt.ManifoldParameter(
         geoopt.Sphere().projx(torch.randn(5, dtype=torch.float64)), manifold=geoopt.Sphere()
     )
     flat = nn.Parameter(torch.randn(4, dtype=torch.float64))
-    opt = fenland.RiemannianSAM(geoopt.optim.RiemannianSGD([sphere, flat], lr=0.0), rho=0.3)
+    groups = [{"params": [sphere]}, {"params": [flat], "rho": rho}]
+    opt = fenland.RiemannianSAM(geoopt.optim.RiemannianSGD(groups, lr=0.0), rho=0.3)
     before, points = [sphere.detach().clone(), flat.detach().clone()], []
 
     def closure():
@@ -103,7 +106,7 @@ def test_flat_parameters_beside_a_manifold_share_one_norm():
     g = 3 * before[0] ** 2
     r = g - (before[0] @ g) * before[0]
     length = torch.sqrt(r.norm() ** 2 + (2 * before[1]).norm() ** 2)
-    torch.testing.assert_close(points[1][1], before[1] + 0.3 * 2 * before[1] / length)
+    torch.testing.assert_close(points[1][1], before[1] + rho * 2 * before[1] / length)
     up = before[0] + 0.3 * r / length
     torch.testing.assert_close(points[1][0], up / up.norm())
     assert torch.equal(flat.detach(), before[1])

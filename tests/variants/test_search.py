@@ -136,8 +136,8 @@ def test_alpha_is_resumed():
 
 def test_renormalised_it_has_the_length_of_g():
     w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
-    rule = fenland.Renormalize(after=fenland.Spherical(grid=GRID))
-    opt = fenland.SharpnessAware(torch.optim.SGD([w], lr=0.0), rho=0.2, combine=rule)
+    rule = fenland.Renormalize(fenland.SphericalSearch(GRID))
+    opt = fenland.SharpnessAware(torch.optim.SGD([w], lr=0.0), rho=0.2, method=rule)
     opt.step(closure_of(w, opt))
     assert w.grad is not None
     assert float(w.grad.norm()) == pytest.approx(float(opt.last.grad_norm), rel=1e-10)

@@ -1,7 +1,20 @@
 """Vector arithmetic over all parameters at once: the only bulk tensor code of fenland."""
 
-from fenland.algebra.base import Algebra, Scalar, Vector
+from fenland.algebra.base import Algebra, Scalar, Vector, inverse, ratio
+from fenland.algebra.lazy import Coefficient, Lazy, Leaf, project
 from fenland.algebra.lists import Lists
 from fenland.algebra.stacked import Stacked
 
-__all__ = ["Algebra", "Lists", "Scalar", "Stacked", "Vector"]
+__all__ = [
+    "Algebra",
+    "Coefficient",
+    "Lazy",
+    "Leaf",
+    "Lists",
+    "Scalar",
+    "Stacked",
+    "Vector",
+    "inverse",
+    "project",
+    "ratio",
+]

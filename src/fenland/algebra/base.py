@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,9 +23,11 @@ class Algebra(ABC):
 
     Attributes:
         batch_dims: leading dimensions of every tensor that count replicas, not weights.
+        looks: whether scalars on a CPU are looked at (they are at hand there, and on no other device).
     """
 
     batch_dims: ClassVar[int] = 0
+    looks: ClassVar[bool] = True
 
     @abstractmethod
     def norm(self, xs: Vector) -> Scalar:
@@ -51,9 +53,35 @@ class Algebra(ABC):
     def per_tensor_norms(self, xs: Vector) -> list[Scalar]:
         """||x_l||_2 of each tensor l."""
 
+    def scale_(self, s: Scalar, xs: Vector) -> None:
+        """x <- s * x in place."""
+        raise NotImplementedError(f"{type(self).__name__} writes to no tensor")
+
+    def only(self, keep: Sequence[int]) -> Algebra:
+        """The algebra of the tensors at these positions."""
+        return self
+
+    def joined(self, params: Sequence[Tensor], leaves: Sequence[Any]) -> Algebra:
+        """The algebra over these parameters, each of which some leaf has."""
+        return self
+
     def axpy(self, s: Scalar | float, xs: Vector, ys: Vector) -> Vector:
         """s * x + y, new tensors."""
         return self.add(self.scale(s, xs), ys)
+
+    def mix(self, coefficients: Sequence[Scalar | float], vectors: Sequence[Vector]) -> Vector:
+        """sum_i c_i * x_i, new tensors; factors that are plainly 0 or 1 cost nothing."""
+        parts = [
+            xs if not isinstance(c, Tensor) and c == 1 else self.scale(float(c) if isinstance(c, int) else c, xs)
+            for c, xs in zip(coefficients, vectors, strict=True)
+            if isinstance(c, Tensor) or c != 0
+        ]
+        if not parts:
+            return [torch.zeros_like(x) for x in vectors[0]]
+        total = parts[0]
+        for part in parts[1:]:
+            total = self.add(total, part)
+        return self.map(Tensor.clone, total) if any(total is xs for xs in vectors) else total
 
     def add(self, xs: Vector, ys: Vector) -> Vector:
         """x + y, new tensors."""
@@ -83,10 +111,26 @@ class Algebra(ABC):
         scaled = self.mul(roots, a)
         return self.mul(roots, scaled), self.norm(scaled)
 
-    def inverse(self, s: Scalar) -> Scalar:
-        """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
-        least = TINY.get(s.dtype, TINY_LOW)
-        return s.clamp_min(least).reciprocal() * (s >= least)
+
+def looked_at(s: Scalar) -> bool:
+    """Whether this scalar may be looked at: one number, at hand."""
+    return Algebra.looks and s.dim() == 0 and s.is_cpu
+
+
+def inverse(s: Scalar) -> Scalar:
+    """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
+    least = TINY.get(s.dtype, TINY_LOW)
+    if looked_at(s):
+        return torch.zeros_like(s) if s.item() < least else s.reciprocal()
+    return s.clamp_min(least).reciprocal() * (s >= least)
+
+
+def ratio(numerator: Scalar, denominator: Scalar) -> Scalar:
+    """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
+    least = TINY.get(denominator.dtype, TINY_LOW)
+    if looked_at(denominator) and denominator.item() > least:
+        return numerator / denominator
+    return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
 
 
 def accumulator_dtype(xs: Sequence[Tensor]) -> torch.dtype:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fenland.algebra.base import TINY, TINY_LOW, Algebra, Scalar, Vector, accumulator_dtype
+from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype, looked_at
 from fenland.algebra.shards import Layout, complete
 
 
@@ -18,32 +18,24 @@ class Lists(Algebra):
     """Arithmetic over the parameters of one model, sharded ones included.
 
     Tensors are the *local* ones. `layouts` says how each is sharded (`None`: none is), position by position, so every
-    vector that one object works on has the same number of tensors. Norms are remembered per list for the life of the
-    object, so that the engine, the ball and the record ask for ||g|| and pay once; a list whose norm was taken must not
-    be written to afterwards.
+    vector that one object works on has the same number of tensors.
     """
-
-    looks: ClassVar[bool] = True  # at numbers on a CPU: they are at hand there, and on no other device
 
     def __init__(self, layouts: list[Layout] | None = None) -> None:
         self.layouts = layouts
-        self._norms: dict[int, tuple[Vector, Scalar]] = {}
+
+    def only(self, keep: Sequence[int]) -> Lists:
+        return self if self.layouts is None else Lists([self.layouts[i] for i in keep])
+
+    def joined(self, params: Sequence[Tensor], leaves: Sequence[Any]) -> Lists:
+        known = {p: kind for x in leaves if x.V.layouts for p, kind in zip(x.params, x.V.layouts, strict=True)}
+        return Lists([known.get(p) for p in params] if known else None)
 
     def norm(self, xs: Vector) -> Scalar:
-        known = self._norms.get(id(xs))
-        if known is None:
-            known = self._norms[id(xs)] = (xs, self._norm(xs))
-        return known[1]
-
-    def forget(self) -> None:
-        """Drop remembered norms (their tensors are about to be written to)."""
-        self._norms.clear()
-
-    def _norm(self, xs: Vector) -> Scalar:
         whole = _joined_norm(xs) if self.layouts is None and xs and xs[0].is_cpu else None
         if whole is None:
             whole = self.whole_norm(self.per_tensor_norms(xs))
-        if self.looks and whole.is_cpu and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
+        if looked_at(whole) and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
             # Squares left float32's range (or it is a true 0, inf or NaN): once more in float64.
             wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
             whole = self.whole_norm(wide).to(whole.dtype)
@@ -93,13 +85,13 @@ class Lists(Algebra):
             return complete(parts, self.layouts, "sum")
         return _stack(parts).sum() if parts else torch.zeros(())
 
-    def inverse(self, s: Scalar) -> Scalar:
-        if not (self.looks and s.is_cpu):
-            return super().inverse(s)
-        return torch.zeros_like(s) if s.item() < TINY.get(s.dtype, TINY_LOW) else s.reciprocal()
-
     def scale(self, s: Scalar | float, xs: Vector) -> Vector:
+        if isinstance(s, list):  # one factor a tensor, where groups have radii of their own
+            return [x * k for x, k in zip(xs, s, strict=True)]
         return list(torch._foreach_mul(xs, s)) if xs else []
+
+    def scale_(self, s: Scalar, xs: Vector) -> None:
+        scale_(s, xs)
 
     def metric_step(
         self, root: Callable[..., Tensor], a: Vector, *others: Vector, spend: bool = False
@@ -112,7 +104,7 @@ class Lists(Algebra):
             return super().metric_step(root, a, *others)
         roots = [root(*xs) for xs in zip(a, *others, strict=True)]
         torch._foreach_mul_(a, roots)
-        length = self._norm(a)  # not `norm`, which may remember a as it was
+        length = self.norm(a)
         torch._foreach_mul_(a, roots)
         return a, length
 
@@ -195,8 +187,8 @@ def _per_device(s: Scalar, xs: Vector, f: Callable[[Scalar, Vector], None]) -> N
         f(s.to(device), [x for x in xs if x.device == device])
 
 
-def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector) -> None:
-    """h <- alpha * g + beta * h in place; where alpha is a tensor, g's are used up as scratch."""
+def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector, scratch: bool = True) -> None:
+    """h <- alpha * g + beta * h in place; where alpha is a tensor and `scratch` allows it, g's are used up."""
     if not hs:
         return
     if isinstance(alpha, float) and isinstance(beta, float) and alpha + beta == 1.0:
@@ -210,9 +202,11 @@ def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector
         torch._foreach_mul_(hs, beta)
     if isinstance(alpha, float):
         torch._foreach_add_(hs, gs, alpha=alpha)
-        return
-    torch._foreach_mul_(gs, alpha)
-    torch._foreach_add_(hs, gs)
+    elif scratch:
+        torch._foreach_mul_(gs, alpha)
+        torch._foreach_add_(hs, gs)
+    else:
+        torch._foreach_add_(hs, torch._foreach_mul(gs, alpha))
 
 
 def _combine_pieces(alpha: Scalar | float, g: Tensor, beta: Scalar | float, h: Tensor) -> None:
@@ -258,9 +252,9 @@ def addcmul_into(
     would round s and the product first.
     """
     if small_and_plain(ws, us) if plain is None else plain:
-        es = us if out is us or spend else list(torch._foreach_clone(us)) if out is ws else out
-        if es is out and out is not us:
-            torch._foreach_copy_(out, us)
+        es = us if out is us or spend else [torch.empty_like(u) for u in us] if out is ws else out
+        if es is not us:
+            torch._foreach_copy_(es, us)
         scale_(s, es)
         torch._foreach_add_(*((ws, es) if out is ws else (es, ws)))
         if out is not ws and es is not out:

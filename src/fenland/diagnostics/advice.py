@@ -37,10 +37,15 @@ class Findings:
 
 
 def verdict(f: Findings) -> tuple[str, str]:
-    """The verdict on the learning rate and its reason; a saddle that holds the step is added to it."""
+    """The verdict on the learning rate and its reason; a saddle or an ascent point that holds the step is added."""
     said, because = _judged(f)
     held = f.saddle is not None and f.saddle.near and f.saddle.captured and f.saddle.held is not False
-    return said, f"{because} A saddle holds it." if held else because
+    stalled = f.ascent is not None and f.ascent.stalled
+    if held and not (stalled and f.recipe.normalized):  # held by a saddle, the normalised ascent has |h| >> |g|
+        return said, f"{because} A saddle holds it."
+    if stalled:
+        return said, f"{because} The gradient at w + e all but vanishes, yet this is no critical point of L."
+    return said, because
 
 
 def _judged(f: Findings) -> tuple[str, str]:
@@ -149,6 +154,12 @@ def _of_ascent(f: Findings) -> list[Advice]:
                 f"g at w and h at w + e are the same (|e| = {ascent.wanted:.2g}): the ascent does nothing",
             )
         ]
+    if ascent.stalled:
+        why = (
+            f"|h| = {f.gradient_norm / ascent.gamma:.2g} at w + e, |g| = {f.gradient_norm:.2g} at w: steps along h "
+            "come to rest where the loss still falls, as at a hallucinated minimiser"
+        )
+        return [Advice("step without the ascent first (when=fenland.Window(start)), or lower rho", why)]
     if ascent.cosine < TURNED:
         return [
             Advice(

@@ -11,6 +11,7 @@ from fenland.diagnostics.recipe import Allowed
 
 VERDICTS = ("stable", "edge", "circling", "unstable", "unknown")
 FAR = 0.5  # `strayed` from which on the limits, which are those of a quadratic, are not relied on
+STALLED = 0.1  # |h| / |g| below which the ascent point counts as critical and w does not
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Ascent:
         rise: L(w + e) - L(w) (unit: loss).
         slope: <g, e>, the rise that the gradient alone predicts.
         active: whether h differs from g at all.
+        stalled: whether |h| is below a tenth of |g|: w + e is all but a critical point of L, and w is not. Where that
+            draws the steps in, w is a hallucinated minimiser (Park et al. 2025, arXiv 2509.21818).
     """
 
     rho: float
@@ -66,6 +69,7 @@ class Ascent:
     rise: float
     slope: float
     active: bool
+    stalled: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -196,6 +200,8 @@ class Diagnosis:
                 text += f" ({each.low:.4g} to {each.high:.4g})"
             if each.now is not None and each.now < 0.99 * each.lr:
                 text += f"; settles at this gradient norm below {each.now:.4g}"
+            if each.edge is not None:
+                text += f"; at lr {self.lr:g} the edge of stability is l = {each.edge:.4g}"
             mark = " <- in use" if each.method == self.method and self.verdict != "unknown" else ""
             rows.append(f"  {each.method:20} {text}{mark}")
         return rows

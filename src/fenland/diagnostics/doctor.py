@@ -19,7 +19,7 @@ from fenland.arguments import check_number, check_whole
 from fenland.diagnostics import curvature
 from fenland.diagnostics.advice import Findings, advice, verdict
 from fenland.diagnostics.climbing import Climber
-from fenland.diagnostics.diagnosis import Ascent, Diagnosis, Saddle
+from fenland.diagnostics.diagnosis import STALLED, Ascent, Diagnosis, Saddle
 from fenland.diagnostics.hessian import Hessian, Hvp
 from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
@@ -90,8 +90,8 @@ def diagnose(
         extremes = curvature.of(hessian, tol=tol, max_products=max_products, seed=seed)
         count, examples = objective.seen
     low, high = extremes.smallest[0], extremes.largest[0]
-    effective = ascent.effective if ascent is not None else None
-    limits = allowed(recipe, (low.value, low.residual), (high.value, high.residual), effective)
+    effective, gamma = (ascent.effective, ascent.gamma) if ascent is not None else (None, None)
+    limits = allowed(recipe, (low.value, low.residual), (high.value, high.residual), effective, gamma)
     found = Findings(recipe, extremes, norm, ascent, limits, _saddle(recipe, extremes, norm, near), strayed)
     said, because = verdict(found)
     return Diagnosis(
@@ -151,6 +151,7 @@ def _ascend(objective: Objective, recipe: Recipe, radii: Sequence[float], loss: 
         rise=above - loss,
         slope=float(V.dot(g, e)),
         active=length > 0 and (1 - cosine > STILL or abs(gamma - 1) > STILL),
+        stalled=g_norm > 0 and h_norm < STALLED * g_norm,
     )
 
 

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,97 +18,15 @@ from torch import nn
 from fenland.algebra import Lists, Vector
 from fenland.arguments import check_between, check_number, check_whole
 from fenland.diagnostics.climbing import Climber
+from fenland.diagnostics.finder_result import Mean, RhoPoint, RhoRange
 from fenland.diagnostics.intervals import interval
 from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
 from fenland.diagnostics.recipe import read
 from fenland.rules import L2, Ball
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from matplotlib.figure import Figure
-
 SHORTEST, LONGEST = 1e-3, 3.0  # |e|_2 at the ends of the default grid (unit of w)
 BENT, TURNED, GOAL = 0.999, 0.5, 0.9  # cosine(g, h): still the same gradient; another one; what is proposed
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over batches with its interval (NaN with one batch)."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class RhoPoint:
-    """What the ascent does at one radius; means over batches, each with its own gradient as in training.
-
-    Attributes:
-        rho: radius in the ball's norm.
-        rise: L(w + e) - L(w) (unit: loss).
-        slope: <g, e>, the rise that the gradient alone predicts.
-        cosine: of g at w and h at w + e.
-        gamma: |g| / |h|.
-        finite: share of batches whose loss and gradient at w + e are finite; the means are over these.
-    """
-
-    rho: float
-    rise: Mean
-    slope: float
-    cosine: Mean
-    gamma: Mean
-    finite: float
-
-
-@dataclass(frozen=True)
-class RhoRange:
-    """The result of a range test. `print` it, or `plot` it.
-
-    Attributes:
-        points: one a radius, ascending.
-        proposal: a radius to start from; None where no radius qualifies.
-        low: below it the ascent hardly changes the gradient.
-        high: above it h points elsewhere than g.
-        reason: of the proposal.
-        ball: the ball, as text.
-        batches: how many were used.
-        level: of the intervals.
-    """
-
-    points: tuple[RhoPoint, ...]
-    proposal: float | None
-    low: float | None
-    high: float | None
-    reason: str
-    ball: str
-    batches: int
-    level: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """All numbers, for JSON."""
-        return dataclasses.asdict(self)
-
-    def __str__(self) -> str:
-        lines = [f"{self.ball}, {self.batches} batch{'es' * (self.batches != 1)}"]
-        lines.append(f"{'rho':>10} {'loss rise':>11} {'predicted':>11} {'cosine':>8} {'gamma':>8}")
-        for p in self.points:
-            row = f"{p.rho:10.3g} {p.rise.value:11.4g} {p.slope:11.4g} {p.cosine.value:8.4f} {p.gamma.value:8.4g}"
-            lines.append(row if p.finite == 1 else f"{row}  ({p.finite:.0%} of the batches finite)")
-        given = "none" if self.proposal is None else f"{self.proposal:.2g}"
-        return "\n".join([*lines, f"proposal: rho = {given}. {self.reason}"])
-
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """The curves against rho, with the proposal; written to `path` where one is given.
-
-        Raises:
-            ImportError: matplotlib is missing.
-        """
-        from fenland.diagnostics.finder_plot import draw
-
-        return draw(self, path)
 
 
 def find_rho(

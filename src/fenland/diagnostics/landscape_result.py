@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.arguments import installing
+
 FORMAT = 1
 BN_NAMES = {
     "eval": "BN: running statistics",
@@ -93,7 +95,7 @@ class Landscape:
         try:
             import matplotlib.figure as mpl
         except ImportError as error:
-            raise ImportError("Landscape.plot() needs matplotlib: pip install 'fenland[lab]'") from error
+            raise ImportError(f"Landscape.plot() needs matplotlib: {installing('lab')}") from error
         if axes is None:
             axes = mpl.Figure(figsize=(4.6, 3.6 if len(self.axes) == 2 else 3.0), layout="constrained").add_subplot()
         _calm(axes)

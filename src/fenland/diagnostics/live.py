@@ -20,6 +20,7 @@ from fenland.diagnostics import curvature
 from fenland.diagnostics.hessian import Hvp
 from fenland.diagnostics.monitor import Monitor
 from fenland.diagnostics.objective import LossFn, Mode
+from fenland.diagnostics.recipe import edge_of, read
 from fenland.optimizer import SharpnessAware
 
 Record = dict[str, float]
@@ -34,7 +35,10 @@ class Live:
     "sharpness" (loss_ascent - loss), of cosine and realised_radius where the optimizer samples them (`record_every=`),
     and "monitor_share", the share of the time since the first update that this object has taken. With a probe it has
     "largest_eigenvalue" and "smallest_eigenvalue" with "..._residual", unless that would pass the budget: then the next
-    records go without, until it fits. Reading the numbers waits for the device, once a record.
+    records go without, until it fits. Beside them, over SGD, it has "edge", the edge of stability at the learning rate
+    and the means of radius, grad_norm and gamma, and "edge_sgd", that without the ascent (2 / lr for plain SGD), see
+    `theory.edge_curvature`: training near the edge has its largest eigenvalue there. Of mini-batches, whose gradients
+    are longer than their mean, "edge" is too high. Reading the numbers waits for the device, once a record.
 
     The budget bounds the share of time of all that this object does. The first eigenvalues wait until a guess of their
     cost (2 steps a product) fits; later ones until their last measured cost does. So the share stays below the budget
@@ -122,8 +126,18 @@ class Live:
         if "loss" in record and "loss_ascent" in record:
             record["sharpness"] = record["loss_ascent"] - record["loss"]
         if self._probe is not None and self._fits(now):
-            record |= self._eigenvalues()
+            record |= self._eigenvalues() | self._edges(record)
         return record
+
+    def _edges(self, record: Record) -> Record:
+        """The largest eigenvalue that the present learning rate allows, with the ascent and without."""
+        recipe, norm = read(self._monitor.optimizer), record.get("grad_norm", 0.0)
+        effective = record.get("radius", 0.0) / norm if norm > 0 else None
+        found = {
+            "edge": edge_of(recipe, recipe.method, effective, record.get("gamma")),
+            "edge_sgd": edge_of(recipe, "SGD", None, None),
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def _fits(self, now: float) -> bool:
         """Whether one more measurement keeps within the budget."""

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fenland.step.guards import ForwardWatch, Guard
+from fenland.step.forward_watch import ForwardWatch
+from fenland.step.guards import Guard
 
 MODES = ("eval", "train", "keep")
 # What a forward may count or remember in plain attributes of a module.

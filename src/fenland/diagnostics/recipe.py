@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fenland.optimizer import SharpnessAware
 from fenland.rules import L2, AtAscentPoint, Ball, Renormalize, Unnormalized
-from fenland.theory import reach, spectrum_limit
+from fenland.theory import edge_curvature, reach, spectrum_limit
 
 FAMILY = {True: ("SGD", "SAM", "SSAM"), False: ("SGD", "USAM", "SSAM-U")}  # by whether the ascent is normalised
 
@@ -76,7 +76,7 @@ def read(optimizer: torch.optim.Optimizer | None) -> Recipe:
     base = optimizer.base if isinstance(optimizer, SharpnessAware) else optimizer
     groups = base.param_groups
     if isinstance(optimizer, SharpnessAware):
-        optimizer._conductor.refuse("a diagnosis", busy=True)
+        optimizer._runner.refuse("a diagnosis", busy=True)
         ball, stable = optimizer.choices.ball, isinstance(optimizer.choices.combine, Renormalize)
     else:
         ball, stable = L2(), False
@@ -147,6 +147,9 @@ class Allowed:
         high: the same with the eigenvalue smaller by its residual.
         now: for "SAM", the largest learning rate at which a step shrinks the steepest mode at the present gradient
             norm; between it and `lr` SAM circles. None elsewhere.
+        edge: the edge of stability at the learning rate in use: the largest eigenvalue near which training by this
+            method would settle (`theory.edge_curvature` at the present |e| / |g| and gamma; 2 / lr for plain SGD). None
+            without a learning rate of SGD.
     """
 
     method: str
@@ -154,14 +157,19 @@ class Allowed:
     low: float
     high: float
     now: float | None = None
+    edge: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"method": self.method, "lr": self.lr, "low": self.low, "high": self.high, "now": self.now}
+        return dict(vars(self))
 
 
 def allowed(
-    recipe: Recipe, smallest: tuple[float, float], largest: tuple[float, float], effective: float | None
+    recipe: Recipe,
+    smallest: tuple[float, float],
+    largest: tuple[float, float],
+    effective: float | None,
+    gamma: float | None = None,
 ) -> tuple[Allowed, ...]:
     """Limits of SGD and, with an ascent, of SAM and SSAM built on the recipe's kind of ascent.
 
@@ -170,6 +178,7 @@ def allowed(
         smallest: the least eigenvalue and its residual.
         largest: the largest eigenvalue and its residual.
         effective: |e| / |g| now; None where there is no gradient.
+        gamma: |g| / |h| now; None without an ascent.
     """
     family = FAMILY[recipe.normalized] if recipe.rho else ("SGD",)
 
@@ -181,8 +190,21 @@ def allowed(
     for method in family:
         low, lr, high = (limit(method, recipe.rho, widen) for widen in (1.0, 0.0, -1.0))
         now = limit("USAM", effective, 0.0) if method == "SAM" and effective is not None else None
-        found.append(Allowed(method, lr, low, high, now))
+        found.append(Allowed(method, lr, low, high, now, edge_of(recipe, method, effective, gamma)))
     return tuple(found)
+
+
+def edge_of(recipe: Recipe, method: str, effective: float | None, gamma: float | None) -> float | None:
+    """The edge of stability of `method` at the recipe's learning rate; see `Allowed`."""
+    if not recipe.lr or not recipe.steps_by_sgd:
+        return None
+    if reach(recipe.momentum, recipe.nesterov, recipe.dampening) <= recipe.lr * recipe.weight_decay:
+        return 0.0  # the weight decay alone is unstable
+    if method == "SGD" or effective is None:
+        return edge_curvature(recipe.lr, **recipe.base)
+    # The ascent as it is: e = effective * g, whatever the ball makes of rho.
+    family = "SSAM-U" if method.startswith("SSAM") else "USAM"
+    return edge_curvature(recipe.lr, effective, family, gamma=gamma if family == "SSAM-U" else None, **recipe.base)
 
 
 def largest_rho(recipe: Recipe, curvature: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.arguments import installing
 from fenland.diagnostics.hessian import Hessian
 
 BLOCK = 8  # vectors that share a pass over the data
@@ -23,7 +24,7 @@ def need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{module} is needed here: pip install 'fenland[lab]'") from error
+        raise ImportError(f"{module} is needed here: {installing('lab')}") from error
 
 
 def draws(hessian: Hessian, seed: int) -> Callable[[], Tensor]:

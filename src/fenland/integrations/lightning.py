@@ -38,8 +38,9 @@ class SharpnessAwareCallback(pl.Callback):
     - Logs, metrics and `on_train_batch_end` see pass 1 only; dropout masks are equal; buffers count one forward.
 
     Pass 2 calls `training_step` again: what it does besides (its own counters and lists, `self.logger.experiment`)
-    happens twice. The hooks around backward run for each backward. Without this callback, Lightning clips g and h, logs
-    both passes, and takes e from the last micro-batch.
+    happens twice. The hooks around backward run for each backward. Without this callback, Lightning clips g and h and
+    logs both passes, and with `accumulate_grad_batches` above 1 the step is refused. In the epoch in which
+    `StochasticWeightAveraging` measures BatchNorm's statistics there is no backward, and no step is taken.
 
     Args:
         accumulate: "whole", or "micro" for one ascent a micro-batch (m-SAM, one process).
@@ -48,6 +49,7 @@ class SharpnessAwareCallback(pl.Callback):
         TypeError: the optimizer is not fenland's.
         ValueError: manual optimization, `dataloader_iter`, or a strategy that accumulates by itself (DeepSpeed); and an
             optimizer that needs single samples' losses or rank-local ascents.
+        RuntimeError: `optimizer_zero_grad` leaves gradients of the step before.
     """
 
     def __init__(self, accumulate: Accumulate = "whole") -> None:
@@ -60,7 +62,11 @@ class SharpnessAwareCallback(pl.Callback):
         strategy = trainer.strategy
         _check(trainer, pl_module)
         self._replay = Replay(sharpness_aware(trainer.optimizers[0], "the optimizer"), self.accumulate)
-        ours = {"training_step": partial(self._first_pass, trainer), "optimizer_step": partial(self._step, trainer)}
+        ours = {
+            "training_step": partial(self._first_pass, trainer),
+            "backward": partial(self._backward, pl_module),
+            "optimizer_step": partial(self._step, trainer),
+        }
         self._original = {name: getattr(strategy, name) for name in ours}
         vars(strategy).update(ours)
 
@@ -86,11 +92,22 @@ class SharpnessAwareCallback(pl.Callback):
 
     def _first_pass(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> Any:
         """`strategy.training_step` at w."""
+        if _only_forwards(trainer):
+            return self._original["training_step"](*args, **kwargs)
         held = self._held.note(partial(self._again, trainer, args, kwargs))
         output = self._original["training_step"](*args, **kwargs)
         loss = _share(output, trainer)
         held.loss = None if loss is None else loss.detach()
         return output
+
+    def _backward(self, module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
+        """`strategy.backward` in pass 1: a step's first micro-batch must find no gradient of the step before."""
+        if len(self._held.held) == 1 and any(p.grad is not None and bool(p.grad.any()) for p in self._held.params()):
+            raise RuntimeError(
+                f"{type(module).__name__}.optimizer_zero_grad left gradients of the step before: the ascent would "
+                "climb along them. Zero at every call (accumulate_grad_batches= and SharpnessAwareCallback accumulate)"
+            )
+        self._original["backward"](*args, **kwargs)
 
     def _again(self, trainer: pl.Trainer, args: Any, kwargs: Any, last: bool) -> Tensor | None:
         """The same at w + e, with its backward; nothing is logged."""
@@ -101,13 +118,15 @@ class SharpnessAwareCallback(pl.Callback):
             if loss is None:
                 return None
             before_scaling = loss.detach().clone()
-            strategy.backward(loss, self._held.opt)
+            self._original["backward"](loss, self._held.opt)
         return before_scaling
 
     def _step(
         self, trainer: pl.Trainer, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any
     ) -> Any:
         """`strategy.optimizer_step`: the closure is the last micro-batch's pass 1."""
+        if _only_forwards(trainer):
+            return closure()
         replay, precision = self._held, trainer.precision_plugin
         scaler = getattr(precision, "scaler", None)
 
@@ -204,10 +223,18 @@ def _check(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         raise ValueError("training_step(dataloader_iter) would draw another batch in pass 2: take `batch` instead")
 
 
+def _only_forwards(trainer: pl.Trainer) -> bool:
+    """Whether this epoch runs no backward: `StochasticWeightAveraging` measures BatchNorm's statistics so."""
+    return bool(getattr(trainer.fit_loop, "_skip_backward", False))
+
+
 def _share(output: Any, trainer: pl.Trainer) -> Tensor | None:
-    """The loss in what `training_step` returned, divided as Lightning divides it."""
+    """The loss in what `training_step` returned, divided as Lightning divides it.
+
+    None for what is no tensor: Lightning itself says what `training_step` may return.
+    """
     loss = output.get("loss") if isinstance(output, Mapping) else output
-    return None if loss is None else loss / trainer.accumulate_grad_batches
+    return loss / trainer.accumulate_grad_batches if isinstance(loss, Tensor) else None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from fenland.optimizer import SharpnessAware
 from fenland.step.guards import Guard, Snapshot
 
 Accumulate = Literal["whole", "micro"]
+Gradient: TypeAlias = "list[tuple[Tensor, Tensor]]"  # parameters and what their `p.grad` held
 
 
 @dataclass
@@ -31,7 +32,7 @@ class MicroBatch:
     again: Callable[[bool], Tensor | None]
     start: Snapshot
     loss: Tensor | None = None
-    gradient: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    gradient: Gradient = field(default_factory=list)
 
 
 class NoGradientError(Exception):
@@ -80,11 +81,13 @@ class Replay:
             The loss at w, a list of losses with several ascents; None where no micro-batch had a gradient.
         """
         start = self.held[0].start if self.held else self.guard.take()
+        several = self.micro and len(self.held) + (live is not None) > 1
+        accumulated = [] if several else self._taken()
         try:
-            if self.micro and len(self.held) + (live is not None) > 1:
+            if several:
                 value = self.opt.step(self._micro_closures(live), scaler=scaler)
             else:
-                value = self.opt.step(self._closure(live), scaler=scaler)
+                value = self.opt.step(self._closure(live, accumulated), scaler=scaler)
         except NoGradientError:
             return None
         except BaseException:
@@ -95,8 +98,8 @@ class Replay:
         self._undo_where_skipped(start)
         return value
 
-    def _closure(self, live: Callable[[], Any] | None) -> Callable[[], Tensor | None]:
-        """At w: the gradient that is there, and the last micro-batch's. At w + e: all of them anew."""
+    def _closure(self, live: Callable[[], Any] | None, accumulated: Gradient) -> Callable[[], Tensor | None]:
+        """At w: the accumulated gradient and the last micro-batch's. At w + e: all of them anew."""
         calls = 0
 
         def closure() -> Tensor | None:
@@ -104,13 +107,15 @@ class Replay:
             calls += 1
             if calls > 1:
                 return self._again(last=True)
-            if not self.opt.choices.source.needs_gradient and self.held:  # the weights are at w + e already
+            if not self.opt.rules.method.clean_gradient and self.held:  # the weights are at w + e already
                 now = self.randomness.take()
                 self._again(last=live is None)
                 self.randomness.bring_back(now)
+            else:
+                _give(accumulated)
             if live is not None:
                 live()
-            if not any(p.grad is not None for p in self._params()):
+            if not any(p.grad is not None for p in self.params()):
                 raise NoGradientError
             return _sum([micro.loss for micro in self.held])
 
@@ -140,18 +145,16 @@ class Replay:
             calls += 1
             if calls == 1 and live is not None:
                 live()
-            elif calls == 1 and self.opt.choices.source.needs_gradient:
-                for p, gradient in self.held[i].gradient:
-                    p.grad = gradient
-                self.held[i].gradient = []
+            elif calls == 1 and self.opt.rules.method.clean_gradient:
+                _give(self.held[i].gradient)
             micro = self.held[i]
             loss = micro.loss
-            if calls > 1 or (live is None and not self.opt.choices.source.needs_gradient):
+            if calls > 1 or (live is None and not self.opt.rules.method.clean_gradient):
                 self.opt.zero_grad()
                 # Where the only pass is at w + e, buffers run on from the micro-batch before, not from its pass at w.
                 (self.guard if calls > 1 or i == 0 else self.randomness).bring_back(micro.start)
                 loss = micro.again(True)
-            for p in self._params():
+            for p in self.params():
                 if p.grad is not None:
                     p.grad.mul_(n)
             return None if loss is None else loss * n
@@ -161,11 +164,17 @@ class Replay:
     def _set_aside(self) -> None:
         """Move the gradient out of `p.grad`, to the micro-batch that it belongs to."""
         if self.held and not self.held[-1].gradient:
-            self.held[-1].gradient = [(p, p.grad) for p in self._params() if p.grad is not None]
-            for p, _ in self.held[-1].gradient:
-                p.grad = None
+            self.held[-1].gradient = self._taken()
 
-    def _params(self) -> Iterator[Tensor]:
+    def _taken(self) -> Gradient:
+        """The gradients, away from `p.grad`: a closure starts from none."""
+        found = [(p, p.grad) for p in self.params() if p.grad is not None]
+        for p, _ in found:
+            p.grad = None
+        return found
+
+    def params(self) -> Iterator[Tensor]:
+        """The optimizer's parameters."""
         return (p for group in self.opt.param_groups for p in group["params"])
 
     def _undo_where_skipped(self, start: Snapshot) -> None:
@@ -179,6 +188,13 @@ class Replay:
             self.guard.bring_back(start)
 
 
+def _give(gradient: Gradient) -> None:
+    """Put gradients back into `p.grad`; the list is emptied, so that nobody else holds them."""
+    while gradient:
+        p, x = gradient.pop()
+        p.grad = x
+
+
 def _sum(losses: list[Tensor | None]) -> Tensor | None:
     known = [x.detach() for x in losses if x is not None]
     return torch.stack(known).sum() if known else None
@@ -186,10 +202,10 @@ def _sum(losses: list[Tensor | None]) -> Tensor | None:
 
 def _refuse(opt: SharpnessAware, accumulate: str) -> None:
     """Say at once what cannot be right under a trainer."""
-    source = opt.choices.source
-    if source.per_sample:
+    method = opt.rules.method
+    if method.per_sample:
         raise ValueError(
-            f"{type(source).__name__} needs the losses of single samples, and a trainer hands over their mean: "
+            f"{type(method).__name__} needs the losses of single samples, and a trainer hands over their mean: "
             "use it in a plain loop, with opt.step(closure)"
         )
     world = torch.distributed.get_world_size() if _distributed() else 1

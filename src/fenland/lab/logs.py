@@ -9,14 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ROOT = logging.getLogger("fenland")
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # Python 3.10 gives it no type at run time
+
+
+class _Stderr(_StreamHandler):
     """Writes to what ``sys.stderr`` is at the time, since a progress display puts itself there."""
 
     def __init__(self) -> None:

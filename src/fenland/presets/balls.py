@@ -9,16 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fenland.algebra import Scalar, Vector
+from fenland.algebra import Lazy, Scalar, Vector
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import PRESETS, preset
 from fenland.rules import (
     L2,
     NORM_LAYERS,
     Adaptive,
-    At,
     Ball,
     Clipped,
+    Context,
     Fisher,
     FullNorm,
     InfNorm,
@@ -87,7 +87,7 @@ def SSAM(
 ) -> SharpnessAware:
     """Stable SAM: the descent gradient is brought back to the length of the clean one."""
     ball = ball or (L2() if normalize else Unnormalized())
-    return SharpnessAware(base, rho, ball=ball, combine=Renormalize(cap=cap, gamma_norm=gamma_norm), **options)
+    return SharpnessAware(base, rho, ball=ball, method=Renormalize(cap=cap, gamma_norm=gamma_norm), **options)
 
 
 def _stable_unnormalized(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
@@ -246,7 +246,7 @@ def SparseSAM(
     base: torch.optim.Optimizer,
     rho: Radius = 0.1,
     sparsity: float = 0.5,
-    scores: Callable[[At], Vector] | None = None,
+    scores: Callable[[Context, Lazy], Vector] | None = None,
     **options: Any,
 ) -> SharpnessAware:
     """SAM that perturbs a part of the elements."""

@@ -8,7 +8,18 @@ import torch
 
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import Control, EveryK, Penalty, Radius, Reuse, Spherical, SurrogateGap, Weighted
+from fenland.rules import (
+    Control,
+    EveryK,
+    Penalty,
+    Radius,
+    Reuse,
+    Spherical,
+    SphericalSearch,
+    SurrogateGap,
+    Weighted,
+    WeightedDecoupled,
+)
 
 
 @preset(
@@ -29,7 +40,7 @@ def GSAM(
 @preset(
     "d = g, then w -= lr k (h - g), k = gamma/(1 - gamma); coupled: d = g + k (h - g)",
     "Yue et al. 2023, arXiv 2305.15817",
-    "Weighted",
+    "WeightedDecoupled",
     in_step=1,
     syncs=1,
     defaults="rho .05, gamma .9: the authors' (.8 to .95 is useful)",
@@ -39,7 +50,9 @@ def WSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, gamma: float = 0.9, decoupled: bool = True, **options: Any
 ) -> SharpnessAware:
     """Weighted SAM: sharpness as a weighted term, decoupled from the base."""
-    return SharpnessAware(base, rho, combine=Weighted(gamma, decoupled), **options)
+    if decoupled:
+        return SharpnessAware(base, rho, method=WeightedDecoupled(gamma), **options)
+    return SharpnessAware(base, rho, combine=Weighted(gamma), **options)
 
 
 @preset(
@@ -76,7 +89,9 @@ def XSAM(
     **options: Any,
 ) -> SharpnessAware:
     """XSAM: descends along the arc from g to h."""
-    return SharpnessAware(base, rho, combine=Spherical(alpha, tuple(grid), rho_max, every), **options)
+    if grid:
+        return SharpnessAware(base, rho, method=SphericalSearch(tuple(grid), rho_max, every, alpha), **options)
+    return SharpnessAware(base, rho, combine=Spherical(alpha), **options)
 
 
 @preset(
@@ -96,7 +111,7 @@ def LookSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, k: int = 5, alpha: float = 0.7, **options: Any
 ) -> SharpnessAware:
     """LookSAM: reuses the sharpness direction between ascents."""
-    return SharpnessAware(base, rho, combine=Reuse(alpha), when=EveryK(k), **options)
+    return SharpnessAware(base, rho, method=Reuse(alpha), when=EveryK(k), **options)
 
 
 @preset(

@@ -9,6 +9,7 @@ import torch
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
 from fenland.rules import (
+    AtRandomPoint,
     BaseMomentum,
     Centralized,
     ExponentialAverage,
@@ -18,7 +19,6 @@ from fenland.rules import (
     LossIncrease,
     Previous,
     Radius,
-    Random,
     RandomTensors,
 )
 
@@ -71,7 +71,7 @@ def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **
 )
 def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
     """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
-    return SharpnessAware(base, rho, source=BaseMomentum(), **options)
+    return SharpnessAware(base, rho, method=BaseMomentum(), **options)
 
 
 @preset("a = g - mean(g) by output; e = rho a/|a|; d = h", "GCSAM 2025, arXiv 2501.11584, third-party", "Centralized")
@@ -83,14 +83,14 @@ def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Sh
 @preset(
     "a ~ N(0, 1); e = rho a/|a|; d = h",
     "ours, a control",
-    "Random",
+    "AtRandomPoint",
     closure_calls=1,
     defaults="rho .05: SAM's",
     traps="not R-SAM (Liu et al. 2022); buffers (BN) see w + e only",
 )
 def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **options: Any) -> SharpnessAware:
     """A random perturbation of SAM's length: what the ascent direction is worth. Source: ours."""
-    return SharpnessAware(base, rho, source=Random(seed), **options)
+    return SharpnessAware(base, rho, method=AtRandomPoint(seed), **options)
 
 
 @preset(
@@ -125,7 +125,7 @@ def NStepSAM(
     **options: Any,
 ) -> SharpnessAware:
     """SAM with an ascent of n steps."""
-    return SharpnessAware(base, rho, source=InnerSteps(n, convention, step), **options)
+    return SharpnessAware(base, rho, method=InnerSteps(n, convention, step), **options)
 
 
 @preset(
@@ -147,7 +147,7 @@ def ESAM(
     **options: Any,
 ) -> SharpnessAware:
     """Efficient SAM: random tensors in the ascent, the sharpest samples in the descent."""
-    return SharpnessAware(base, rho, ball=RandomTensors(beta=beta, seed=seed), source=LossIncrease(keep), **options)
+    return SharpnessAware(base, rho, ball=RandomTensors(beta=beta, seed=seed), method=LossIncrease(keep), **options)
 
 
 @preset(
@@ -163,4 +163,4 @@ def KSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, ascent: float = 0.5, descent: float = 0.5, **options: Any
 ) -> SharpnessAware:
     """K-SAM: both gradients on the hardest samples only."""
-    return SharpnessAware(base, rho, source=HardSamples(ascent, descent), **options)
+    return SharpnessAware(base, rho, method=HardSamples(ascent, descent), **options)

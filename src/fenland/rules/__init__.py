@@ -1,21 +1,34 @@
-"""The papers' equations: five small choices, pure functions of vectors and scalars. Nothing here knows torch.optim."""
+"""The papers' equations and programs. Nothing here knows torch.optim."""
 
 from fenland.rules.adaptive import Adaptive, Fisher
-from fenland.rules.averages import BaseMomentum, Centralized, ExponentialAverage, Friendly, Previous, Random
-from fenland.rules.ball import L2, Ball, Clipped, Steepest, Unnormalized
-from fenland.rules.budget import FullNorm, LossBudget
-from fenland.rules.combine import AtAscentPoint, Combine, Gram, Renormalize
-from fenland.rules.context import At
-from fenland.rules.hard import HardSamples, LossIncrease
-from fenland.rules.inner import InnerSteps
+from fenland.rules.averages import Centralized, ExponentialAverage, Friendly, Previous
+from fenland.rules.ball import L2, Ball, Clipped, Unnormalized
+from fenland.rules.combine import AtAscentPoint, Combine
+from fenland.rules.context import Context
+from fenland.rules.loss_budget import FullNorm, LossBudget
 from fenland.rules.lp import InfNorm, Lp
 from fenland.rules.masks import NORM_LAYERS, OnlyLayers, RandomTensors, Sparse, ZScore
-from fenland.rules.mixtures import Control, Penalty, Reuse, Spherical, SurrogateGap, Weighted
+from fenland.rules.methods import (
+    Ascend,
+    AtRandomPoint,
+    BaseMomentum,
+    HardSamples,
+    InnerSteps,
+    LossIncrease,
+    Method,
+    Renormalize,
+    Reuse,
+    SphericalSearch,
+    WeightedDecoupled,
+)
+from fenland.rules.parameters import ParameterNames as ParameterNames
 from fenland.rules.radius import Cosine, LearningRateTied, Radius, TiedToLearningRate, WarmUp
 from fenland.rules.radius import current_radius as current_radius
+from fenland.rules.requests import Grad, Highest, Update
 from fenland.rules.riemannian import Riemannian
 from fenland.rules.source import Gradient, Source
 from fenland.rules.spectral import Spectral
+from fenland.rules.two_gradient import Control, Penalty, Spherical, SurrogateGap, Weighted
 from fenland.rules.when import AdaptiveToNorm, Always, Both, EveryK, When, Window, WithProbability
 
 __all__ = [
@@ -24,14 +37,16 @@ __all__ = [
     "Adaptive",
     "AdaptiveToNorm",
     "Always",
-    "At",
+    "Ascend",
     "AtAscentPoint",
+    "AtRandomPoint",
     "Ball",
     "BaseMomentum",
     "Both",
     "Centralized",
     "Clipped",
     "Combine",
+    "Context",
     "Control",
     "Cosine",
     "EveryK",
@@ -39,20 +54,21 @@ __all__ = [
     "Fisher",
     "Friendly",
     "FullNorm",
+    "Grad",
     "Gradient",
-    "Gram",
     "HardSamples",
+    "Highest",
     "InfNorm",
     "InnerSteps",
     "LearningRateTied",
     "LossBudget",
     "LossIncrease",
     "Lp",
+    "Method",
     "OnlyLayers",
     "Penalty",
     "Previous",
     "Radius",
-    "Random",
     "RandomTensors",
     "Renormalize",
     "Reuse",
@@ -61,12 +77,14 @@ __all__ = [
     "Sparse",
     "Spectral",
     "Spherical",
-    "Steepest",
+    "SphericalSearch",
     "SurrogateGap",
     "TiedToLearningRate",
     "Unnormalized",
+    "Update",
     "WarmUp",
     "Weighted",
+    "WeightedDecoupled",
     "When",
     "Window",
     "WithProbability",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from fenland.algebra import Scalar, Vector
+from fenland.algebra import Lazy, Scalar, Vector, inverse
 from fenland.arguments import check_among, check_number
-from fenland.rules.ball import Ball, Steepest
-from fenland.rules.context import At
+from fenland.rules.ball import Ball
+from fenland.rules.context import Context
+from fenland.rules.parameters import ParameterNames
 
 GRANULARITIES = ("element", "filter", "layer")
 _CONVOLUTION = 3  # dimensions from which on a weight is a stack of filters
@@ -44,30 +45,27 @@ class Adaptive(Ball):
         check_number("eta", self.eta, low=0.0)
         check_among("granularity", self.granularity, GRANULARITIES)
 
-    @property
-    def needs_names(self) -> bool:
-        return not self.include_bias
-
-    @property
-    def needs_whole(self) -> bool:
-        return self.granularity != "element"
-
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        if self.granularity == "element" and self.include_bias:
-            direction, length = at.V.metric_step(lambda _, x: x.abs().add_(self.eta), a, w, spend=at.spend)
-            return Steepest(direction, at.V.inverse(length))
-        metric = self.metric(w, at)
-        scaled = at.V.mul(metric, a)
-        return Steepest(at.V.mul(metric, scaled), at.V.inverse(at.V.norm(scaled)))
-
-    def metric(self, w: Vector, at: At) -> Vector:
-        """T, one tensor a parameter, of shapes that broadcast over w."""
-        lead = at.V.batch_dims
-        names: Sequence[str] = [""] * len(w)
+    def check(self, params: ParameterNames) -> None:
         if not self.include_bias:
-            if at.names is None:
-                raise ValueError("include_bias = False: needs the names of the parameters (At(names=...))")
-            names = at.names
+            params.require_names(f"ball = {self}")
+        if self.granularity != "element":
+            params.require_whole(f"ball = {self}")
+
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        x, V = a.form(), a.V
+        if self.granularity == "element" and self.include_bias:
+            direction, length = V.metric_step(
+                lambda _, w: w.abs().add_(self.eta), x.tensors, s.weights(a), spend=s.spend
+            )
+            return x.like(direction) * inverse(length)
+        metric = self.metric(x, s)
+        scaled = V.mul(metric, x.tensors)
+        return x.like(V.mul(metric, scaled)) * inverse(V.norm(scaled))
+
+    def metric(self, a: Lazy, s: Context) -> Vector:
+        """T, one tensor a parameter, of shapes that broadcast over w."""
+        w, lead = s.weights(a), a.V.batch_dims
+        names: Sequence[str] = [""] * len(w) if self.include_bias else s.names(a)
         return [
             torch.ones_like(x) if "bias" in name.rpartition(".")[2] else self._of(x, lead)
             for x, name in zip(w, names, strict=True)
@@ -82,9 +80,9 @@ class Adaptive(Ball):
         lengths: Tensor = torch.linalg.vector_norm(x, dim=inside, keepdim=True)
         return (lengths + self.eta).expand_as(x)
 
-    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
-        pairs = zip(e, self.metric(w, at), strict=True)
-        return at.V.norm([torch.where(t > 0, x / t.clamp_min(torch.finfo(t.dtype).tiny), 0.0) for x, t in pairs])
+    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
+        pairs = zip(e.tensors, self.metric(a, s), strict=True)
+        return e.V.norm([torch.where(t > 0, x / t.clamp_min(torch.finfo(t.dtype).tiny), 0.0) for x, t in pairs])
 
 
 @dataclass(frozen=True)
@@ -99,24 +97,19 @@ class Fisher(Ball):
         eta: weight of the Fisher information (unit: 1 / gradient^2). 1.0: third-party default.
     """
 
+    is_norm: ClassVar[bool] = False
     eta: float = 1.0
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0)
 
-    @property
-    def reads_w(self) -> bool:
-        return False
-
-    @property
-    def scale_free(self) -> bool:
-        return False
-
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        direction, length = at.V.metric_step(
-            lambda x: torch.addcmul(x.new_ones(()), x, x, value=self.eta).rsqrt_(), a, spend=at.spend
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        x = a.form()
+        direction, length = a.V.metric_step(
+            lambda g: torch.addcmul(g.new_ones(()), g, g, value=self.eta).rsqrt_(), x.tensors, spend=s.spend
         )  # F^-1/2, F = 1 + eta * g^2
-        return Steepest(direction, at.V.inverse(length))
+        return x.like(direction) * inverse(length)
 
-    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
-        return at.V.norm(at.V.mul(at.V.map(lambda x: (1 + self.eta * x.square()).sqrt(), a), e))
+    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
+        V = e.V
+        return V.norm(V.mul(V.map(lambda g: (1 + self.eta * g.square()).sqrt(), a.tensors), e.tensors))

@@ -1,16 +1,15 @@
-"""Ascent vectors with a memory: averages of gradients, the base's momentum, the gradient of the step before."""
+"""Ascent vectors other than g: averages of gradients, the gradient of the step before, the centralised gradient."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-
-from fenland.algebra import Vector
+from fenland.algebra import Lazy, Leaf
 from fenland.arguments import check_among, check_between, check_number
-from fenland.rules.context import At
-from fenland.rules.source import Source, State
+from fenland.rules.context import Context
+from fenland.rules.parameters import ParameterNames
+from fenland.rules.source import Source
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,8 @@ class ExponentialAverage(Source):
     def __post_init__(self) -> None:
         check_between("theta", self.theta, 0.0, 1.0)
 
-    def start(self, g: Vector) -> State:
-        return {"mean": [x.clone() for x in g]}
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        state["mean"] = [torch.lerp(m, x.to(m.dtype), self.theta) for m, x in zip(state["mean"], g, strict=True)]
-        return state["mean"]
+    def vector(self, g: Leaf, s: Context) -> Lazy:
+        return s.put("mean", s.get("mean", g) * (1 - self.theta) + g * self.theta)
 
 
 @dataclass(frozen=True)
@@ -62,16 +57,14 @@ class Friendly(Source):
         check_between("decay", self.decay, 0.0, 1.0)
         check_among("average", self.average, ("old", "new"))
 
-    def start(self, g: Vector) -> State:
-        return {"mean": [x.clone() for x in g]}
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        old = state["mean"]
-        new = [torch.lerp(x.to(m.dtype), m, self.decay) for m, x in zip(old, g, strict=True)]
-        fresh = at.fresh if at.fresh is not None else [at.step == 0] * len(g)
-        state["mean"] = new
-        means = old if self.average == "old" else new
-        return [x if first else x - self.sigma * m for x, m, first in zip(g, means, fresh, strict=True)]
+    def vector(self, g: Leaf, s: Context) -> Lazy:
+        fresh, old = s.fresh("mean", g), s.get("mean", g)
+        new = s.put("mean", old * self.decay + g * (1 - self.decay))
+        mean = old if self.average == "old" else new
+        if not any(fresh):
+            return g - mean * self.sigma
+        parts = zip(g.tensors, mean.form().tensors, fresh, strict=True)
+        return g.like([x.clone() if first else x - self.sigma * m for x, m, first in parts])
 
 
 @dataclass(frozen=True)
@@ -84,12 +77,9 @@ class Previous(Source):
 
     keeps: ClassVar[tuple[str, ...]] = ("previous",)
 
-    def start(self, g: Vector) -> State:
-        return {"previous": [x.clone() for x in g]}
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        before = [x.clone() for x in state["previous"]]  # w + e may be written into it
-        state["previous"] = [x.clone() for x in g]
+    def vector(self, g: Leaf, s: Context) -> Lazy:
+        before = s.get("previous", g)
+        s.put("previous", g)
         return before
 
 
@@ -97,48 +87,9 @@ class Previous(Source):
 class Centralized(Source):
     r"""a = g - its mean over all dimensions but the first (GCSAM, arXiv 2501.11584, from third-party formulas)."""
 
-    needs_whole: ClassVar[bool] = True
+    def check(self, params: ParameterNames) -> None:
+        params.require_whole(f"source = {self}")
 
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        dims = [tuple(range(at.V.batch_dims + 1, x.dim())) for x in g]
-        return [x - x.mean(d, keepdim=True) if d else x for x, d in zip(g, dims, strict=True)]
-
-
-@dataclass(frozen=True)
-class BaseMomentum(Source):
-    r"""a = -v, v being the base's own momentum (SGD) or first moment (Adam): one gradient evaluation a step, at w + e.
-
-    The sign is the authors': e points along the coming descent step, a look-ahead of fixed length; with
-    rho_t = lr * mu * ||v_t|| it is Nesterov's momentum. No ascent on the first step, where the base has no v.
-    Source: Becker, Altrock, Risse 2024, arXiv 2401.12033 (MSAM). Weights are clean between steps, while the authors'
-    code stores w + e and adds the base's weight decay there.
-    """
-
-    needs_gradient: ClassVar[bool] = False
-    reads_base: ClassVar[tuple[str, ...]] = ("momentum_buffer", "exp_avg")
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        return at.V.scale(-1.0, state["base"])
-
-
-@dataclass(frozen=True)
-class Random(Source):
-    r"""a ~ N(0, 1), the same on all ranks: one gradient evaluation a step, at a random point of the ball's surface.
-
-    The control for "any perturbation would do": ours. It is not R-SAM (Liu et al. 2022). The draw follows seed and step
-    alone and touches no generator of yours; it differs between kinds of devices. Refuses sharded parameters.
-
-    Attributes:
-        seed: of the draws.
-    """
-
-    needs_gradient: ClassVar[bool] = False
-    needs_whole: ClassVar[bool] = True
-    seed: int = 0
-
-    def vector(self, g: Vector, state: State, at: At) -> Vector:
-        like = list(g) or [p.detach() for p in at.params or ()]
-        devices = {x.device for x in like}
-        # A stride over seeds and steps that 64-bit generators keep apart.
-        generators = {d: torch.Generator(d).manual_seed(self.seed * 1_000_003 + at.step) for d in devices}
-        return [torch.randn(x.shape, generator=generators[x.device], dtype=x.dtype, device=x.device) for x in like]
+    def vector(self, g: Leaf, s: Context) -> Lazy:
+        dims = [tuple(range(g.V.batch_dims + 1, x.dim())) for x in g.tensors]
+        return g.like([x - x.mean(d, keepdim=True) if d else x.clone() for x, d in zip(g.tensors, dims, strict=True)])

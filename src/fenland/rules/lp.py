@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fenland.algebra import Scalar, Vector
-from fenland.rules.ball import AlongGradient, Ball, Steepest
-from fenland.rules.context import At
+from fenland.algebra import Lazy, Scalar, inverse
+from fenland.rules.ball import Ball
+from fenland.rules.context import Context
 
 
 @dataclass(frozen=True)
@@ -33,37 +33,34 @@ class Lp(Ball):
         if not self.p >= 1:
             raise ValueError(f"p = {self.p!r}: must lie in [1, inf]; below 1 it is no norm")
 
-    @property
-    def reads_w(self) -> bool:
-        return False
-
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        V = at.V
-        largest = V.absmax(a)
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        x, V = a.form(), a.V
+        largest = V.absmax(x.tensors)
         if math.isinf(self.p):
-            return Steepest(V.map(torch.sign, a), torch.ones_like(largest))
-        unit = V.scale(V.inverse(largest), a)  # |unit| <= 1, so no power of it overflows
+            return x.like(V.map(torch.sign, x.tensors))
+        unit = V.scale(inverse(largest), x.tensors)  # |unit| <= 1, so no power of it overflows
         if self.p == 1:
-            top = V.map(lambda x: torch.where(x.abs() >= 1 - 4 * torch.finfo(x.dtype).eps, x.sign(), 0.0), unit)
-            return Steepest(top, V.inverse(V.total(V.map(torch.abs, top))))
+            top = V.map(lambda u: torch.where(u.abs() >= 1 - 4 * torch.finfo(u.dtype).eps, u.sign(), 0.0), unit)
+            return x.like(top) * inverse(V.total(V.map(torch.abs, top)))
         q = self.p / (self.p - 1)
-        powers = V.map(lambda x: x.abs().pow(q), unit)
-        direction = V.map(lambda x: x.sign() * x.abs().pow(q - 1), unit)
-        return Steepest(direction, V.inverse(V.total(powers).pow(1 / self.p)))
+        powers = V.map(lambda u: u.abs().pow(q), unit)
+        direction = V.map(lambda u: u.sign() * u.abs().pow(q - 1), unit)
+        return x.like(direction) * inverse(V.total(powers).pow(1 / self.p))
 
-    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
-        largest = at.V.absmax(e)
+    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
+        V, x = e.V, e.tensors
+        largest = V.absmax(x)
         if math.isinf(self.p):
             return largest
-        unit = at.V.scale(at.V.inverse(largest), e)
-        return largest * at.V.total(at.V.map(self._power, unit)).pow(1 / self.p)
+        unit = V.scale(inverse(largest), x)
+        return largest * V.total(V.map(self._power, unit)).pow(1 / self.p)
 
     def _power(self, x: Tensor) -> Tensor:
         return x.abs().pow(self.p)
 
 
 @dataclass(frozen=True)
-class InfNorm(AlongGradient):
+class InfNorm(Ball):
     r"""e = rho * a / ||a||_inf: the Euclidean direction, stretched until it touches the box of half-width rho.
 
     It is not the maximiser over that box (`Lp(p=inf)` is). This is what "p = inf" becomes where only the norm in the
@@ -71,6 +68,6 @@ class InfNorm(AlongGradient):
     Source of the ball: Foret et al. 2021, arXiv 2010.01412; this reading of it is the code's.
     """
 
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        inverse = at.V.inverse(at.V.absmax(a))
-        return Steepest(a, inverse, inverse * at.V.norm(a))
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        over = inverse(a.V.absmax(a.tensors))
+        return Lazy((a * over).terms, over * a.norm)

@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fenland.algebra import Scalar, Vector
+from fenland.algebra import Lazy, Scalar, Vector
 from fenland.arguments import check_among, check_between, check_instance, check_whole
-from fenland.rules.ball import L2, Ball, Steepest
-from fenland.rules.context import At
+from fenland.rules.ball import L2, Ball
+from fenland.rules.context import Context
+from fenland.rules.parameters import ParameterNames
 
 NORM_LAYERS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,
@@ -34,34 +35,14 @@ class _Wrapping(Ball):
 
     def __post_init__(self) -> None:
         check_instance("inner", self.inner, Ball, "fenland.L2()")
-        if self.inner.curved:
+        if self.inner.geometry is not None:
             raise ValueError(f"inner = {self.inner}: a mask would leave the tangent space; use a flat ball")
 
-    @property
-    def scale_free(self) -> bool:
-        return self.inner.scale_free
+    def check(self, params: ParameterNames) -> None:
+        self.inner.check(params)
 
-    @property
-    def reads_w(self) -> bool:
-        return self.inner.reads_w
-
-    @property
-    def selects(self) -> bool:
-        return self.inner.selects
-
-    @property
-    def needs_names(self) -> bool:
-        return self.selects or self.inner.needs_names
-
-    @property
-    def needs_whole(self) -> bool:
-        return self.inner.needs_whole
-
-    def covers(self, name: str, param: Tensor, module: nn.Module | None) -> bool:
-        return self.inner.covers(name, param, module)
-
-    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
-        return self.inner.norm(e, a, w, at)
+    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
+        return self.inner.norm(e, a, s)
 
 
 @dataclass(frozen=True)
@@ -85,21 +66,19 @@ class OnlyLayers(_Wrapping):
                 f"layers = {self.layers!r}: must be a non-empty tuple of module types, such as (nn.LayerNorm,)"
             )
 
-    @property
-    def along_a(self) -> bool:
-        return self.inner.along_a
+    def check(self, params: ParameterNames) -> None:
+        super().check(params)
+        params.require_names(f"ball = {self}")
+        if not any(self._covers(params.owner(p), params.name(p)) for p in params.params):
+            raise ValueError(f"ball = {self}: covers none of the parameters, so there would be no ascent")
 
-    @property
-    def selects(self) -> bool:
-        return True
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        return self.inner.steepest(a.only([i for i, m in enumerate(s.modules(a)) if isinstance(m, self.layers)]), s)
 
-    def covers(self, name: str, param: Tensor, module: nn.Module | None) -> bool:
+    def _covers(self, module: nn.Module | None, name: str) -> bool:
         if module is None:
             raise ValueError(f"{self}: needs to know which layer owns {name!r}; pass model=")
-        return isinstance(module, self.layers) and self.inner.covers(name, param, module)
-
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        return self.inner.steepest(a, w, at)
+        return isinstance(module, self.layers)
 
 
 @dataclass(frozen=True)
@@ -113,26 +92,27 @@ class Sparse(_Wrapping):
     Attributes:
         inner: the ball before the mask.
         sparsity: share of elements that stay where they are. 0.5: the authors' default.
-        scores: called with the context of the ascent; returns one tensor a parameter (`at.params`). None: |a|.
+        scores: called with the step and a; returns one tensor for each of a's parameters. None: |a|.
     """
 
     sparsity: float = 0.5
-    scores: Callable[[At], Vector] | None = None
+    scores: Callable[[Context, Lazy], Vector] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_between("sparsity", self.sparsity, 0.0, 1.0)
 
-    @property
-    def needs_whole(self) -> bool:
-        return True
+    def check(self, params: ParameterNames) -> None:
+        super().check(params)
+        params.require_whole(f"ball = {self}")
 
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        best = self.inner.steepest(a, w, at)
-        scores = [x.abs() for x in a] if self.scores is None else self.scores(at)
-        least = _quantile(scores, self.sparsity, at.V.batch_dims)
-        direction = [torch.where(x >= _as(least, x), u, 0.0) for x, u in zip(scores, best.direction, strict=True)]
-        return Steepest(direction, best.scale, best.scale * at.V.norm(direction))
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        scores = [x.abs() for x in a.tensors] if self.scores is None else self.scores(s, a)
+        best = self.inner.steepest(a, s).form()
+        least = _quantile(scores, self.sparsity, a.V.batch_dims)
+        masked = best.like([torch.where(x >= _as(least, x), u, 0.0) for x, u in zip(scores, best.tensors, strict=True)])
+        masked.length = masked.norm
+        return masked
 
 
 @dataclass(frozen=True)
@@ -157,20 +137,20 @@ class ZScore(_Wrapping):
         check_between("quantile", self.quantile, 0.0, 1.0)
         check_among("scope", self.scope, ("all", "layer"))
 
-    @property
-    def needs_whole(self) -> bool:
-        return True
+    def check(self, params: ParameterNames) -> None:
+        super().check(params)
+        params.require_whole(f"ball = {self}")
 
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        lead = at.V.batch_dims
-        z = [_standard(x, lead).abs() for x in a]
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        lead, whole = a.V.batch_dims, a.form()
+        z = [_standard(x, lead).abs() for x in whole.tensors]
         if self.scope == "all":
             least = _quantile(z, self.quantile, lead)
             marks = [_as(least, x) for x in z]
         else:
             marks = [_as(_quantile([x], self.quantile, lead), x) for x in z]
-        kept = [torch.where(x >= mark, y, 0.0) for x, mark, y in zip(z, marks, a, strict=True)]
-        return self.inner.steepest(kept, w, at)
+        kept = [torch.where(x >= mark, y, 0.0) for x, mark, y in zip(z, marks, whole.tensors, strict=True)]
+        return self.inner.steepest(whole.like(kept), s)
 
 
 @dataclass(frozen=True)
@@ -197,13 +177,14 @@ class RandomTensors(_Wrapping):
             raise ValueError("beta = 0: no tensor would be perturbed; must lie in (0, 1]")
         check_whole("seed", self.seed, 0)
 
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        draws = random.Random(f"{self.seed}/{at.step}")
-        numbers = [draws.random() for _ in a]
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        whole = a.form()
+        draws = random.Random(f"{self.seed}/{s.count}")
+        numbers = [draws.random() for _ in whole.tensors]
         keep = [x < self.beta or x == min(numbers) for x in numbers]
-        best = self.inner.steepest([x if k else torch.zeros_like(x) for x, k in zip(a, keep, strict=True)], w, at)
-        length = torch.ones_like(best.scale) if best.length is None else best.length
-        return Steepest(best.direction, best.scale / self.beta, length / self.beta)
+        part = whole.like([x if k else torch.zeros_like(x) for x, k in zip(whole.tensors, keep, strict=True)])
+        best = self.inner.steepest(part, s)
+        return Lazy((best * (1 / self.beta)).terms, (1.0 if best.length is None else best.length) * (1 / self.beta))
 
 
 def _quantile(xs: Vector, share: float, lead: int) -> Tensor:

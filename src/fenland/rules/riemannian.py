@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fenland.rules.ball import L2
+from fenland.arguments import installing
+from fenland.rules.ball import L2, Geometry
 
 _EMBEDDED = ("Euclidean", "Sphere", "SphereExact", "EuclideanStiefel", "EuclideanStiefelExact")
 
@@ -27,36 +28,30 @@ class Riemannian(L2):
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("geoopt") is None:
-            raise ImportError("Riemannian() needs geoopt; install it with: pip install 'fenland[riemannian]'")
+            raise ImportError(f"Riemannian() needs geoopt: {installing('riemannian')}")
 
     @property
-    def reads_w(self) -> bool:
-        return True
+    def geometry(self) -> Geometry:
+        return _EMBEDDED_MANIFOLDS
 
-    @property
-    def curved(self) -> bool:
-        return True
+
+class _Embedded(Geometry):
+    """Manifolds with the metric of the space around them; plain parameters stay flat."""
 
     def tangent(self, g: Tensor, w: Tensor, param: Tensor) -> Tensor:
         manifold = _manifold(param)
-        if manifold is None:
-            return g
-        direction: Tensor = manifold.egrad2rgrad(w, g)
-        return direction
+        return g if manifold is None else manifold.egrad2rgrad(w, g)
 
-    def arrive(self, w: Tensor, e: Tensor, param: Tensor) -> Tensor:
+    def retract(self, w: Tensor, e: Tensor, param: Tensor) -> Tensor:
         manifold = _manifold(param)
-        if manifold is None:
-            return w + e
-        there: Tensor = manifold.retr(w, e)
-        return there
+        return w + e if manifold is None else manifold.retr(w, e)
 
-    def carry(self, h: Tensor, there: Tensor, w: Tensor, param: Tensor) -> Tensor:
+    def transport(self, h: Tensor, there: Tensor, w: Tensor, param: Tensor) -> Tensor:
         manifold = _manifold(param)
-        if manifold is None:
-            return h
-        home: Tensor = manifold.transp(there, w, manifold.egrad2rgrad(there, h))
-        return home
+        return h if manifold is None else manifold.transp(there, w, manifold.egrad2rgrad(there, h))
+
+
+_EMBEDDED_MANIFOLDS = _Embedded()
 
 
 def _manifold(param: Tensor) -> Any:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fenland.algebra import Scalar, Vector
-from fenland.rules.ball import Ball, Steepest
-from fenland.rules.context import At
+from fenland.algebra import Lazy, Scalar
+from fenland.rules.ball import Ball
+from fenland.rules.context import Context
+from fenland.rules.parameters import ParameterNames
 
 _MATRIX = 2  # dimensions from which on a tensor is a matrix (output, all the rest)
 
@@ -25,21 +26,16 @@ class Spectral(Ball):
     Cost: one SVD a matrix (on an accelerator it waits for the device). Refuses sharded parameters.
     """
 
-    @property
-    def reads_w(self) -> bool:
-        return False
+    def check(self, params: ParameterNames) -> None:
+        params.require_whole(f"ball = {self}")
 
-    @property
-    def needs_whole(self) -> bool:
-        return True
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        x = a.form()
+        return x.like([_polar(t, a.V.batch_dims) for t in x.tensors])
 
-    def steepest(self, a: Vector, w: Vector, at: At) -> Steepest:
-        lead = at.V.batch_dims
-        return Steepest([_polar(x, lead) for x in a], torch.ones_like(at.V.absmax(a)))
-
-    def norm(self, e: Vector, a: Vector, w: Vector, at: At) -> Scalar:
-        lead = at.V.batch_dims
-        return torch.stack([torch.linalg.matrix_norm(_matrix(x, lead), 2) for x in e]).amax(0)
+    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
+        lead = e.V.batch_dims
+        return torch.stack([torch.linalg.matrix_norm(_matrix(x, lead), 2) for x in e.tensors]).amax(0)
 
 
 def _matrix(x: Tensor, lead: int) -> Tensor:

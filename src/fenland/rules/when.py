@@ -151,9 +151,10 @@ class AdaptiveToNorm(When):
         return {"norm_mean": math.nan, "norm_var": math.nan}
 
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
-        s = float(grad_norm) ** 2
-        if not math.isfinite(s):
-            return False  # such a step is skipped: it must not enter the moments
+        length = float(grad_norm)
+        if not length < _LARGEST:
+            return False  # such a step is skipped, or its square is no number: it must not enter the moments
+        s = length**2
         old_mean, old_variance = memory.get("norm_mean", math.nan), memory.get("norm_var", math.nan)
         if math.isnan(old_mean):  # the first step
             old_mean, old_variance = s, 0.0
@@ -161,6 +162,9 @@ class AdaptiveToNorm(When):
         variance = memory["norm_var"] = self.delta * old_variance + (1 - self.delta) * (s - mean) ** 2
         done = min(step / self.total, 1.0)
         return s >= mean + (done * self.lambda1 + (1 - done) * self.lambda2) * math.sqrt(variance)
+
+
+_LARGEST = 1e70  # ||g||; its fourth power is the largest number that the moments hold
 
 
 @dataclass(frozen=True)

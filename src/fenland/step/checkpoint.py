@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fenland.algebra.shards import is_dtensor, local
+from fenland.rules import current_radius
+from fenland.step.state import Memory
 
 PREFIX = "fenland."
 StateDict = dict[str, Any]
 
 
-def pack(base_state: StateDict, rule_state: dict[int, dict[str, Tensor]], scalars: dict[str, Any]) -> StateDict:
-    """The base's state dict with fenland's per-parameter state and scalars added.
+@dataclass
+class Loaded:
+    """A checkpoint, taken apart and checked: what the base gets, and fenland's own."""
 
-    Args:
-        base_state: `base.state_dict()`; it is not changed.
-        rule_state: by parameter index, kept vectors by name.
-        scalars: plain numbers, written into every group.
+    base_part: StateDict
+    count: int
+    numbers: dict[str, float]
+    kept: dict[Tensor, dict[str, Tensor]]
+
+
+def pack(base: torch.optim.Optimizer, memory: Memory) -> StateDict:
+    """The base's state dict with fenland's vectors in each parameter's state and its numbers in each group."""
+    packed: StateDict = base.state_dict()
+    index = {p: i for i, p in enumerate(p for group in base.param_groups for p in group["params"])}
+    state = {k: dict(v) if isinstance(v, dict) else v for k, v in packed["state"].items()}
+    for p, vectors in memory.kept.items():
+        if p in index:
+            state.setdefault(index[p], {}).update({PREFIX + name: saved(x, p) for name, x in vectors.items()})
+    numbers = {PREFIX + name: value for name, value in {"count": memory.count, **memory.numbers}.items()}
+    return {**packed, "state": state, "param_groups": [{**group, **numbers} for group in packed["param_groups"]]}
+
+
+def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str, float]) -> Loaded:
+    """Split a state dict, fenland's or a plain base's.
+
+    Raises:
+        ValueError: it is no optimizer's state, or a number or vector in it cannot be this optimizer's.
     """
-    state = {k: dict(v) if isinstance(v, dict) else v for k, v in base_state["state"].items()}
-    for index, kept in rule_state.items():
-        state.setdefault(index, {}).update({PREFIX + name: value for name, value in kept.items()})
-    groups = [{**g, **{PREFIX + name: value for name, value in scalars.items()}} for g in base_state["param_groups"]]
-    return {**base_state, "state": state, "param_groups": groups}
-
-
-def unpack(state_dict: StateDict) -> tuple[StateDict, dict[Any, dict[str, Tensor]], dict[str, Any]]:
-    """Split a state dict, fenland's or a plain base's, into (base's part, rule state by index, scalars)."""
-    rule_state: dict[Any, dict[str, Tensor]] = {}
+    if "state" not in state_dict or "param_groups" not in state_dict:
+        raise ValueError(
+            f"state_dict has the keys {sorted(map(str, state_dict))}: an optimizer's has 'state' and 'param_groups'"
+        )
     base_part: dict[Any, Any] = {}
+    own: dict[Any, dict[str, Tensor]] = {}
     for index, values in state_dict["state"].items():
-        if not isinstance(values, dict):
-            base_part[index] = values
-            continue
-        own = {k[len(PREFIX) :]: v for k, v in values.items() if isinstance(k, str) and k.startswith(PREFIX)}
-        rest = {k: v for k, v in values.items() if not (isinstance(k, str) and k.startswith(PREFIX))}
-        if own:
-            rule_state[index] = own
-        if rest or not own:
+        rest, mine = _split(values) if isinstance(values, dict) else (values, {})
+        own[index] = mine
+        if rest or not mine:
             base_part[index] = rest
-    groups, scalars = [], {}
-    for group in state_dict["param_groups"]:
-        groups.append({k: v for k, v in group.items() if not k.startswith(PREFIX)})
-        scalars.update({k[len(PREFIX) :]: v for k, v in group.items() if k.startswith(PREFIX)})
-    return {**state_dict, "state": base_part, "param_groups": groups}, rule_state, scalars
+    split = [_split(group) for group in state_dict["param_groups"]]
+    found: dict[str, Any] = {name: value for _, numbers in split for name, value in numbers.items()}
+    for group, _ in split:
+        if "rho" in group:
+            current_radius(group["rho"], 0, "rho in the state_dict")
+    ids = [i for group, _ in split for i in group["params"]]
+    params = [p for group in base.param_groups for p in group["params"]]
+    kept = {}
+    for i, p in zip(ids, params, strict=False):  # the base says where lengths differ
+        if own.get(i):
+            kept[p] = {name: _fitted(x, p, name) for name, x in own[i].items()}
+    numbers = {**starts, **{name: value for name, value in found.items() if name != "count"}}
+    base_state = {**state_dict, "state": base_part, "param_groups": [group for group, _ in split]}
+    return Loaded(base_state, int(found.get("count", 0)), numbers, kept)
+
+
+def _split(values: dict[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """(the base's entries, fenland's without their prefix)."""
+    mine = {k[len(PREFIX) :]: v for k, v in values.items() if isinstance(k, str) and k.startswith(PREFIX)}
+    rest = {k: v for k, v in values.items() if not (isinstance(k, str) and k.startswith(PREFIX))}
+    return rest, mine
+
+
+def _fitted(value: Any, param: Tensor, name: str) -> Tensor:
+    if not isinstance(value, Tensor) or value.shape != param.shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else value
+        raise ValueError(f"{PREFIX}{name} in the state_dict is {got!r}: its parameter has shape {tuple(param.shape)}")
+    return fitted(value, param)
 
 
 def saved(value: Tensor, param: Tensor) -> Tensor:

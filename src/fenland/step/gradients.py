@@ -1,9 +1,8 @@
-"""The gradients that a pass left behind: which parameters have one, and what may be done with them."""
+"""The gradients that a pass left in `p.grad`: which parameters have one, and whose memory it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import compress, repeat
 from operator import contains, is_
 from typing import Any
@@ -11,110 +10,95 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fenland.algebra import Lists, Vector
+from fenland.algebra import Leaf, Lists, Scalar, Vector
 from fenland.algebra.shards import layouts, local
-from fenland.step.storage import HELD, holdings
+from fenland.step.storage import ALIASED, OWNED, holdings
 
 _DENSE = {torch.strided}
+_PLAIN = Lists()
 
 
-@dataclass
-class Gradients:
-    """The parameters that have a gradient, with it.
+class Gradient(Leaf):
+    """The gradient of one pass over the parameters that have one.
 
     Attributes:
-        params: parameters, in the order of the groups; DTensors included.
-        groups: index of each parameter's group.
-        tensors: their gradients, local tensors.
-        held: who else uses each gradient's buffer (FREE, LENT or HELD).
-        wholes: the gradients as `p.grad` holds them, DTensors included.
-        V: the algebra over exactly these parameters.
+        held: for each tensor OWNED, BUCKET_VIEW or ALIASED: who else uses its memory.
+        wholes: the tensors as `p.grad` held them, DTensors included.
     """
 
+    __slots__ = ("held", "wholes")
     params: list[Tensor]
-    groups: list[int]
-    tensors: Vector
-    held: list[int]
-    V: Lists
-    wholes: list[Tensor] = field(default_factory=list)
 
-    def weights(self) -> Vector:
-        """The parameters' own values, local tensors."""
-        return [local(p.detach()) for p in self.params]
+    def __init__(self, params: list[Tensor], wholes: Vector, factor: Scalar | None) -> None:
+        self.held = holdings(wholes)
+        kinds = layouts(wholes)
+        tensors = wholes if kinds is None else [local(x) for x in wholes]
+        owned = [True] * len(wholes) if not any(self.held) else [h == OWNED for h in self.held]
+        super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
+        self.wholes = wholes
 
-    def secure(self) -> None:
-        """Copy the gradients whose buffers the next backward would write into (DDP's bucket views)."""
-        self.wholes = [secured(x) for x in self.wholes]
-        self.tensors = [local(x) for x in self.wholes] if self.V.layouts is not None else self.wholes
+    def replace(self, i: int, whole: Tensor) -> None:
+        """Put another tensor in the place of the i-th."""
+        self.wholes[i] = self.params[i].grad = whole
+        self.raw[i] = local(whole)  # type: ignore[index]
+
+    def own(self) -> None:
+        """Copy what the next backward would write into (views of DDP's buckets)."""
+        for i, x in enumerate(self.wholes):
+            mine = own_copy(x)
+            if mine is not x:
+                self.wholes[i] = mine
+                self.raw[i] = local(mine)  # type: ignore[index]
 
     def make_writable(self) -> None:
         """Replace gradients that somebody keeps, or whose elements overlap, by copies: theirs stay as they are."""
-        if HELD not in self.held and not any(map(contains, map(Tensor.stride, self.tensors), repeat(0))):
+        raw: Vector = self.raw  # type: ignore[assignment]
+        if ALIASED not in self.held and not any(map(contains, map(Tensor.stride, raw), repeat(0))):
             return
-        for i, (x, held) in enumerate(zip(self.tensors, self.held, strict=True)):
-            if held == HELD or 0 in x.stride():
-                own = self.wholes[i].clone(memory_format=torch.contiguous_format)
-                self.params[i].grad = self.wholes[i] = own
-                self.tensors[i] = local(own)
-
-    def make_scratch(self) -> None:
-        """Copy the gradients that somebody keeps, so that what is left may be overwritten as scratch."""
-        self.tensors = [x.clone() if held == HELD else x for x, held in zip(self.tensors, self.held, strict=True)]
-
-    def release(self) -> None:
-        """Let go of the gradients (their norms stay with those who asked)."""
-        self.tensors, self.wholes = [], []
-        self.V.forget()
+        for i, (x, held) in enumerate(zip(raw, self.held, strict=True)):
+            if held == ALIASED or 0 in x.stride():
+                self.replace(i, self.wholes[i].clone(memory_format=torch.contiguous_format))
 
     def give_back(self) -> None:
         """Make these the parameters' gradients again."""
         for p, whole in zip(self.params, self.wholes, strict=True):
             p.grad = whole
 
+    def empty(self) -> None:
+        super().empty()
+        self.wholes = []
 
-def collect(param_groups: Sequence[dict[str, Any]], to_write: bool = True) -> Gradients:
-    """Gather `p.grad` over all groups.
 
-    Args:
-        param_groups: an optimizer's groups.
-        to_write: the gradients' buffers may be written to, so look who else uses them (else `held` is empty).
+def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
+    """Gather `p.grad` over all groups of an optimizer; `factor(tensors)` is 1 / loss scale or None.
 
     Raises:
         TypeError: a gradient is sparse.
     """
     params: list[Tensor] = []
-    groups: list[int] = []
-    wholes: list[Any] = []
-    for k, group in enumerate(param_groups):
+    for group in groups:
         params += group["params"]
-        groups += [k] * len(group["params"])
-        wholes += [p.grad for p in group["params"]]
+    wholes: list[Any] = [p.grad for p in params]
     if any(map(is_, wholes, repeat(None))):
         have = [x is not None for x in wholes]
-        params, groups, wholes = (list(compress(xs, have)) for xs in (params, groups, wholes))
+        params, wholes = (list(compress(xs, have)) for xs in (params, wholes))
     if {x.layout for x in wholes} - _DENSE:
         raise TypeError(
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
         )
-    held = holdings(wholes) if to_write else []
-    kinds = layouts(wholes)
-    tensors = wholes if kinds is None else [local(t) for t in wholes]
-    return Gradients(params, groups, tensors, held, Lists(kinds), wholes)
+    return Gradient(params, wholes, None if factor is None else factor(wholes))
 
 
-def drop(param_groups: Sequence[dict[str, Any]]) -> None:
-    """Set every `p.grad` to None: its buffer may hold w + e from here on."""
-    for group in param_groups:
+def drop(groups: Sequence[dict[str, Any]]) -> None:
+    """Set every `p.grad` to None: its memory may hold w + e from here on."""
+    for group in groups:
         for p in group["params"]:
             p.grad = None
 
 
-def secured(grad: Tensor) -> Tensor:
-    """The gradient itself, or a copy where it is a view of a buffer that others write to."""
-    return grad.clone() if grad._is_view() or local(grad).untyped_storage().nbytes() > _nbytes(grad) else grad
-
-
-def _nbytes(t: Tensor) -> int:
-    x = local(t)
-    return x.numel() * x.element_size()
+def own_copy(grad: Tensor) -> Tensor:
+    """The gradient itself, or a copy where it is a view of memory that others write to."""
+    x = local(grad)
+    lent = grad._is_view() or x.untyped_storage().nbytes() > x.numel() * x.element_size()
+    return grad.clone() if lent else grad

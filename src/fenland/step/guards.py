@@ -1,10 +1,12 @@
-"""What the second pass must not leave behind: changed buffers and another state of the random generators."""
+"""What pass 2 must not leave behind: changed buffers, advanced random generators, advanced state of modules."""
 
 from __future__ import annotations
 
+import random
+import sys
+import warnings
 import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,63 +14,116 @@ from torch import Tensor, nn
 
 from fenland.algebra.shards import local
 
-Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers
+Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers or attributes
+OPT_IN = "fenland_guarded"  # a module lists here the attributes that a forward advances
 
 
-@dataclass
 class Snapshot:
-    """Buffers and generator states at one moment.
+    """Buffers, generator states and guarded attributes at one moment.
 
     Attributes:
         buffers: by seat, the tensor object that sat there and a copy of its content; (None, None) for an empty seat.
-        cpu: the CPU generator's state; None where randomness is not replayed.
-        devices: generator states by device.
+        random: generator states, by a key that says whose.
+        guarded: by seat, the value of an attribute that its module lists in `fenland_guarded`, and a copy of it.
     """
 
-    buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]
-    cpu: Tensor | None
-    devices: dict[torch.device, Tensor]
+    __slots__ = ("__weakref__", "buffers", "guarded", "random")
+
+    def __init__(self) -> None:
+        self.buffers: dict[Seat, tuple[Tensor | None, Tensor | None]] = {}
+        self.random: dict[Any, Any] = {}
+        self.guarded: dict[Seat, tuple[Any, Any]] = {}
+
+
+# After-pass-1 snapshots of steps between ascend() and descend(). Another optimizer over the same model that ascends
+# meanwhile takes from here what this one has brought back: so the order in which they finish does not matter.
+_under_way: weakref.WeakSet[Snapshot] = weakref.WeakSet()
 
 
 class Guard:
-    """Takes and brings back snapshots of one model's buffers and of the generators its devices use."""
+    """Takes and brings back snapshots of one model and of the random generators.
+
+    Args:
+        model: the module whose buffers are guarded; None guards generators alone.
+        replay_rng: guard generators: torch's, Python's and NumPy's global ones, and those that the model holds.
+        devices: whose torch generators.
+    """
 
     def __init__(self, model: nn.Module | None, replay_rng: bool, devices: Iterable[torch.device]) -> None:
-        self.model = model
-        self.replay_rng = replay_rng
+        self.model, self.replay_rng = model, replay_rng
         self.devices = sorted({d for d in devices if d.type not in ("cpu", "meta")}, key=str)
+        self._seats: list[Seat] | None = None  # of generators and guarded attributes, looked for once
+        self._checked = model is None
 
     def take(self) -> Snapshot:
         """The state now. Costs one copy of each buffer."""
-        rng = self.replay_rng
-        cpu = torch.get_rng_state() if rng else None
-        devices = {d: torch.get_device_module(d).get_rng_state(d) for d in self.devices} if rng else {}
-        return Snapshot(self._buffers(), cpu, devices)
+        now = Snapshot()
+        if self.replay_rng:
+            now.random["torch"], now.random["python"] = torch.get_rng_state(), random.getstate()
+            if "numpy" in sys.modules:
+                now.random["numpy"] = sys.modules["numpy"].random.get_state()
+            for d in self.devices:
+                now.random[d] = torch.get_device_module(d).get_rng_state(d)
+        if self.model is not None:
+            self._take_modules(self.model, now)
+        return now
+
+    def _take_modules(self, model: nn.Module, now: Snapshot) -> None:
+        """The buffers, generators and guarded attributes of a model."""
+        if self._seats is None:
+            self._seats = list(_seats_of(model))
+        for module, name in self._seats:
+            value = module.__dict__.get(name)
+            if not isinstance(value, torch.Generator):
+                now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
+            elif self.replay_rng:
+                now.random[module, name] = value.get_state()
+        weights: set[int] | None = None
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is None:
+                    now.buffers[module, name] = None, None
+                    continue
+                weights = {_address(p) for p in model.parameters()} if weights is None else weights
+                content = None if _holds_weights(buffer, weights) else buffer.detach().clone()
+                now.buffers[module, name] = buffer, content
+
+    def take_after_first(self) -> Snapshot:
+        """The state after pass 1, also where another optimizer's step has taken some of it back already."""
+        now = self.take()
+        for other in list(_under_way):
+            now.random.update({k: v for k, v in other.random.items() if k in now.random})
+            now.buffers.update({k: v for k, v in other.buffers.items() if k in now.buffers})
+            now.guarded.update({k: v for k, v in other.guarded.items() if k in now.guarded})
+        _under_way.add(now)
+        return now
 
     def bring_back(self, then: Snapshot) -> None:
-        """Make every buffer and generator as it was: rebound buffers sit again, lazily made ones are gone again."""
+        """Make everything as it was: rebound buffers sit again, lazily made ones are gone again."""
         if self.model is not None:
             self._seat(then.buffers)
-        if then.cpu is not None:
-            torch.set_rng_state(then.cpu)
-        for device, state in then.devices.items():
-            torch.get_device_module(device).set_rng_state(state, device)
+        for (module, name), (value, content) in then.guarded.items():
+            if isinstance(value, Tensor):
+                with torch.no_grad():
+                    value.copy_(content)
+            module.__dict__[name] = value
+        for whose, state in then.random.items():
+            if whose == "torch":
+                torch.set_rng_state(state)
+            elif whose == "python":
+                random.setstate(state)
+            elif whose == "numpy":
+                sys.modules["numpy"].random.set_state(state)
+            elif isinstance(whose, torch.device):
+                torch.get_device_module(whose).set_rng_state(state, whose)
+            else:
+                whose[0].__dict__[whose[1]].set_state(state)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
         """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
         for buffer, content in then.buffers.values():
             if buffer is not None and content is not None and buffer.shape == content.shape:
                 buffer.copy_(torch.where(undo.to(buffer.device), content, buffer))
-
-    def _buffers(self) -> dict[Seat, tuple[Tensor | None, Tensor | None]]:
-        if self.model is None:
-            return {}
-        weights = {_address(p) for p in self.model.parameters()}
-        return {
-            (module, name): (buffer, None if buffer is None or _skip(buffer, weights) else buffer.detach().clone())
-            for module in self.model.modules()
-            for name, buffer in module._buffers.items()
-        }
 
     def _seat(self, buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]) -> None:
         for module in self.model.modules() if self.model is not None else ():
@@ -80,9 +135,58 @@ class Guard:
                 if buffer is not None and content is not None:
                     _refill(buffer, content)
 
+    # State that is no buffer: found by comparing, once.
 
-def _skip(buffer: Tensor, weights: set[int]) -> bool:
-    """Buffers without content yet, and those that are a weight under another name: the journey brings these back."""
+    def attributes(self) -> dict[Seat, Any] | None:
+        """Plain numbers and tensors that sit on modules as attributes, on the first step; None later."""
+        if self._checked or self.model is None:
+            return None
+        return {
+            (module, name): (id(value), value._version) if isinstance(value, Tensor) else value
+            for module in self.model.modules()
+            if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
+            for name, value in module.__dict__.items()
+            if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
+            if name not in getattr(module, OPT_IN, ())
+        }
+
+    def warn_of_advanced(self, states: list[dict[Seat, Any] | None]) -> None:
+        """Warn once of attributes that each pass advanced: (before, after pass 1, after the last pass)."""
+        self._checked = True
+        before, first, last = states
+        if before is None or first is None or last is None:
+            return
+        found = sorted(
+            f"{type(module).__name__}.{name}"
+            for (module, name), value in last.items()
+            if _advanced(before.get((module, name)), first.get((module, name)), value)
+        )
+        if found:
+            warnings.warn(
+                f"{', '.join(found)} changed in pass 1 and again in pass 2, at the ascent point: no buffer, so fenland "
+                f"does not bring it back. Make it a buffer, or name it in the module: self.{OPT_IN} = ('...',)",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
+def _advanced(before: Any, first: Any, last: Any) -> bool:
+    if isinstance(last, tuple):  # a tensor: the same object, written to in both passes
+        same = isinstance(before, tuple) and isinstance(first, tuple) and before[0] == first[0] == last[0]
+        return same and before[1] < first[1] < last[1]
+    return before is not None and first is not None and before != first and first != last
+
+
+def _seats_of(model: nn.Module) -> Iterable[Seat]:
+    for module in model.modules():
+        listed = getattr(module, OPT_IN, ())
+        for name, value in module.__dict__.items():
+            if isinstance(value, torch.Generator) or name in listed:
+                yield module, name
+
+
+def _holds_weights(buffer: Tensor, weights: set[int]) -> bool:
+    """Buffers without content yet, and those that are a weight under another name: the perturbation's undo is theirs."""
     return nn.parameter.is_lazy(buffer) or _address(buffer) in weights
 
 
@@ -95,64 +199,3 @@ def _refill(buffer: Tensor, content: Tensor) -> None:
         buffer.copy_(content)
     else:  # resized in place meanwhile
         buffer.resize_(content.shape).copy_(content)
-
-
-class ForwardWatch:
-    """Calls back at the first training forward of a model after it is armed: where the two-call form's step begins.
-
-    Nobody says which module the loop calls (the model, or the network inside a trainer's module), so all are watched
-    until one is called; what is inside that one is then left alone. The hooks of a watch that is gone leave at their
-    module's next forward, or when the model is watched anew: the garbage collector, which may come in the middle of a
-    forward, must not change the hooks that torch is going through.
-    """
-
-    def __init__(self, model: nn.Module, on_first: Callable[[], None]) -> None:
-        self.model = model
-        self.on_first = on_first
-        self.armed = True
-        self._hook = _Hook(weakref.ref(self))
-        self._outermost: set[int] = set()
-        for module in model.modules():
-            _leave(module, lambda hook: isinstance(hook, _Hook) and hook.dead)
-            module.register_forward_pre_hook(self._hook)
-
-    def called(self, module: nn.Module) -> None:
-        """A watched module is about to run."""
-        if id(module) not in self._outermost:
-            self._outermost.add(id(module))
-            for part in module.modules():
-                if part is not module:
-                    _leave(part, lambda hook: hook is self._hook)
-        if self.armed and torch.is_grad_enabled():
-            self.armed = False
-            self.on_first()
-
-
-class _Hook:
-    """The hook on the model. Copies of the model (an EMA, a pickle) get an inert one: they are not the one trained."""
-
-    def __init__(self, watch: weakref.ref[ForwardWatch] | None = None) -> None:
-        self.watch = watch
-
-    @property
-    def dead(self) -> bool:
-        """Whether nobody is to be told any more."""
-        return self.watch is None or self.watch() is None
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        watch = self.watch() if self.watch is not None else None
-        if watch is not None:
-            watch.called(module)
-        else:
-            _leave(module, lambda hook: hook is self)  # torch calls hooks from a copy of their list
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
-        return _Hook()
-
-    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
-        return _Hook, ()
-
-
-def _leave(module: nn.Module, gone: Callable[[Any], bool]) -> None:
-    for key in [key for key, hook in module._forward_pre_hooks.items() if gone(hook)]:
-        del module._forward_pre_hooks[key]

@@ -11,14 +11,14 @@ from torch import Tensor
 from fenland.algebra.lists import small_and_plain
 from fenland.algebra.shards import any_dtensor, is_dtensor, local
 
-FREE, LENT, HELD = 0, 1, 2  # nobody else's; part of a larger buffer (DDP's buckets); kept by somebody
+OWNED, BUCKET_VIEW, ALIASED = 0, 1, 2  # nobody else's; part of a larger buffer (DDP's); kept by somebody
 
 _storage_users = torch._C._storage_Use_Count
 _storage_of = torch.Tensor.untyped_storage
 _storage_bytes = torch.UntypedStorage.nbytes
 
 
-class Roster:
+class StorageCache:
     """What holds of a list of parameters as long as none of their addresses changes; asked anew where one does.
 
     It holds no tensor. Who else uses a storage may change at any time and is asked at every step.
@@ -41,7 +41,7 @@ class Roster:
         known = list(map(id, params)), list(map(torch.Tensor.data_ptr, params))
         if known != self._known:
             self._learn(params, known)
-        return self._alone and _alone(params, self._bytes)
+        return self._alone and _all_alone(params, self._bytes)
 
     def _learn(self, params: Sequence[Tensor], known: tuple[list[int], list[int]]) -> None:
         self._known = known
@@ -60,12 +60,12 @@ class Roster:
         return (
             list(map(torch.Tensor.stride, us)) == self._strides
             and len({u.dtype for u in us} | self._dtypes) == 1
-            and (whole or _alone(us, self._bytes))
+            and (whole or _all_alone(us, self._bytes))
             and True not in [u.requires_grad for u in us]
         )
 
 
-def _alone(tensors: Sequence[Tensor], sizes: list[int]) -> bool:
+def _all_alone(tensors: Sequence[Tensor], sizes: list[int]) -> bool:
     """Whether every one of these plain tensors has a storage of that size to itself."""
     storages = list(map(_storage_of, tensors))
     return list(map(_storage_bytes, storages)) == sizes and _ALONE.issuperset(
@@ -91,21 +91,21 @@ def holdings(grads: Sequence[Tensor]) -> list[int]:
     Call it with the freshly made list as the only other holder.
     """
     unseen = _MAPPED.issuperset(map(sys.getrefcount, grads))
-    if unseen and not any_dtensor(grads) and _alone(grads, [x.nbytes for x in grads]):
-        return [FREE] * len(grads)
+    if unseen and not any_dtensor(grads) and _all_alone(grads, [x.nbytes for x in grads]):
+        return [OWNED] * len(grads)
     found = []
     references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE
     sharded = any_dtensor(grads)
     for i in range(len(grads)):  # no loop variable: it would be one more holder
         if references(grads[i]) > alone:
-            found.append(HELD)
+            found.append(ALIASED)
             continue
         x = grads[i]
         storage = (local(x) if sharded else x).untyped_storage()
         if storage.nbytes() != x.nbytes and not (sharded and is_dtensor(x)):
-            found.append(LENT)
+            found.append(BUCKET_VIEW)
         else:
-            found.append(HELD if users(storage._cdata) > lonely or x._is_view() else FREE)
+            found.append(ALIASED if users(storage._cdata) > lonely or x._is_view() else OWNED)
         del x
     return found
 

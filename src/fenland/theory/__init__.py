@@ -4,13 +4,22 @@ from fenland.theory.diffusion import (
     diffusion,
     displacement,
     displacement_gap,
+    drift,
     gap_series,
     noise_power,
-    published_gap,
     stationary_displacement,
 )
+from fenland.theory.edge import edge_curvature, neuron_end
 from fenland.theory.gamma import gamma_bounds, gamma_normalized, gamma_smooth
+from fenland.theory.hallucination import Fates, cosine_fates, cosine_stall
 from fenland.theory.momentum import METHODS, companion, drive, growth, reach, roots
+from fenland.theory.published import (
+    attracts,
+    momentum_ratio,
+    published_displacement,
+    published_gap,
+    published_momentum,
+)
 from fenland.theory.quadratic import (
     Limit,
     best_lr,
@@ -33,8 +42,10 @@ from fenland.theory.uniform_stability import Smoothness, distance_bound, expansi
 
 __all__ = [
     "METHODS",
+    "Fates",
     "Limit",
     "Smoothness",
+    "attracts",
     "best_lr",
     "capture_band",
     "capture_radius",
@@ -42,12 +53,16 @@ __all__ = [
     "capturing_gradient",
     "companion",
     "convergence",
+    "cosine_fates",
+    "cosine_stall",
     "cycle_amplitude",
     "diffusion",
     "displacement",
     "displacement_gap",
     "distance_bound",
+    "drift",
     "drive",
+    "edge_curvature",
     "escape_growth",
     "escape_steps",
     "expansivity",
@@ -58,8 +73,12 @@ __all__ = [
     "gap_series",
     "growth",
     "held_beside",
+    "momentum_ratio",
+    "neuron_end",
     "noise_power",
+    "published_displacement",
     "published_gap",
+    "published_momentum",
     "reach",
     "roots",
     "spectrum_limit",

@@ -1,9 +1,14 @@
 """Gradient noise in one mode of a quadratic: how far unnormalised SAM and SGD wander, exactly and as a diffusion.
 
 The noise xi of a step's gradient has standard deviation std (loss / w; a batch of B samples has std / sqrt(B)). What
-SAM's two passes make of it is one of three models: "shared" draws xi once a step, as one mini-batch does; "independent"
-draws it for each pass; "descent" ascends exactly. Expectations of w^2 are mean squared displacements (MSD, unit w^2).
-Source of the question: Kim et al. 2023, arXiv 2301.06308, whose full text was not at hand; everything is derived here.
+SAM's two passes make of curvature and noise is one of four models, `DYNAMICS`:
+
+- "shared" draws xi once a step, as one mini-batch does; "independent" draws it for each pass; "descent" ascends
+  exactly. All three drop the Jacobian of the ascent, as SAM does: the drift is l*(1 + rho*l).
+- "full" is the full gradient of L(w + rho*grad L(w)), Jacobian included, with noise that the ascent does not touch:
+  the drift is l*(1 + rho*l)^2. No optimizer steps so; it is the model of Kim et al. (`fenland.theory.published`).
+
+Expectations of w^2 are mean squared displacements (MSD, unit w^2). Everything is derived here.
 """
 
 from __future__ import annotations
@@ -14,19 +19,32 @@ from typing import Literal
 from fenland.arguments import check_among, check_number, check_whole
 from fenland.theory.momentum import check_positive, companion, drive, reach
 
-Noise = Literal["shared", "independent", "descent"]
-NOISES = ("shared", "independent", "descent")
+Dynamics = Literal["shared", "independent", "descent", "full"]
+DYNAMICS = ("shared", "independent", "descent", "full")
+POWERS = {"shared": (1, 2), "independent": (1, 0), "descent": (1, 0), "full": (2, 0)}  # of drift, noise: `gap_series`
 Square = tuple[float, float, float, float]  # a 2x2 matrix, row by row
 
 
-def noise_power(curvature: float, rho: float, noise: Noise) -> float:
-    r"""c^2, by which the variance of gradient noise is multiplied in USAM's step.
+def noise_power(curvature: float, rho: float, dynamics: Dynamics) -> float:
+    r"""c^2, by which the variance of gradient noise is multiplied in a step.
 
     With xi in both gradients ("shared", as one mini-batch gives): h = l*(w + rho*(l*w + xi)) + xi, c = 1 + rho*l. With
-    an independent draw in each: c^2 = 1 + (rho*l)^2. With noise at the ascent point alone ("descent"): c = 1. Derived.
+    an independent draw in each: c^2 = 1 + (rho*l)^2. With noise at the ascent point alone ("descent") or added to the
+    full gradient ("full"): c = 1. Derived.
     """
-    check_among("noise", noise, NOISES)
-    return {"shared": (1 + rho * curvature) ** 2, "independent": 1 + (rho * curvature) ** 2, "descent": 1.0}[noise]
+    check_among("dynamics", dynamics, DYNAMICS)
+    shared, independent = (1 + rho * curvature) ** 2, 1 + (rho * curvature) ** 2
+    return {"shared": shared, "independent": independent}.get(dynamics, 1.0)
+
+
+def drift(curvature: float, rho: float, dynamics: Dynamics) -> float:
+    r"""a of E[d] = a*w (loss / w^2): USAM's l*(1 + rho*l); l*(1 + rho*l)^2 for the full gradient.
+
+    L(w + rho*grad L(w)) = l*(1 + rho*l)^2*w^2/2 in one mode, whose sign is that of l whatever rho is: the full gradient
+    holds at no saddle, where SAM without the Jacobian is drawn to it once rho*|l| > 1 (`captures`). Derived.
+    """
+    check_among("dynamics", dynamics, DYNAMICS)
+    return drive(curvature, rho) * (1 + rho * curvature if dynamics == "full" else 1)
 
 
 def displacement(
@@ -35,7 +53,7 @@ def displacement(
     rho: float,
     std: float,
     steps: int,
-    noise: Noise = "shared",
+    dynamics: Dynamics = "shared",
     start: float = 0.0,
     momentum: float = 0.0,
     nesterov: bool = False,
@@ -58,40 +76,46 @@ def displacement(
         rho: radius of the unnormalised ascent (w per gradient).
         std: of a step's gradient noise.
         steps: t.
-        noise: which passes see which draw.
+        dynamics: which passes see which draw, and the Jacobian.
         start: w_0.
         momentum: mu in [0, 1).
         nesterov: as in torch.optim.SGD.
     """
     check_whole("steps", steps, 0)
     check_number("std", std, low=0.0)
-    power, spread = _moments(drive(curvature, rho), lr, momentum, nesterov, steps)
-    return (power[0] * start) ** 2 + noise_power(curvature, rho, noise) * std**2 * spread[0]
+    power, spread = _moments(drift(curvature, rho, dynamics), lr, momentum, nesterov, steps)
+    return (power[0] * start) ** 2 + noise_power(curvature, rho, dynamics) * std**2 * spread[0]
 
 
 def stationary_displacement(
-    curvature: float, lr: float, rho: float, std: float, noise: Noise = "shared", momentum: float = 0.0
+    curvature: float, lr: float, rho: float, std: float, dynamics: Dynamics = "shared", momentum: float = 0.0
 ) -> float:
     r"""E[w^2] in the long run of a mode that contracts, heavy ball (unit w^2).
 
-        eta^2*std^2*c^2*(1 + mu) / ((1 - mu) * x * (2*(1 + mu) - x)),   x = eta*a,  a = l*(1 + rho*l)
+        eta^2*std^2*c^2*(1 + mu) / ((1 - mu) * x * (2*(1 + mu) - x)),   x = eta*a,  a of `drift`
 
     w_{t+1} = (1 + mu - x)*w_t - mu*w_{t-1} - eta*c*xi is an AR(2) process, of which this is the variance. Derived.
     """
-    x = lr * drive(curvature, rho)
+    x = lr * drift(curvature, rho, dynamics)
     top = reach(momentum)
     if not 0 < x < top:
         raise ValueError(f"lr * drive = {x:.6g}: must lie in (0, {top:.6g}); otherwise there is no stationary state")
-    kick = (lr * std) ** 2 * noise_power(curvature, rho, noise)
+    kick = (lr * std) ** 2 * noise_power(curvature, rho, dynamics)
     return kick * (1 + momentum) / ((1 - momentum) * x * (top - x))
 
 
 def diffusion(
-    curvature: float, lr: float, rho: float, std: float, time: float, noise: Noise = "shared", momentum: float = 0.0
+    curvature: float,
+    lr: float,
+    rho: float,
+    std: float,
+    time: float,
+    dynamics: Dynamics = "shared",
+    momentum: float = 0.0,
 ) -> float:
     r"""E[w^2] at continuous time tau = eta*t from w = 0, the limit of small steps (unit w^2).
 
-        (D/a) * (1 - exp(-2*a*tau)),   a = l*(1 + rho*l),   D = eta*std^2*c^2/2;   2*D*tau where a = 0
+        (D/a) * (1 - exp(-2*a*tau)),   a of `drift`,   D = eta*std^2*c^2/2;   2*D*tau where a = 0
 
     the Ornstein-Uhlenbeck process dw = -a*w*dtau + sqrt(2*D)*dB; at a saddle a < 0 and it grows. With momentum, for
     times beyond 1/(1 - mu) steps, tau and D both grow by 1/(1 - mu): momentum acts as that much more learning rate.
@@ -102,12 +126,12 @@ def diffusion(
     if momentum >= 1:
         raise ValueError(f"momentum = {momentum!r}: must lie in [0, 1)")
     gain = 1 / (1 - momentum)
-    strength = gain * lr * std**2 * noise_power(curvature, rho, noise) / 2
-    return _spread(drive(curvature, rho), strength, gain * time)
+    strength = gain * lr * std**2 * noise_power(curvature, rho, dynamics) / 2
+    return _spread(drift(curvature, rho, dynamics), strength, gain * time)
 
 
 def displacement_gap(
-    curvature: float, lr: float, rho: float, batch: float, time: float, noise: Noise = "shared"
+    curvature: float, lr: float, rho: float, batch: float, time: float, dynamics: Dynamics = "shared"
 ) -> float:
     r"""MSD of SGD minus that of USAM at tau = eta*t, from w = 0, where a sample's gradient has variance |l| (unit w^2).
 
@@ -115,40 +139,27 @@ def displacement_gap(
     """
     check_positive("batch", batch)
     std = math.sqrt(abs(curvature) / batch)
-    still = diffusion(curvature, lr, 0.0, std, time, noise)
-    return still - diffusion(curvature, lr, rho, std, time, noise)
+    still = diffusion(curvature, lr, 0.0, std, time, dynamics)
+    return still - diffusion(curvature, lr, rho, std, time, dynamics)
 
 
-def gap_series(curvature: float, lr: float, rho: float, batch: float, noise: Noise = "shared") -> tuple[float, float]:
+def gap_series(
+    curvature: float, lr: float, rho: float, batch: float, dynamics: Dynamics = "shared"
+) -> tuple[float, float]:
     r"""(g1, g2) of `displacement_gap` = g1*tau + g2*tau^2 + O(tau^3) + O(rho^2); g1: w^2/time, g2: w^2/time^2.
 
-    MSD = 2*D*tau - 2*D*a*tau^2 + ..., with a = l*(1 + rho*l), D = (eta*|l|/(2*B)) * (1 + k*rho*l) to first order. So
+    MSD = 2*D*tau - 2*D*a*tau^2 + ..., with a = l*(1 + j*rho*l), D = (eta*|l|/(2*B)) * (1 + k*rho*l) to first order. So
 
-        g1 = -k*eta*rho*l*|l|/B,       g2 = (1 + k)*eta*rho*|l|*l^2/B = (1 + k)*eta*rho*|l|^3/B
+        g1 = -k*eta*rho*l*|l|/B,       g2 = (j + k)*eta*rho*|l|*l^2/B = (j + k)*eta*rho*|l|^3/B
 
-    where c^2 = 1 + k*rho*l + O(rho^2): k = 2 for "shared", 0 for "independent" and "descent". Both are > 0 at a saddle
-    for k = 2, so SAM wanders less in every model. Derived.
+    with (j, k) = (1, 2) for "shared", (1, 0) for "independent" and "descent", (2, 0) for "full". At a saddle neither is
+    < 0, so SAM wanders less in every model. Derived.
     """
-    check_among("noise", noise, NOISES)
-    return _series(curvature, lr, rho, batch, 2 if noise == "shared" else 0)
-
-
-def published_gap(curvature: float, lr: float, rho: float, batch: float, time: float) -> float:
-    r"""2*eta*tau^2*|l|^3*rho/B: by how much SAM's MSD falls short of SGD's, as published (unit w^2).
-
-    Source: Kim et al. 2023, arXiv 2301.06308, by a summary; its full text could not be checked. Beside `gap_series`:
-    the factor 2 asks for k = 1, D = eta*|a|/(2*B), that is for noise whose variance follows SAM's own curvature
-    a = l*(1 + rho*l) as it follows |l| for SGD. No noise model of real batches gives it: one mini-batch in both passes
-    has factor 3, independent or ascent-free noise 1; k = 1 also brings a term in tau that this lacks (`gap_series`
-    with k = 1 would be eta*rho*l^2*tau/B at a saddle).
-    """
+    check_among("dynamics", dynamics, DYNAMICS)
     check_positive("batch", batch)
-    return _series(curvature, lr, rho, batch, 1)[1] * time**2
-
-
-def _series(curvature: float, lr: float, rho: float, batch: float, k: int) -> tuple[float, float]:
+    of_drift, of_noise = POWERS[dynamics]
     unit = lr * rho * abs(curvature) / batch
-    return -k * unit * curvature, (1 + k) * unit * curvature**2
+    return -of_noise * unit * curvature, (of_drift + of_noise) * unit * curvature**2
 
 
 def _spread(a: float, strength: float, time: float) -> float:

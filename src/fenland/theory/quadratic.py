@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fenland.arguments import check_among, check_number
-from fenland.theory.diffusion import Noise, displacement, noise_power
+from fenland.theory.diffusion import displacement, noise_power
 from fenland.theory.gamma import gamma_bounds, gamma_normalized
 from fenland.theory.momentum import LINEAR, METHODS, check_positive, drive, growth, reach, share
 from fenland.theory.saddle import captures, capturing_gradient, escape_steps
@@ -20,7 +20,6 @@ from fenland.theory.saddle import captures, capturing_gradient, escape_steps
 # All of one mode under one name; those that are imported live in the module of their subject.
 __all__ = [
     "Limit",
-    "Noise",
     "best_lr",
     "captures",
     "capturing_gradient",

@@ -2,7 +2,7 @@
 
 A direction of eigenvalue -m (m > 0, loss / w^2) leads away from the saddle; directions of positive eigenvalue lead back
 to it. Learning rate eta (w per gradient), radius rho (w for the normalised ascent, w per gradient for the unnormalised
-one). Source of the questions: Kim et al. 2023, arXiv 2301.06308 (its full text was not at hand; all is derived here).
+one). Source of the questions: Kim et al., arXiv 2301.06308, whose theorems are in `published`; all is derived here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fenland.theory.momentum import check_positive, drive, growth, roots
 
 
 def captures(strength: float, rho: float) -> bool:
-    r"""Whether a saddle with eigenvalue -m holds unnormalised SAM along it: rho*m > 1.
+    r"""Whether a saddle with eigenvalue -m holds unnormalised SAM along it: rho*m > 1, Theorem 1 of Kim et al.
 
     The flow w' = m*(1 - rho*m)*w turns from repulsion to attraction there, wherever w is. Renormalising scales d and
     flips no direction, so SSAM-U is held alike; momentum moves no fixed point and no sign either. Derived.

@@ -13,9 +13,9 @@ map on a fixed batch,
 
 for the changed example is in the batch with probability B/n and then changes d by at most 2*L*s/B: s = 1 for SGD and
 for B = 1, as ||d|| <= L; otherwise at most `spill`, since it moves the ascent point of the whole batch too.
-`expansivity` is q. Tan et al., arXiv 2401.07250, state such bounds for SAM and SSAM; only their abstract was at hand:
-these are derived here and could not be checked against the paper's full text. Their claim that SAM is assured in a
-limited range of learning rates only is seen in `expansivity`; how far SSAM extends it is said there.
+`expansivity` is q. Tan et al., arXiv 2401.07250, state such bounds for SAM and SSAM, which are not set beside these:
+all here is derived. Their claim that SAM is assured in a limited range of learning rates only is seen in `expansivity`;
+how far SSAM extends it is said there.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ import pytest
 
 from fenland.lab.config import RunConfig, words
 from fenland.lab.config.options import read_options
-from fenland.lab.config.run_config import FIELDS, SHARED, written
+from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.errors import BadInput
 from fenland.lab.store.listing import choose
-from fenland.lab.sweep.planning import Request, base_run, of_field, plan
+from fenland.lab.sweep.planning import Request, base_run, plan
 from fenland.presets import PRESETS
 
 ON, OFF, NONE = ("on", "yes", "true", "ON", "True"), ("off", "no", "false", "OFF"), ("none", "None", "all", "ALL")

@@ -260,14 +260,13 @@ def test_random_damage_is_one_line_or_an_image_set(seed: int, tiny: Path) -> Non
         case 3:
             content[start : start + length] = random.bytes(len(content[start : start + length]))
     file.write_bytes(content)
-    said = ""
+    said, images = "", None
     try:
         images = load(tiny)
     except BadInput as error:
         said = str(error)
-    if said:
-        assert "\n" not in said
-        assert said.startswith(f"data={tiny}")
-    else:
+    assert "\n" not in said
+    assert said.startswith(f"data={tiny}") or images is not None
+    if images is not None:
         assert images.train.shape[1:] == images.test.shape[1:]
         assert set(images.train_labels) | set(images.test_labels) <= set(range(len(images.classes)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from explored import SMALL
 from rich.console import Console
-from toy import Toy
+from toy import STUDY
 
 from fenland.lab.explore import write_explorer
 from fenland.lab.explore.cells import cells
@@ -31,7 +31,7 @@ def studies(tmp_path_factory):
     """An out folder with one study in it."""
     out = tmp_path_factory.mktemp("explored") / "studies"
     with Path(os.devnull).open("w") as sink:
-        run_study(Toy(), out=out, console=Console(file=sink))
+        run_study(STUDY, out=out, console=Console(file=sink))
     return out
 
 

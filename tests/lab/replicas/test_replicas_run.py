@@ -139,7 +139,9 @@ def test_without_a_radius_every_rule_is_the_base():
 
 def test_an_optimizers_choices_make_a_rule():
     base = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    made = rule(fenland.SharpnessAware(base, combine=fenland.Renormalize(after=fenland.SurrogateGap(0.5))))
+    made = rule(
+        fenland.SharpnessAware(base, method=fenland.Renormalize(fenland.Ascend(combine=fenland.SurrogateGap(0.5))))
+    )
     problem = Quartic()
     out = run(problem, made, grid(problem.pack(draw(problem)), lr=0.05), 20)
     assert (out.lost == -1).all()

@@ -33,7 +33,7 @@ def tiny_study(tiny_out: Path):
         import pandas
 
         if name not in found:
-            done: Done = run_study(name, "quick", TINY[name], tiny_out, console=Console(file=io.StringIO()))
+            done: Done = run_study(find(name), "quick", TINY[name], tiny_out, console=Console(file=io.StringIO()))
             tables = {path.stem: pandas.read_parquet(path) for path in (done.folder / "tables").glob("*.parquet")}
             study = find(name)
             found[name] = study, configure(study, "quick", TINY[name]), tables, done

@@ -12,9 +12,8 @@ from rich.console import Console
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.architectures import ArchitecturesConfig, family_of
-from fenland.lab.studies.architectures_judged import judge
-from fenland.lab.study.investigations import failed
+from fenland.lab.studies.architectures import Config, family_of
+from fenland.lab.study.grid import failed
 from fenland.lab.study.run import run_study
 from fenland.lab.training.optimizers import build_optimizer
 
@@ -31,7 +30,7 @@ SAID = {
 
 
 def test_the_paper_preset_is_the_published_setting():
-    runs = STUDY.runs(PAPER, NOWHERE)
+    runs = STUDY.runs.runs(PAPER, NOWHERE)
     assert len({run.hash for run in runs}) == 5 * 3 * 3
     assert {run.lr for run in runs} == {0.1}
     assert {(run.optimizer, run.rho, run.options) for run in runs} == {
@@ -72,7 +71,7 @@ def made(accuracy=None, dead=(("sam", 1), ("asam", 1)), noise=0.0005, config=PAP
 
 
 def answers(config=PAPER, **changes):
-    return [verdict.holds for verdict in judge(config, made(config=config, **changes))]
+    return [verdict.holds for verdict in STUDY.judge(config, made(config=config, **changes))]
 
 
 def test_what_the_report_says_holds():
@@ -99,7 +98,7 @@ def test_failures_are_judged_by_what_so_few_runs_can_say():
 
 
 def test_failed_runs_are_left_out_of_means_and_counted_beside():
-    sheet = STUDY.sheets(PAPER, made())[0]
+    sheet = STUDY.list(PAPER, made())[0]
     row = next(row for row in sheet.rows if row[0] == "vgg16")
     assert float(row[2].split()[0]) == pytest.approx(94.0, abs=0.2)
     assert row[2].endswith("1 of 3 failed")
@@ -116,7 +115,7 @@ def test_it_runs_and_a_failing_network_is_counted(tmp_path):
         "limit": "256",
         "batch_size": "32",
     }
-    done = run_study("architectures", "quick", overrides, tmp_path, console=Console(file=io.StringIO()))
+    done = run_study(STUDY, "quick", overrides, tmp_path, console=Console(file=io.StringIO()))
     runs = pd.read_parquet(done.folder / "tables" / "runs.parquet")
     assert len(runs) == 6
     assert [verdict.holds for verdict in done.verdicts] == [None, None]
@@ -127,12 +126,12 @@ def test_it_runs_and_a_failing_network_is_counted(tmp_path):
 
 
 def test_it_draws():
-    for drawn in STUDY.figures(PAPER, made()):
+    for drawn in STUDY.draw(PAPER, made()):
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
 
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="models"):
-        ArchitecturesConfig(models=("mlp",))
+        Config(models=("mlp",))
     with pytest.raises(BadInput, match="asam_rho"):
-        ArchitecturesConfig(asam_rho=0.0)
+        Config(asam_rho=0.0)

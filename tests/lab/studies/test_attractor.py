@@ -6,12 +6,11 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.capture import ENDS, basins, classify, regions, stages, thresholds
+from fenland.lab.replicas.plane import Himmelblau, field, flow, gradient, hessian
 from fenland.lab.studies import find
-from fenland.lab.studies.attractor import AttractorConfig, radii, strongest
-from fenland.lab.studies.attractor_functions import Himmelblau, gradient, hessian, stages
-from fenland.lab.studies.attractor_runs import ENDS, basins, classify, field, flow, regions, thresholds
-from fenland.lab.studies.attractor_verdicts import judge
-from fenland.lab.study.shares import share
+from fenland.lab.studies.attractor import Config, radii, strongest
+from fenland.lab.study.words import share
 
 SCENES = stages(1.0, 0.25)
 SADDLE, MINIMUM = ENDS.index("saddle"), ENDS.index("minimum")
@@ -95,7 +94,7 @@ def _near(inside=100, outside=0):
 
 def _ends(saddle_below=False, lost=False):
     rows = []
-    config = AttractorConfig()
+    config = Config()
     for name, stage in SCENES.items():
         for method in ("SGD", "USAM", "SSAM-U", "SAM", "SSAM"):
             for rho in radii(config, stage, method):
@@ -109,7 +108,7 @@ def _ends(saddle_below=False, lost=False):
 def _judged(near, ends):
     split = near["method"].isin(["USAM", "SSAM-U"])
     tables = {"thresholds": near[split], "regions": near[~split], "basins": ends}
-    return {v.claim: v.holds for v in judge(SCENES, tables)}
+    return {v.claim: v.holds for v in find("attractor").judge(Config(), tables)}
 
 
 def test_doctored_tables_flip_the_verdicts():
@@ -138,19 +137,19 @@ def test_the_study_runs_and_draws(tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 
     study = find("attractor")
-    config = AttractorConfig(functions=("saddle",), count=8, ratios=(0.9, 2.0), radii=(0.1,), near=(0.9, 1.1), circle=4)
-    tables = study.run(config, Lab())
-    holds = {v.claim: v.holds for v in study.verdicts(config, tables)}
+    config = Config(functions=("saddle",), count=8, ratios=(0.9, 2.0), radii=(0.1,), near=(0.9, 1.1), circle=4)
+    tables = study.runs(config, Lab())
+    holds = {v.claim: v.holds for v in study.judge(config, tables)}
     assert all(v for c, v in holds.items() if "only if" in c or "whole box" in c)
-    for drawn in study.figures(config, tables):
+    for drawn in study.draw(config, tables):
         assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
 
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="ratios"):
-        AttractorConfig(ratios=(0.5, 0.9))
+        Config(ratios=(0.5, 0.9))
     with pytest.raises(BadInput, match="m, k"):
-        AttractorConfig(k=0.0)
+        Config(k=0.0)
     with pytest.raises(BadInput, match="functions"):
-        AttractorConfig(functions=("ackley",))
+        Config(functions=("ackley",))

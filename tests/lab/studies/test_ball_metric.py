@@ -13,8 +13,7 @@ from rich.console import Console
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.ball_metric import EUCLID, KINDS, MATCHED, SIGN, STRETCHED, BallMetricConfig, count_weights
-from fenland.lab.studies.ball_metric_judged import judge
+from fenland.lab.studies.ball_metric import EUCLID, KINDS, MATCHED, SIGN, STRETCHED, Config, count_weights
 from fenland.lab.study.run import run_study
 
 STUDY = find("ball-metric")
@@ -24,14 +23,16 @@ BETTER = {EUCLID: 0.97, SIGN: 0.5, STRETCHED: 0.9, MATCHED: 0.96}
 
 
 def test_weights_are_counted_without_drawing_them():
-    assert count_weights(BallMetricConfig(model="mlp"), NOWHERE) == 85_002
+    assert count_weights(Config(model="mlp"), NOWHERE) == 85_002
 
 
 def test_the_matched_radius_has_the_euclidean_length_of_the_other():
-    plan = STUDY.runs(replace(PAPER, data="digits", device="cpu"), NOWHERE, 400)
-    radii = {kind: {run.rho for run in runs} for kind, runs in plan.items()}
-    assert radii == {EUCLID: {0.05}, SIGN: {0.05}, STRETCHED: {0.05}, MATCHED: {0.05 / 20}}
-    assert {kind: runs[0].optimizer for kind, runs in plan.items()} == {
+    config = replace(PAPER, data="digits", device="cpu", model="mlp")
+    plan = list(zip(STUDY.runs.cases(config), STUDY.runs.runs(config, NOWHERE), strict=True))
+    radii = {kind: {run.rho for case, run in plan if case["kind"] == kind} for kind in KINDS}
+    assert radii == {EUCLID: {0.05}, SIGN: {0.05}, STRETCHED: {0.05}, MATCHED: {0.05 / math.sqrt(85_002)}}
+    assert len({run.hash for _, run in plan}) == 4 * 3
+    assert {case["kind"]: run.optimizer for case, run in plan} == {
         EUCLID: "sam", SIGN: "lpsam", STRETCHED: "infnormsam", MATCHED: "lpsam",
     }  # fmt: skip
 
@@ -41,7 +42,7 @@ def small(tmp_path_factory):
     """Run for real on digits."""
     overrides = {"model": "mlp", "seeds": "0,1", "epochs": "2", "limit": "256"}
     out = tmp_path_factory.mktemp("ball")
-    done = run_study("ball-metric", "quick", overrides, out, console=Console(file=io.StringIO()))
+    done = run_study(STUDY, "quick", overrides, out, console=Console(file=io.StringIO()))
     return done, {path.stem: pd.read_parquet(path) for path in (done.folder / "tables").glob("*.parquet")}
 
 
@@ -82,7 +83,7 @@ def made(accuracy=BETTER, longer=10.0, noise=0.001, stored=""):
 
 def test_doctored_tables_flip_the_verdicts():
     def answers(config=PAPER, **changes):
-        return [verdict.holds for verdict in judge(config, made(**changes))]
+        return [verdict.holds for verdict in STUDY.judge(config, made(**changes))]
 
     assert answers() == [True] * 5
     assert answers(accuracy={**BETTER, SIGN: 0.99}) == [False, True, True, True, False]
@@ -93,16 +94,16 @@ def test_doctored_tables_flip_the_verdicts():
 
 
 def test_notes_name_failed_runs_and_lossy_images():
-    found = judge(PAPER, made(accuracy={**BETTER, SIGN: 0.1}, stored="JPEG"))
+    found = STUDY.judge(PAPER, made(accuracy={**BETTER, SIGN: 0.1}, stored="JPEG"))
     assert "3 of 3 runs (L-inf, sign) end no better than guessing" in found[0].note
     assert "JPEG" in found[0].note
 
 
 def test_it_draws():
-    for drawn in STUDY.figures(PAPER, made()):
+    for drawn in STUDY.draw(PAPER, made()):
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
 
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="rho"):
-        BallMetricConfig(rho=0.0)
+        Config(rho=0.0)

@@ -13,13 +13,13 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.store.statistics import interval
 from fenland.lab.studies import find
-from fenland.lab.studies.classification import ClassificationConfig
+from fenland.lab.studies.classification import Config
 from fenland.lab.study.run import run_study
 
 STUDY = find("classification")
 OPTIMIZERS = ("sgd", "sam", "ssam", "asam", "stable-asam")
 ORDERED = {"sgd": 0.90, "sam": 0.92, "ssam": 0.94, "asam": 0.93, "stable-asam": 0.95}
-LARGE = ClassificationConfig(epochs=200, limit=None)
+LARGE = Config(epochs=200, limit=None)
 
 
 def tables(accuracy=ORDERED, spread=0.001, seconds=None, evaluations=None, stored=""):
@@ -38,7 +38,7 @@ def tables(accuracy=ORDERED, spread=0.001, seconds=None, evaluations=None, store
 
 
 def judged(found, config=LARGE):
-    verdicts = STUDY.verdicts(config, found)
+    verdicts = STUDY.judge(config, found)
     short = {"cifar10: ": "", " has a higher test accuracy than ": " > ", " costs about what ": " ~ ", " does.": ""}
     found = {}
     for verdict in verdicts:
@@ -83,32 +83,32 @@ def test_a_cost_that_is_not_shared_is_told():
 
 
 def test_a_small_scale_decides_no_accuracy_and_says_why():
-    for config in (ClassificationConfig(), dataclasses.replace(LARGE, epochs=99)):
+    for config in (Config(), dataclasses.replace(LARGE, epochs=99)):
         found = judged(tables(), config)
         assert {holds for name, holds in found.items() if ">" in name} == {None}
-    note = STUDY.verdicts(ClassificationConfig(), tables())[0].note
+    note = STUDY.judge(Config(), tables())[0].note
     assert "3 epochs on 4000 images" in note
 
 
 def test_runs_that_diverged_stand_in_the_table():
     found = tables()
     found["runs"].loc[found["runs"]["run"] == "mlpsam1", "status"] = "diverged"
-    (sheet,) = STUDY.sheets(LARGE, found)
+    (sheet,) = STUDY.list(LARGE, found)
     assert sheet.rows[0][2].endswith("; 1 diverged")
     found["runs"].loc[found["runs"]["optimizer"] == "sam", "status"] = "diverged"
-    assert STUDY.sheets(LARGE, found)[0].rows[0][2] == "none; 3 diverged"
+    assert STUDY.list(LARGE, found)[0].rows[0][2] == "none; 3 diverged"
 
 
 def test_lossy_files_are_told_beside_everything():
     found = tables(stored="JPEG")
     words = "JPEG-recompressed"
-    assert all(words in v.note for v in STUDY.verdicts(LARGE, found) if "accuracy" in v.claim)
-    assert words in STUDY.sheets(LARGE, found)[0].caption
-    assert words in STUDY.figures(LARGE, found)[0].caption
+    assert all(words in v.note for v in STUDY.judge(LARGE, found) if "accuracy" in v.claim)
+    assert words in STUDY.list(LARGE, found)[0].caption
+    assert words in STUDY.draw(LARGE, found)[0].caption
 
 
 def test_the_figure_has_every_network_and_optimizer():
-    (drawn,) = STUDY.figures(LARGE, tables())
+    (drawn,) = STUDY.draw(LARGE, tables())
     svg = inline_svg(drawn, list(drawn.labels))
     assert all(name in svg for name in ("mlp", "lenet", "SGD", "SSAM", "Stable ASAM"))
 
@@ -127,7 +127,7 @@ def test_the_whole_study_on_local_files(tmp_path, monkeypatch, lossy):
         cells = [_jpeg(index) for index in range(count)] if lossy else None
         write_split(tmp_path / f"root/cifar10/{split}.parquet", count, (32, 32, 3), ("img", "label"), cells)
     settings = {"models": "mlp", "epochs": "1", "limit": "32", "batch_size": "16", "seeds": "0,1"}
-    done = run_study("classification", "quick", settings, tmp_path / "out", data_root=tmp_path / "root")
+    done = run_study(STUDY, "quick", settings, tmp_path / "out", data_root=tmp_path / "root")
     runs = pd.read_parquet(tmp_path / "out/classification/tables/runs.parquet")
     assert len(runs) == 5 * 2
     page = done.report.read_text().replace("\xa0", " ")
@@ -148,10 +148,10 @@ def test_data_that_are_not_here_name_the_way_to_them(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", offline)
     monkeypatch.setenv("FENLAND_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BadInput, match=r"no network.*--data-root DIR with cifar10 as DIR/cifar10"):
-        run_study("classification", "quick", {}, tmp_path)
+        run_study(STUDY, "quick", {}, tmp_path)
 
 
 @pytest.mark.parametrize(("field", "value"), [("factors", (1.0, 2.0)), ("radii", (0.1,)), ("optimizers", ("sgd",))])
 def test_bad_settings_are_named(field, value):
     with pytest.raises(BadInput, match=field):
-        ClassificationConfig(**{field: value})
+        Config(**{field: value})

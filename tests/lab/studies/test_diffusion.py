@@ -7,14 +7,14 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.walks import GROUPS, Walk, data, optimizer, replicas
 from fenland.lab.store.statistics import interval
 from fenland.lab.studies import find
-from fenland.lab.studies.diffusion import DiffusionConfig
-from fenland.lab.studies.diffusion_fits import exponent, fits, gap
-from fenland.lab.studies.diffusion_paths import GROUPS, Walk, data, optimizer, replicas
+from fenland.lab.studies.diffusion import Config
+from fenland.lab.study.fits import exponent, fits, gap
 from fenland.theory.diffusion import displacement
 
-SMALL = DiffusionConfig(steps=40, lr=0.025, paths=2000, rhos=(0.2,), batches=(4,), samples=256)
+SMALL = Config(steps=40, lr=0.025, paths=2000, rhos=(0.2,), batches=(4,), samples=256)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,11 @@ def study():
 
 @pytest.fixture(scope="module")
 def tables(study):
-    return study.run(SMALL, Lab())
+    return study.runs(SMALL, Lab())
 
 
 def _verdict(study, tables, words, config=SMALL):
-    (found,) = (v for v in study.verdicts(config, tables) if words in v.claim)
+    (found,) = (v for v in study.judge(config, tables) if words in v.claim)
     return found
 
 
@@ -86,7 +86,7 @@ def test_a_small_run_tells_the_models_apart(study, tables):
     assert _verdict(study, tables, "closed form").holds
     assert not _verdict(study, tables, "2*eta*t^2").holds
     assert not _verdict(study, tables, "One of the three").holds
-    assert all(v.holds for v in study.verdicts(SMALL, tables) if "smaller than SGD" in v.claim)
+    assert all(v.holds for v in study.judge(SMALL, tables) if "smaller than SGD" in v.claim)
 
 
 def test_doctored_tables_flip_the_verdicts(study, tables):
@@ -98,7 +98,7 @@ def test_doctored_tables_flip_the_verdicts(study, tables):
     assert not _verdict(study, doctored, "shared noise model").holds
     last = tables["last"]
     faster = last.assign(msd=last["msd"].where(last["method"] == "SGD", 3 * last["msd"] + 1))
-    assert not any(v.holds for v in study.verdicts(SMALL, tables | {"last": faster}) if "smaller than SGD" in v.claim)
+    assert not any(v.holds for v in study.judge(SMALL, tables | {"last": faster}) if "smaller than SGD" in v.claim)
     assert not _verdict(study, tables | {"last": faster}, "SSAM diffuses").holds
     means = tables["means"]
     assert not _verdict(study, tables | {"means": means.assign(mean=1.2 * means["mean"])}, "closed form").holds
@@ -107,7 +107,7 @@ def test_doctored_tables_flip_the_verdicts(study, tables):
 def test_it_draws(study, tables, tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 
-    for drawn in study.figures(SMALL, tables):
+    for drawn in study.draw(SMALL, tables):
         assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
         assert "nan" not in drawn.description
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
@@ -115,6 +115,6 @@ def test_it_draws(study, tables, tmp_path):
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="paths"):
-        DiffusionConfig(paths=30)
+        Config(paths=30)
     with pytest.raises(BadInput, match="rhos"):
-        DiffusionConfig(rhos=(1.5,))
+        Config(rhos=(1.5,))

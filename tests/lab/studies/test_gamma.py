@@ -11,7 +11,7 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.models import build_model
 from fenland.lab.studies import find
-from fenland.lab.studies.gamma import GammaConfig
+from fenland.lab.studies.gamma import Config
 from fenland.lab.study.run import run_study
 
 STUDY = find("gamma")
@@ -31,11 +31,11 @@ def table(gamma=lambda optimizer, rho, epoch: 1 - rho * (epoch if optimizer == "
         for seed in range(3)
         for epoch in range(1, EPOCHS + 1)
     ]  # fmt: skip
-    return {"gamma": pd.DataFrame(rows), "data": pd.DataFrame([{"data": "digits", "stored": ""}])}
+    return {"epochs": pd.DataFrame(rows), "data": pd.DataFrame([{"data": "digits", "stored": ""}])}
 
 
 def judged(tables):
-    found = STUDY.verdicts(GammaConfig(rhos=(0.01, 0.05)), tables)
+    found = STUDY.judge(Config(rhos=(0.01, 0.05)), tables)
     words = ("below 1 throughout", "smaller the larger", "falls through", "nearer to 1")
     assert len(found) == 6
     return {word: {v.holds for v in found if word in v.claim} for word in words}
@@ -67,8 +67,8 @@ def test_seeds_that_disagree_decide_nothing():
 
 def test_runs_that_diverged_are_left_out_and_counted():
     tables = table()
-    tables["gamma"].loc[tables["gamma"]["run"] == "sammlp0.050", ["status", "gamma"]] = ["diverged", 7.0]
-    verdicts = STUDY.verdicts(GammaConfig(rhos=(0.01, 0.05)), tables)
+    tables["epochs"].loc[tables["epochs"]["run"] == "sammlp0.050", ["status", "gamma"]] = ["diverged", 7.0]
+    verdicts = STUDY.judge(Config(rhos=(0.01, 0.05)), tables)
     assert all(v.holds for v in verdicts)
     assert all("1 of 24 runs diverged" in v.note for v in verdicts)
 
@@ -94,19 +94,19 @@ def by_hand(optimizer, rho):
 
 def test_a_small_run_measures_the_ratio_of_the_norms(tmp_path):
     settings = {"models": "mlp", "rhos": "0.05,0.5", "epochs": "3", "seeds": "3", "batch_size": "1437"}
-    done = run_study("gamma", "quick", settings, tmp_path)
+    done = run_study(STUDY, "quick", settings, tmp_path)
     assert done.report.is_file()
-    found = pd.read_parquet(tmp_path / "gamma/tables/gamma.parquet")
+    found = pd.read_parquet(tmp_path / "gamma/tables/epochs.parquet")
     assert len(found) == 2 * 2 * 3
     first = found[found["epoch"] == 1].set_index(["optimizer", "rho"])["gamma"]
     for (optimizer, rho), gamma in first.items():
         assert gamma == pytest.approx(by_hand(optimizer, rho), rel=1e-4)
     assert all(v.holds is None for v in done.verdicts), "one seed has no interval"
-    assert run_study("gamma", "quick", settings, tmp_path).reused
+    assert run_study(STUDY, "quick", settings, tmp_path).reused
 
 
 def test_its_figures_show_a_line_a_radius():
-    for drawn in STUDY.figures(GammaConfig(rhos=(0.01, 0.05)), table()):
+    for drawn in STUDY.draw(Config(rhos=(0.01, 0.05)), table()):
         svg = inline_svg(drawn, list(drawn.labels))
         assert all(text in svg for text in ("rho = 0.01", "rho = 0.05", "mlp", "lenet"))
 
@@ -116,11 +116,11 @@ def test_its_figures_show_a_line_a_radius():
 )
 def test_bad_settings_are_named(field, value):
     with pytest.raises(BadInput, match=field):
-        GammaConfig(**{field: value})
+        Config(**{field: value})
 
 
 def test_a_device_that_is_not_here_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("cuda is here")
     with pytest.raises(BadInput, match="device=cuda"):
-        run_study("gamma", "quick", {"device": "cuda"}, tmp_path)
+        run_study(STUDY, "quick", {"device": "cuda"}, tmp_path)

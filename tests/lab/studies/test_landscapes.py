@@ -9,17 +9,16 @@ import torch
 from bare import Lab
 
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.manifolds import curved_ends, flat_ends, manifold_of, manifold_starts, mean_length
+from fenland.lab.replicas.wells import Hyperbola, on_sphere, on_stiefel, valley
 from fenland.lab.studies import find
-from fenland.lab.studies.landscapes import LandscapesConfig, designs
-from fenland.lab.studies.landscapes_designs import Hyperbola, on_sphere, on_stiefel, valley
-from fenland.lab.studies.landscapes_runs import FLAT, curved_ends, manifold_of, manifold_starts, mean_length
-from fenland.lab.studies.landscapes_verdicts import judge
+from fenland.lab.studies.landscapes import FLAT, Config, designs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # geoopt's import uses torch.jit
     pytest.importorskip("geoopt")
 
-SMALL = LandscapesConfig(starts=60, steps=40, lr=0.05, anisotropies=(1.0,), lengths=(0.3, 1.1))
+SMALL = Config(starts=60, steps=40, lr=0.05, anisotropies=(1.0,), lengths=(0.3, 1.1))
 
 
 @pytest.mark.parametrize("problem", [valley(20, 5, 10), on_sphere(20, 5, 4), on_stiefel(20, 5, 4, 2), Hyperbola()])
@@ -55,8 +54,6 @@ def test_the_riemannian_curvature_of_both_wells_is_the_one_that_is_said(name):
 
 
 def test_gradient_descent_on_the_curve_keeps_its_invariant_and_sam_does_not():
-    from fenland.lab.studies.landscapes_runs import flat_ends
-
     start = torch.tensor([[2.5, 0.5]], dtype=torch.float64)
     plain = flat_ends(Hyperbola(), "SGD", 0.0, 0.002, 3000, start)[1][0]
     assert (plain[0] ** 2 - plain[1] ** 2).item() == pytest.approx(6.0, abs=0.02)
@@ -83,7 +80,7 @@ def test_points_stay_on_the_manifold():
 
 @pytest.fixture(scope="module")
 def tables():
-    return find("landscapes").run(SMALL, Lab())
+    return find("landscapes").runs(SMALL, Lab())
 
 
 def test_a_small_run_agrees_with_the_optimizer_and_draws(tables, tmp_path):
@@ -91,8 +88,8 @@ def test_a_small_run_agrees_with_the_optimizer_and_draws(tables, tmp_path):
 
     study = find("landscapes")
     assert tables["agreement"]["gap"].max() < 1e-9
-    assert len(study.verdicts(SMALL, tables)) == 4 + 4 + 5 + 5 + 2
-    for drawn in study.figures(SMALL, tables):
+    assert len(study.judge(SMALL, tables)) == 4 + 4 + 5 + 5 + 2
+    for drawn in study.draw(SMALL, tables):
         assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
 
@@ -110,7 +107,9 @@ def _invented(better):
 def test_doctored_tables_flip_the_verdicts(tables):
     def holds(ends, words, agreement=tables["agreement"]):
         both = pd.concat([ends, curved]) if len(ends["design"].unique()) == 1 else ends
-        (found,) = (v.holds for v in judge({"ends": both, "agreement": agreement}) if words in v.claim)
+        (found,) = (
+            v.holds for v in find("landscapes").judge(SMALL, {"ends": both, "agreement": agreement}) if words in v.claim
+        )
         return found
 
     curved = tables["ends"][tables["ends"]["design"] == "sphere"]
@@ -132,11 +131,11 @@ def test_doctored_tables_flip_the_verdicts(tables):
 def test_without_geoopt_the_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"fenland\[riemannian\]"):
-        find("landscapes").run(SMALL, Lab())
+        find("landscapes").runs(SMALL, Lab())
 
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="sharp, flat"):
-        LandscapesConfig(sharp=1.0, flat=2.0)
+        Config(sharp=1.0, flat=2.0)
     with pytest.raises(BadInput, match="lr"):
-        LandscapesConfig(lr=0.2)
+        Config(lr=0.2)

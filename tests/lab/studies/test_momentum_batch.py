@@ -1,6 +1,5 @@
 """The study `momentum-batch`: escapes against theory, both readings of momentum, and verdicts that can fail."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +7,13 @@ import pandas as pd
 import pytest
 
 from fenland.lab.errors import BadInput
+from fenland.lab.replicas.escapes import escapes, median, predicted
 from fenland.lab.studies import find
-from fenland.lab.studies.momentum_batch import METHODS, READINGS, MomentumBatchConfig, _trained
-from fenland.lab.studies.momentum_batch_escape import escapes, median, predicted
-from fenland.lab.studies.momentum_batch_verdicts import judge
+from fenland.lab.studies.momentum_batch import GRID, READINGS, Config
+from fenland.lab.studies.momentum_batch import NAMES as METHODS
 
 SADDLE = {"strength": 1.0, "std": 1.0, "radius": 1.0}
-SMALL = MomentumBatchConfig(
+SMALL = Config(
     paths=60, steps=500, lr=0.05, momenta=(0.0, 0.9), batches=(1, 64), train_batches=(32, 256), epochs=1, seeds=(0, 1)
 )
 
@@ -42,18 +41,18 @@ def test_the_median_counts_what_never_left():
     assert median(spread) == (51.0, 41.0, 61.0)
 
 
-def test_a_run_belongs_to_each_reading_by_its_rate():
-    config = replace(SMALL, train_lr=0.02)
-    rows = [[m, lr, 32, 0, "finished", 0.9, "sam"] for m, lr in ((0.0, 0.02), (0.9, 0.02), (0.0, 0.2))]
-    names = ["momentum", "lr", "batch_size", "seed", "status", "test_accuracy", "optimizer"]
-    found = _trained(pd.DataFrame(rows, columns=names), config)
-    assert found.groupby("reading")["lr"].apply(list).to_dict() == {READINGS[0]: [0.02, 0.02], READINGS[1]: [0.02, 0.2]}
+def test_a_run_that_is_that_of_both_readings_is_a_row_of_each():
+    cases = GRID.cases(SMALL)
+    plan = list(zip(cases, GRID.runs(SMALL, SimpleNamespace(data_dir=lambda data: None)), strict=True))
+    hashes = [{run.hash for case, run in plan if case["reading"] == reading} for reading in READINGS]
+    assert len(plan) == 2 * 3 * 2 * 2 * 2
+    assert len(hashes[0] & hashes[1]) == len(plan) // 4
 
 
 def test_the_same_lr_reading_and_the_other_share_the_largest_momentum():
-    study = find("momentum-batch")
     lab = SimpleNamespace(data_dir=lambda data: None)
-    runs = [{(r.momentum, r.lr) for r in study.runs(SMALL, lab, reading)} for reading in READINGS]
+    plan = list(zip(GRID.cases(SMALL), GRID.runs(SMALL, lab), strict=True))
+    runs = [{(r.momentum, r.lr) for case, r in plan if case["reading"] == reading} for reading in READINGS]
     assert runs[0] == {(0.0, 0.02), (0.9, 0.02)}
     assert runs[1] == {(0.0, 0.2), (0.9, 0.02)}
 
@@ -92,7 +91,7 @@ def _runs(momentum=5.0, batch=5.0, more=1.0):
 
 def _judged(medians=None, trained=None):
     tables = {"medians": _medians() if medians is None else medians, "trained": _runs() if trained is None else trained}
-    return {v.claim: v.holds for v in judge(tables)}
+    return {v.claim: v.holds for v in find("momentum-batch").judge(SMALL, tables)}
 
 
 def test_doctored_tables_flip_the_verdicts():
@@ -123,7 +122,7 @@ def test_it_draws(tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 
     study = find("momentum-batch")
-    for drawn in study.figures(SMALL, {"medians": _medians(), "trained": _runs()}):
+    for drawn in study.draw(SMALL, {"medians": _medians(), "trained": _runs()}):
         assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
 
@@ -135,14 +134,14 @@ def test_the_study_runs(tmp_path):
     from fenland.lab.study.laboratory import Laboratory
 
     study = find("momentum-batch")
-    tables = study.run(SMALL, Laboratory(tmp_path, study, Console(quiet=True)))
+    tables = study.runs(SMALL, Laboratory(tmp_path, study, Console(quiet=True)))
     assert len(tables["trained"]) == 2 * 3 * 2 * 2 * 2
-    holds = {v.claim: v.holds for v in study.verdicts(SMALL, tables)}
+    holds = {v.claim: v.holds for v in study.judge(SMALL, tables)}
     assert all(holds[c] for c in holds if c.startswith(("Momentum speeds the escape of", "Small batches speed")))
 
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="rho"):
-        MomentumBatchConfig(rho=1.5)
+        Config(rho=1.5)
     with pytest.raises(BadInput, match="train_batches"):
-        MomentumBatchConfig(train_batches=(16,))
+        Config(train_batches=(16,))

@@ -14,19 +14,19 @@ from torch.nn.functional import cross_entropy
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.radius import RadiusConfig
-from fenland.lab.studies.radius_judged import PUBLISHED, judge
-from fenland.lab.studies.radius_losses import divergence
-from fenland.lab.study.investigations import SMOOTHING
+from fenland.lab.studies.investigations import SMOOTHING
+from fenland.lab.studies.radius import TABLE_I, Config, divergence
 from fenland.lab.study.run import run_study
 
 STUDY = find("radius")
 PAPER = STUDY.presets["paper"]
+COLUMNS = TABLE_I.columns
+PUBLISHED = {rho: (cell.mean / 100, COLUMNS["loss"][rho].mean) for rho, cell in COLUMNS["test_accuracy"].items()}
 NOWHERE = SimpleNamespace(data_dir=lambda data: None)
 
 
 def test_the_paper_preset_is_the_published_setting():
-    runs = STUDY.runs(PAPER, NOWHERE)
+    runs = STUDY.runs.runs(PAPER, NOWHERE)
     assert {run.rho for run in runs} == {0.01, 0.05, 0.1, 0.5}
     assert {run.seed for run in runs} == {0, 10, 42}
     assert len({run.hash for run in runs}) == 12
@@ -56,9 +56,9 @@ def tables(config=PAPER, shift=(0.0, 0.0, 0.0, 0.0), stored="", noise=1e-4):
     for (rho, row), by in zip(PUBLISHED.items(), shift, strict=True):
         for number, seed in enumerate(config.seeds):
             wobble = noise * (number - 1) * (1 + rho)
-            loss = row.loss - by + wobble
+            loss = row[1] - by + wobble
             rows.append(
-                [f"{rho}-{seed}", rho, seed, "finished", row.accuracy + by + wobble, loss, loss, 0.001 * (1 + 9 * rho)]
+                [f"{rho}-{seed}", rho, seed, "finished", row[0] + by + wobble, loss, loss, 0.001 * (1 + 9 * rho)]
             )
             marks = (config.epochs * 3 // 10, config.epochs * 6 // 10)
             for epoch in range(1, config.epochs + 1):
@@ -74,7 +74,7 @@ def tables(config=PAPER, shift=(0.0, 0.0, 0.0, 0.0), stored="", noise=1e-4):
 
 
 def answers(*args, config=PAPER, **kwargs):
-    return [verdict.holds for verdict in judge(config, tables(config, *args, **kwargs))]
+    return [verdict.holds for verdict in STUDY.judge(config, tables(config, *args, **kwargs))]
 
 
 def test_the_published_numbers_hold():
@@ -98,16 +98,16 @@ def test_a_descent_that_is_not_slowed_and_a_loss_that_does_not_drop_are_seen():
     made = tables()
     made["runs"]["train_loss"] = 0.01 / (1 + made["runs"]["rho"]) + 1e-5 * made["runs"]["seed"]
     made["epochs"]["test_loss"] = 1.0 / made["epochs"]["epoch"]
-    found = {verdict.claim[:14]: verdict.holds for verdict in judge(PAPER, made)}
+    found = {verdict.claim[:14]: verdict.holds for verdict in STUDY.judge(PAPER, made)}
     assert found["A large radius"] is False
     assert found["In most runs t"] is False
 
 
 def test_small_scale_and_lossy_images_leave_open_what_they_cannot_decide():
-    small = judge(replace(PAPER, epochs=20), tables(replace(PAPER, epochs=20)))
+    small = STUDY.judge(replace(PAPER, epochs=20), tables(replace(PAPER, epochs=20)))
     assert [verdict.holds for verdict in small] == [None] * 5 + [True] + [None] * 4
     assert all("Not decided" in verdict.note for verdict in small if verdict.holds is None)
-    lossy = judge(PAPER, tables(stored="JPEG"))
+    lossy = STUDY.judge(PAPER, tables(stored="JPEG"))
     assert [verdict.holds for verdict in lossy] == [True] * 7 + [None] * 3
     assert all("JPEG" in verdict.note for verdict in lossy)
 
@@ -120,7 +120,7 @@ def test_equal_radii_stay_open():
 def test_a_diverged_radius_counts_as_guessing(tmp_path):
     """Run for real on digits, one radius so large that nothing is learned."""
     overrides = {"model": "mlp", "rhos": "0.05,0.5", "seeds": "0,1", "epochs": "2", "limit": "256"}
-    done = run_study("radius", "quick", overrides, tmp_path, console=Console(file=io.StringIO()))
+    done = run_study(STUDY, "quick", overrides, tmp_path, console=Console(file=io.StringIO()))
     runs = pd.read_parquet(done.folder / "tables" / "runs.parquet")
     assert len(runs) == 4
     assert (runs["chance"] == 0.1).all()
@@ -132,15 +132,15 @@ def test_a_diverged_radius_counts_as_guessing(tmp_path):
 
 
 def test_it_draws():
-    for drawn in STUDY.figures(PAPER, tables()):
+    for drawn in STUDY.draw(PAPER, tables()):
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
-    sheet = STUDY.sheets(PAPER, tables())[0]
+    sheet = STUDY.list(PAPER, tables())[0]
     assert sheet.rows[1][:2] == ("0.05", "97.17")
     assert sheet.rows[1][2].startswith("97.17 ±")
 
 
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="rhos"):
-        RadiusConfig(rhos=(0.05,))
+        Config(rhos=(0.05,))
     with pytest.raises(BadInput, match="rhos"):
-        RadiusConfig(rhos=(0.05, -0.1))
+        Config(rhos=(0.05, -0.1))

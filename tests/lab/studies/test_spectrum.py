@@ -11,7 +11,7 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.models.mlp import MLP
 from fenland.lab.studies import find
-from fenland.lab.studies.spectrum import SpectrumConfig
+from fenland.lab.studies.spectrum import Config
 from fenland.lab.study.run import run_study
 
 STUDY = find("spectrum")
@@ -40,7 +40,7 @@ def test_a_small_run_has_the_eigenvalues_of_its_dense_hessian(tmp_path, monkeypa
     from fenland.lab import models
 
     monkeypatch.setitem(models.MODELS, "mlp", lambda shape, classes: MLP(shape, classes, hidden=(4, 4)))
-    done = run_study("spectrum", "quick", SMALL, tmp_path)
+    done = run_study(STUDY, "quick", SMALL, tmp_path)
     tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "spectrum/tables").iterdir()}
     runs, spectrum = tables["runs"], tables["spectrum"]
     assert len(runs) == 2
@@ -58,7 +58,7 @@ def test_a_small_run_has_the_eigenvalues_of_its_dense_hessian(tmp_path, monkeypa
         assert nodes["node"].max() == pytest.approx(float(full.max()), rel=1e-2)
     residuals = [v for v in done.verdicts if "residual" in v.claim]
     assert [v.holds for v in residuals] == [True]
-    assert run_study("spectrum", "quick", SMALL, tmp_path).reused
+    assert run_study(STUDY, "quick", SMALL, tmp_path).reused
 
 
 def _digits():
@@ -86,7 +86,7 @@ def tables(sizes=(3.0, 2.0, 1.0), traces=(30.0, 20.0, 10.0), spread=0.01, residu
 
 
 def judged(found):
-    verdicts = STUDY.verdicts(SpectrumConfig(), found)
+    verdicts = STUDY.judge(Config(), found)
     words = (
         "SAM ends with a smaller largest",
         "SSAM ends with a smaller largest",
@@ -125,12 +125,12 @@ def test_seeds_that_disagree_decide_nothing():
 
 def test_no_finished_run_is_no_verdict():
     found = {name: part.iloc[:0] for name, part in tables().items()}
-    assert {v.holds for v in STUDY.verdicts(SpectrumConfig(), found)} == {None}
-    assert STUDY.figures(SpectrumConfig(), found) == []
+    assert {v.holds for v in STUDY.judge(Config(), found)} == {None}
+    assert STUDY.draw(Config(), found) == []
 
 
 def test_its_figures_show_all_optimizers():
-    drawn = STUDY.figures(SpectrumConfig(), tables())
+    drawn = STUDY.draw(Config(), tables())
     assert [each.name for each in drawn] == ["largest", "density", "trace_mlp", "trace_lenet"]
     for each in drawn:
         svg = inline_svg(each, list(each.labels))
@@ -139,4 +139,4 @@ def test_its_figures_show_all_optimizers():
 
 def test_one_optimizer_is_no_comparison():
     with pytest.raises(BadInput, match="optimizers"):
-        SpectrumConfig(optimizers=("sam",))
+        Config(optimizers=("sam",))

@@ -13,9 +13,9 @@ from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.uniform_stability import UniformStabilityConfig
-from fenland.lab.studies.uniform_stability_pairs import bounds, follow
+from fenland.lab.studies.uniform_stability import Config
 from fenland.lab.study.run import run_study
+from fenland.lab.study.twins import bounds, follow
 
 STUDY = find("uniform-stability")
 OPTIMIZERS = ("sgd", "sam", "ssam")
@@ -113,7 +113,7 @@ def tables(order=(1.0, 0.8, 0.6), gaps=(0.3, 0.2, 0.1), growth=1.0, bound=10.0, 
 
 
 def judged(found, **settings):
-    verdicts = STUDY.verdicts(UniformStabilityConfig(**settings), found)
+    verdicts = STUDY.judge(Config(**settings), found)
     words = ("grows", "part less", "smaller generalisation gap", "keeps to its bound")
     assert all(any(word in v.claim for word in words) for v in verdicts)
     return {word: [v.holds for v in verdicts if word in v.claim] for word in words}
@@ -140,7 +140,7 @@ def test_doctored_tables_turn_their_verdicts():
 def test_the_whole_study_on_digits(tmp_path):
     settings = {"tasks": "digits/mlp", "epochs": "2", "limit": "64", "convex_limit": "64", "pairs": "2",
                 "test_examples": "50", "convex_optimizers": "sgd,ssam"}  # fmt: skip
-    done = run_study("uniform-stability", "quick", settings, tmp_path)
+    done = run_study(STUDY, "quick", settings, tmp_path)
     assert len(done.verdicts) == 1 + 2 + 2 + 2
     pieces = sorted((tmp_path / "pieces").iterdir())
     assert len(pieces) == 2 * (3 + 2) + 2 * 2, "a pair and an optimizer each"
@@ -152,14 +152,14 @@ def test_the_whole_study_on_digits(tmp_path):
     pieces[0].unlink()
     (tmp_path / "uniform-stability/config.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in pieces[1:]}
-    run_study("uniform-stability", "quick", settings, tmp_path)
+    run_study(STUDY, "quick", settings, tmp_path)
     assert pieces[0].is_file()
     assert all(path.stat().st_mtime_ns == at for path, at in before.items()), "a kill loses one piece"
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "uniform-stability/tables/pairs.parquet"), pairs)
 
 
 def test_its_figures_show_both_distances_the_gap_and_the_bounds():
-    drawn = STUDY.figures(UniformStabilityConfig(), tables())
+    drawn = STUDY.draw(Config(), tables())
     assert [each.name for each in drawn] == ["normalised", "absolute", "gap", "convex"]
     for each in drawn:
         assert "SSAM" in inline_svg(each, list(each.labels))
@@ -170,4 +170,4 @@ def test_its_figures_show_both_distances_the_gap_and_the_bounds():
 )
 def test_bad_settings_are_named(field, value):
     with pytest.raises(BadInput, match=field):
-        UniformStabilityConfig(**{field: value})
+        Config(**{field: value})

@@ -17,7 +17,7 @@ COMMAND = ["sweep", "quadratic", "--set", "steps=300,400", "--set", "starts=5", 
 
 
 def test_lists_and_combinations() -> None:
-    plan = study_sweep.plan("quadratic", "quick", ["steps=100,200", "radii=0.1,0.5;0.2", "paths=10"])
+    plan = study_sweep.plan(find("quadratic"), "quick", ["steps=100,200", "radii=0.1,0.5;0.2", "paths=10"])
     assert plan.fields == ("steps", "radii")
     assert list(plan.settings) == [
         {"steps": steps, "radii": radii, "paths": "10"} for steps in ("100", "200") for radii in ("0.1,0.5", "0.2")

@@ -213,8 +213,8 @@ def test_stable_asam_is_asams_ball_with_the_renormalised_gradient() -> None:
         dataclasses.replace(QUICK, optimizer="stable-asam", options=("eta=0.2", "cap=1.5")), torch.nn.Linear(2, 2)
     )
     assert isinstance(built, fenland.SharpnessAware)
-    assert built.choices.ball == fenland.Adaptive(eta=0.2)
-    assert built.choices.combine == fenland.Renormalize(cap=1.5)
+    assert built.rules.ball == fenland.Adaptive(eta=0.2)
+    assert built.rules.method == fenland.Renormalize(cap=1.5)
     assert built.param_groups[0]["rho"] == 0.5
     assert OPTIMIZERS["stable-asam"].title == "Stable ASAM"
     plain, stable = (train(dataclasses.replace(QUICK, optimizer=name)).records[-1] for name in ("asam", "stable-asam"))
@@ -245,7 +245,7 @@ def test_draws_of_a_method_follow_the_runs_seed() -> None:
     for seed in (0, 7):
         built = build_optimizer(dataclasses.replace(QUICK, optimizer="rst", seed=seed), torch.nn.Linear(2, 2))
         assert isinstance(built, fenland.SharpnessAware)
-        assert built.choices.when == fenland.WithProbability(0.5, seed)
+        assert built.rules.when == fenland.WithProbability(0.5, seed)
 
 
 def test_adamw_is_torchs_own() -> None:

@@ -13,6 +13,18 @@ from torch import Tensor
 from fenland.lab.bench.peers import PIP, BareMove, TextbookSAM, from_pip
 from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS, SAM
+from fenland.rules import (
+    L2,
+    Clipped,
+    FullNorm,
+    InfNorm,
+    LossBudget,
+    Penalty,
+    Renormalize,
+    Reuse,
+    Unnormalized,
+    WeightedDecoupled,
+)
 
 MakeBase: TypeAlias = Callable[[list[Tensor]], torch.optim.Optimizer]
 _SGD: dict[str, Any] = {"lr": 1e-6, "momentum": 0.9}
@@ -106,16 +118,17 @@ def passes_of(opt: SharpnessAware, fused: bool) -> dict[str, int]:
     is combined of both, and another where w is corrected after the base's step; one pass for each vector that is kept;
     a scaling of h where the base does not take a factor.
     """
-    choices = opt.choices
+    rules, method = opt.rules, opt.rules.method
+    reads = getattr(getattr(method, "combine", None), "reads", {"norms"} if isinstance(method, Renormalize) else set())
     own = {"norm": 2, "axpy": 1}
-    if not choices.ball.along_a:
+    if not isinstance(rules.ball, L2 | Unnormalized | Clipped | InfNorm | LossBudget | FullNorm):
         own |= {"norm": 1, "dot": 1}
-    if choices.combine.keeps_g:
-        own["axpy"] += 1 + choices.combine.corrects
-        own["dot"] = own.get("dot", 0) + ("gh" in choices.combine.scalars)
-    elif choices.combine.scalars and not fused:
+    if "g" in reads or isinstance(method, Reuse | WeightedDecoupled):
+        own["axpy"] += 1 + method.corrects
+        own["dot"] = own.get("dot", 0) + (not isinstance(getattr(method, "combine", None), Penalty))
+    elif reads and not fused:
         own["scale"] = 1
-    own["axpy"] += len(choices.source.keeps)
+    own["axpy"] += len(method.keeps)
     return own
 
 
@@ -191,5 +204,5 @@ def build(name: str, params: list[Tensor], base: str) -> Contender | None:
         opt = row.build(made, **_OPTIONS.get(name, {}))
         period = 1 if row.always else PERIOD
         return Contender(name, opt.step, period, passes_of(opt, base.endswith("-fused")))
-    opt = SAM(made, travel="copy") if name == "SAM (copy)" else SAM(made, replay_rng=False)
+    opt = SAM(made, perturb="inplace") if name == "SAM (in place)" else SAM(made, replay_rng=False)
     return Contender(name, opt.step)

@@ -149,8 +149,8 @@ in what was g's memory, while the second backward fills another gradient. *Kept*
 state. Measured on {layers} linear layers of {width} x {width} and a fused SGD with momentum; copies of tensors of up to
 4096 elements (joined for their norm) are too small to show.
 
-`travel="copy"` holds w beside the weights instead of w + e in g's memory, which costs the same in a step. On an
-accelerator `travel="offload"` keeps that copy of w in pinned host memory: the step then needs no more of the
+`perturb="inplace"` holds w beside the weights instead of w + e in g's memory, which costs the same in a step. On an
+accelerator `perturb="offload"` keeps that copy of w in pinned host memory: the step then needs no more of the
 accelerator's memory than the base alone, at one copy to the host and one back (docs/decisions/0012-offload.md).
 
 | method | in `ascend` | in a step | kept |

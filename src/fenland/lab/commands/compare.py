@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from fenland.lab.commands import output, shared
-from fenland.lab.config.run_config import FIELDS, SHARED, written
+from fenland.lab.config.run_config import AUTO, FIELDS, SHARED, of_field, written
 from fenland.lab.config.words import whole
 from fenland.lab.errors import BadInput
 
@@ -77,6 +77,7 @@ class Compare(_Fields):
 
     def run(self, arguments: list[str]) -> int:
         """Compare, print, and say what went wrong."""
+        self._read_words()
         from fenland.lab.compare.comparison import compare
         from fenland.lab.sweep.planning import Request
 
@@ -95,6 +96,12 @@ class Compare(_Fields):
             return shared.interrupted(out)
         self._show(done)
         return shared.ending(done)
+
+    def _read_words(self) -> None:
+        """Refuse a word at once that can be no value of its field, before what trains is loaded."""
+        for name in SHARED:
+            if getattr(self, name) != AUTO or not FIELDS[name].auto:
+                of_field(name, getattr(self, name))
 
     def _show(self, done: Comparison) -> None:
         from fenland.lab.commands import tables

@@ -32,6 +32,7 @@ class Report:
         """Write them and print their paths."""
         folder = output.existing_folder(self.out)
         from fenland.lab.report import write_report
+        from fenland.lab.studies import STUDIES
         from fenland.lab.study.index import comparisons_below, studies_below, write_index
 
         studies, comparisons = studies_below(folder), comparisons_below(folder)
@@ -40,16 +41,17 @@ class Report:
             print(write_report(output.existing_store(self.out)))
         code = self._studies(studies)
         if studies or set(comparisons) - {folder}:
-            print(write_index(folder))
+            print(write_index(folder, list(STUDIES)))
         return code
 
     def _studies(self, folders: list[Path]) -> int:
+        from fenland.lab.studies import find
         from fenland.lab.study.run import judge_again
 
         code = output.OK
         for folder in folders:
             try:
-                print(judge_again(folder).report)
+                print(judge_again(folder, find).report)
             # One study of another version, or a table that is gone, must not keep the others from being written.
             except (BadInput, OSError, ValueError, KeyError, TypeError) as error:
                 print(f"fenland: {folder}: {error}; run the study again", file=sys.stderr)

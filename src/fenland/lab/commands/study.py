@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from fenland.lab.study.base import Study as Any_Study
     from fenland.lab.study.run import Done
+    from fenland.lab.study.study import Study as Any_Study
     from fenland.lab.sweep.cluster import Cluster
 
 ALL = "all"
@@ -42,7 +42,7 @@ class Study:
     """
 
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
-    """Studies to run, or all. See --list."""
+    """Studies to run, or all; see --list. The path of a Python file runs the study in it."""
     preset: Annotated[str, arg(metavar="NAME")] = "quick"
     """quick (minutes on a laptop) or paper (the published scale)."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUE")] = ()
@@ -88,17 +88,20 @@ class Study:
             return shared.interrupted(Path(self.out))
 
     def _table(self) -> int:
+        from fenland.lab.studies import STUDIES
         from fenland.lab.study.reproduction import collect, markdown, plain
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
-        records = [each for each in collect(Path(self.table)) if {ALL, each.study} & {*(self.names or [ALL])}]
+        records = [
+            each for each in collect(Path(self.table), list(STUDIES)) if {ALL, each.study} & {*(self.names or [ALL])}
+        ]
         if not records:
             raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
-        output.print_json(plain(records)) if self.json else print(markdown(records), end="")
+        output.print_json(plain(records)) if self.json else print(markdown(records, list(STUDIES)), end="")
         return output.OK
 
-    def _plans(self, studies: Sequence[Any_Study[Any]]) -> Sequence[dict[str, str]]:
+    def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
         from fenland.lab.compare.comparison import check_out
         from fenland.lab.study.settings import configure, fields
@@ -125,7 +128,8 @@ class Study:
     def _cluster(self) -> Cluster | None:
         return shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, int(self.workers))
 
-    def _run_all(self, studies: Sequence[Any_Study[Any]], plans: Sequence[dict[str, str]], console: Console) -> int:
+    def _run_all(self, studies: Sequence[Any_Study], plans: Sequence[dict[str, str]], console: Console) -> int:
+        from fenland.lab.studies import STUDIES
         from fenland.lab.study.index import write_index
         from fenland.lab.study.run import run_study, write_failure
 
@@ -149,7 +153,7 @@ class Study:
             else:
                 done = (*done, found)
                 self._show(found, console)
-        index = write_index(out)
+        index = write_index(out, list(STUDIES))
         self._close(done, failed, index)
         return output.FAILED if failed else output.OK
 
@@ -164,7 +168,7 @@ class Study:
         console.print(f"  {found.report} ({took})", markup=False, highlight=False, soft_wrap=True)
 
     def _close(self, done: Sequence[Done], failed: dict[str, str], index: Path) -> None:
-        from fenland.lab.study.page import tally
+        from fenland.lab.study.tally import tally
 
         if self.json:
             studies = [
@@ -181,7 +185,7 @@ class Study:
             print(f"{len(failed)} of {len(done) + len(failed)} studies failed; the same command tries them again")
         print(index)
 
-    def _list(self, studies: Sequence[Any_Study[Any]]) -> int:
+    def _list(self, studies: Sequence[Any_Study]) -> int:
         from rich import box
         from rich.table import Table
 
@@ -189,7 +193,7 @@ class Study:
 
         if self.json:
             rows = [
-                {"study": each.name, "title": each.title, "source": each.source, "question": each.question}
+                {"study": each.name, "title": each.title, "source": str(each.source), "question": each.question}
                 | {"fields": fields(each)}
                 for each in studies
             ]
@@ -201,7 +205,7 @@ class Study:
             for name in ("what it shows", "source"):
                 table.add_column(name)
             for study in studies:
-                table.add_row(study.name, study.title, study.source)
+                table.add_row(study.name, study.title, str(study.source))
             output.console().print(table)
             return output.OK
         for study in studies:

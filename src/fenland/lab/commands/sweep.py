@@ -40,7 +40,7 @@ class Sweep:
     """
 
     target: Annotated[Positional[str], arg(metavar="TARGET")]
-    """compare, or the name of a study."""
+    """compare, or the name of a study or the Python file of one of yours."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUES")] = ()
     """A field and its values; may be given several times. rho is left out where the optimizer has no radius."""
     preset: Annotated[str, arg(metavar="NAME")] = "quick"
@@ -65,11 +65,11 @@ class Sweep:
 
     def run(self, arguments: list[str]) -> int:
         """Run them, print the table, and say what went wrong."""
-        from fenland.lab.studies import STUDIES
+        from fenland.lab.studies import STUDIES, is_file
 
-        if self.target not in (COMPARE, *STUDIES):
+        if self.target not in (COMPARE, *STUDIES) and not is_file(self.target):
             raise BadInput("TARGET", self.target, one_of((COMPARE, *STUDIES)))
-        out = Path(self.out or f"out/sweep-{self.target}")
+        out = Path(self.out or f"out/sweep-{Path(self.target).stem}")
         console = output.console(stderr=self.json)
         try:
             if self.target == COMPARE:
@@ -104,12 +104,13 @@ class Sweep:
         from fenland.lab import logs
         from fenland.lab.commands import tables
         from fenland.lab.compare.comparison import check_out
+        from fenland.lab.studies import STUDIES, find
         from fenland.lab.study import sweep as study_sweep
         from fenland.lab.study.index import write_index
         from fenland.lab.sweep.trackers import check_trackers
 
         check_trackers(self.logger)
-        workers, plan = self._workers(), study_sweep.plan(self.target, self.preset, self.set)
+        workers, plan = self._workers(), study_sweep.plan(find(self.target), self.preset, self.set)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         check_out(out)
         root = shared.data_root(self.data_root)
@@ -118,7 +119,7 @@ class Sweep:
             options = {"workers": workers, "data_root": root, "ray": ray, "trackers": self.logger}
             done = list(study_sweep.run(plan, out, console, **options))
         failed = [setting for setting in done if setting.verdicts is None]
-        index = write_index(out) if len(failed) < len(done) else None
+        index = write_index(out, list(STUDIES)) if len(failed) < len(done) else None
         if self.json:
             rows = [{"set": each.values, "report": each.report, "error": each.error or None} for each in done]
             verdicts = [[asdict(verdict) for verdict in each.verdicts or ()] for each in done]

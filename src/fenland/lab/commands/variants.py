@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from fenland.lab.commands import output
-from fenland.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class Variants:
 
 def _chosen(name: str | None) -> list[Any]:
     from fenland.lab.errors import BadInput, one_of
+    from fenland.presets import PRESETS
 
     rows = [row for row in PRESETS.values() if name is None or row.name.lower() == name.lower()]
     if not rows:
@@ -58,6 +58,8 @@ def _plain(row: Any) -> dict[str, Any]:
 def _table() -> Any:
     from rich import box
     from rich.table import Table
+
+    from fenland.presets import PRESETS
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", style="bold", no_wrap=True)

@@ -33,6 +33,7 @@ from fenland.lab.config.entry import (
 )
 from fenland.lab.config.schedules import SCHEDULES
 from fenland.lab.config.words import hints
+from fenland.lab.config.words import value as value_of
 from fenland.lab.errors import BadInput
 
 # Raise it when a field or a recorded number changes its meaning: stored runs of older schemas are then not reused.
@@ -220,6 +221,22 @@ def check(name: str, value: Any) -> None:
     nothing = value is None and name in OPTIONAL
     if not nothing and (value is None or not allowed.holds(value)):
         raise BadInput(name, " ".join(value) if isinstance(value, tuple) else value, allowed.cure)
+
+
+def of_field(name: str, text: str) -> Any:
+    """The value of a field from its text.
+
+    Raises:
+        BadInput: naming the field, its text and what is allowed.
+    """
+    try:
+        value = value_of(text, HINTS[name])
+        check(name, value)
+    except ValueError:
+        cure = FIELDS[name].allowed.cure
+        more = [*[AUTO] * FIELDS[name].auto, *["none"] * (name in OPTIONAL)]
+        raise BadInput(name, text, ", or ".join([cure, *more])) from None
+    return value
 
 
 # Fields that must fit each other.

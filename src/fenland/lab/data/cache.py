@@ -63,7 +63,6 @@ def _read(path: Path, name: str) -> Images | None:
 
 def _write(path: Path, images: Images) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of two writers the last one wins, with the same bytes.
     with writing(path) as file:
         np.savez(
             file,

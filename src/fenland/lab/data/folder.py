@@ -9,7 +9,7 @@ from typing import Protocol
 
 from fenland.lab.data import splits
 from fenland.lab.data.source import Split, some
-from fenland.lab.data.visible import shown, visible
+from fenland.lab.data.walk import shown, visible
 from fenland.lab.errors import BadInput
 
 _CHUNK = 1 << 22

@@ -21,7 +21,7 @@ from fenland.lab.data import shards
 from fenland.lab.data.columns import cells, find_columns, no_nulls
 from fenland.lab.data.images import Labels
 from fenland.lab.data.source import Encoded, Split, first_line
-from fenland.lab.data.visible import visible
+from fenland.lab.data.walk import visible
 from fenland.lab.errors import BadInput
 
 _BROKEN = (pyarrow.ArrowException, OSError)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fenland.lab.data import splits
 from fenland.lab.data.source import Encoded, Split, some
-from fenland.lab.data.visible import visible
+from fenland.lab.data.walk import visible
 from fenland.lab.errors import BadInput
 
 # Notes that lie beside images; any other file that is no image may be one that Pillow cannot read.

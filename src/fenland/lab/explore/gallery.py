@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from fenland.lab.errors import BadInput
-from fenland.lab.study.base import Verdict
 from fenland.lab.study.index import studies_below
-from fenland.lab.study.page import figure_of, tally
+from fenland.lab.study.parts import Verdict
+from fenland.lab.study.tally import figure_of, tally
 
 _PIXELS, _COLOURS = 760, 48  # across; a figure of few colours is a third of the size then, and looks the same
 

@@ -4,6 +4,7 @@ from fenland.lab.replicas.factors import LinearAutoencoder, MatrixSensing
 from fenland.lab.replicas.grids import AXES, Grid, grid
 from fenland.lab.replicas.problems import Beale, FromFunction, Problem, Quadratic, Quartic, Saddle, near
 from fenland.lab.replicas.rules import Rule, rule
+from fenland.lab.replicas.toys import Neuron, SquareNeuron, UnequalWells, Wave, spread
 from fenland.lab.replicas.trajectories import Noise, Outcome, has_compiler, run
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Grid",
     "LinearAutoencoder",
     "MatrixSensing",
+    "Neuron",
     "Noise",
     "Outcome",
     "Problem",
@@ -20,9 +22,13 @@ __all__ = [
     "Quartic",
     "Rule",
     "Saddle",
+    "SquareNeuron",
+    "UnequalWells",
+    "Wave",
     "grid",
     "has_compiler",
     "near",
     "rule",
     "run",
+    "spread",
 ]

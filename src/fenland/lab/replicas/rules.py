@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from fenland.algebra import Scalar
 from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS
 from fenland.rules import (
     L2,
     Always,
-    AtAscentPoint,
+    Ascend,
+    AtRandomPoint,
     Ball,
-    Combine,
-    FullNorm,
-    Gradient,
     LossBudget,
-    Random,
+    Method,
+    ParameterNames,
     RandomTensors,
-    Source,
     Sparse,
     Spectral,
     When,
@@ -40,8 +36,7 @@ class Rule:
 
     Attributes:
         ball: the norm that bounds e.
-        source: the vector that is climbed along.
-        combine: what the base gets.
+        method: the program of a step.
         when: on which steps the ascent runs.
         name: for messages and figures.
 
@@ -50,16 +45,16 @@ class Rule:
     """
 
     ball: Ball = L2()  # noqa: RUF009 - rules are frozen
-    source: Source = Gradient()  # noqa: RUF009
-    combine: Combine = AtAscentPoint()  # noqa: RUF009
+    method: Method = Ascend()  # noqa: RUF009
     when: When = Always()  # noqa: RUF009
     name: str = "rule"
 
     def __post_init__(self) -> None:
         for refused, reason in (
-            (self.ball.curved, "moves on manifolds, which replicas have none of"),
-            (self.ball.needs_names, _NAMES),
-            (self.source.per_sample, "chooses samples by their loss, and these problems have no samples"),
+            (self.ball.geometry is not None, "moves on manifolds, which replicas have none of"),
+            (_asks_for_names(self.ball), _NAMES),
+            (self.method.per_sample, "chooses samples by their loss, and these problems have no samples"),
+            (self.method.searches, "compares the loss at several points, and each replica has its own"),
             (self.when.looks_at_gradient, "decides by ||g|| on the host, and each replica has its own"),
         ):
             if refused:
@@ -73,14 +68,19 @@ class Rule:
     @property
     def compiles(self) -> bool:
         """Whether a step is the same arithmetic each time: nothing drawn, sorted, factorised or scheduled."""
-        odd_ball = (Sparse, ZScore, RandomTensors, Spectral)
+        odd = (Sparse, ZScore, RandomTensors, Spectral, AtRandomPoint)
         plain = isinstance(self.when, Always) or self.base_alone
         by_step = isinstance(self.ball, LossBudget) and callable(self.ball.sigma)
-        return plain and not by_step and not isinstance(self.ball, odd_ball) and not isinstance(self.source, Random)
+        return plain and not by_step and not isinstance(self.ball, odd) and not isinstance(self.method, odd)
 
-    def at_weights(self, full_norm: Callable[[], Scalar | float]) -> Ball:
-        """The ball; where it asks for the norm of the full gradient, that of these weights."""
-        return replace(self.ball, full_norm=full_norm) if isinstance(self.ball, FullNorm) else self.ball
+
+def _asks_for_names(ball: Ball) -> bool:
+    """Whether the ball refuses a parameter without a name."""
+    try:
+        ball.check(ParameterNames([{"params": [torch.zeros(1)]}], None))
+    except ValueError:
+        return True
+    return False
 
 
 def rule(method: str | SharpnessAware | Rule, **options: Any) -> Rule:
@@ -94,7 +94,7 @@ def rule(method: str | SharpnessAware | Rule, **options: Any) -> Rule:
         ValueError: unknown, or not for replicas; the message says why.
 
     Example:
-        >>> rule("GSAM", alpha=0.4).combine
+        >>> rule("GSAM", alpha=0.4).method.combine
         SurrogateGap(alpha=0.4, minimize_fp=True)
     """
     if isinstance(method, Rule):
@@ -115,10 +115,10 @@ def rule(method: str | SharpnessAware | Rule, **options: Any) -> Rule:
 
 
 def _of_optimizer(opt: SharpnessAware, name: str) -> Rule:
-    c = opt.choices
+    c = opt.rules
     if c.max_norm is not None or c.nonfinite != "skip":
         raise ValueError(f'{name}: replicas know neither max_norm nor another nonfinite than "skip"')
-    return Rule(c.ball, c.source, c.combine, c.when, name)
+    return Rule(c.ball, c.method, c.when, name)
 
 
 def _unbound() -> float:

@@ -199,7 +199,7 @@ def _program(
     radii = torch.unique(grid.rho)
     if isinstance(chosen.ball, LossBudget) and len(radii) > 1:
         raise ValueError(f"{chosen.name}: its ball reads one radius for all; run one grid a radius, not {len(radii)}")
-    if chosen.source.reads_base and not bool((grid.momentum > 0).all()):
+    if chosen.method.reads_base and not bool((grid.momentum > 0).all()):
         raise ValueError(f"{chosen.name}: climbs along the base's momentum; every replica needs momentum > 0")
     return Program(
         problem,

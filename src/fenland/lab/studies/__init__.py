@@ -1,43 +1,42 @@
-"""The studies: every figure and table of the papers as one command each, with verdicts."""
+"""The studies: every figure and table of the papers as one command each, one file a study."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.study.base import Lab, Study, Tables, Verdict
 
-__all__ = ["STUDIES", "Lab", "Study", "Tables", "Verdict", "find"]
+if TYPE_CHECKING:
+    from fenland.lab.study.study import Study
 
-# Name on the command line -> "module:Class". A study is imported when it is asked for: half of them need torch only.
-STUDIES: dict[str, str] = {
-    "saddle-escape": "fenland.lab.studies.saddle_escape:SaddleEscape",
-    "quartic": "fenland.lab.studies.quartic:QuarticBasin",
-    "quadratic": "fenland.lab.studies.quadratic:QuadraticModes",
-    "matrix-sensing": "fenland.lab.studies.matrix_sensing:MatrixSensingTable",
-    "gamma": "fenland.lab.studies.gamma:Gamma",
-    "uniform-stability": "fenland.lab.studies.uniform_stability:UniformStability",
-    "spectrum": "fenland.lab.studies.spectrum:Spectrum",
-    "classification": "fenland.lab.studies.classification:Classification",
-    "radius": "fenland.lab.studies.radius:Radius",
-    "ball-metric": "fenland.lab.studies.ball_metric:BallMetric",
-    "architectures": "fenland.lab.studies.architectures:Architectures",
-    "landscapes": "fenland.lab.studies.landscapes:Landscapes",
-    "attractor": "fenland.lab.studies.attractor:Attractor",
-    "diffusion": "fenland.lab.studies.diffusion:Diffusion",
-    "momentum-batch": "fenland.lab.studies.momentum_batch:MomentumBatch",
-}
+__all__ = ["STUDIES", "find", "is_file"]
+
+_NAMES = (
+    "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
+    "classification", "radius", "ball-metric", "architectures", "landscapes", "attractor", "diffusion",
+    "momentum-batch", "own-settings", "single-neuron", "edge-of-stability", "hallucinated", "late-sam",
+)  # fmt: skip
+# Name on the command line -> module. A study is imported when it is asked for: half of them need torch only.
+STUDIES = {name: f"{__name__}.{name.replace('-', '_')}" for name in _NAMES}
 
 
-def find(name: str) -> Study[Any]:
-    """The study of this name, its module imported now.
+def is_file(word: str) -> bool:
+    """Whether a word names a file and not one of fenland's studies."""
+    return word.endswith(".py") or "/" in word or "\\" in word
+
+
+def find(name: str) -> Study:
+    """The study of this name, or of the Python file of this path.
 
     Raises:
         BadInput: there is none; the names that exist are listed.
     """
+    if is_file(name):
+        from fenland.lab.study.load import load
+
+        return load(name, STUDIES)
     if name not in STUDIES:
         raise BadInput("NAME", name, one_of(STUDIES))
-    module, _, kind = STUDIES[name].partition(":")
-    study: Study[Any] = getattr(import_module(module), kind)()
+    study: Study = import_module(STUDIES[name]).STUDY
     return study

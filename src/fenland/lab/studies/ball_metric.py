@@ -3,51 +3,149 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from fenland.lab.errors import BadInput
-from fenland.lab.study.base import Lab, Study, Tables, Verdict
-from fenland.lab.study.investigations import CHOICES, PAPER, REPORT, Training, train
-from fenland.lab.study.trained import check_device, identified, sources
+from fenland.lab.studies.investigations import (
+    BESIDE,
+    CHOICES,
+    PAPER,
+    REPORT,
+    SHORT,
+    Investigation,
+    about,
+    accuracy,
+    loss,
+)  # fmt: skip
+from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, Seeds, Study, both, curves, paired, ratio
+from fenland.lab.study.grid import above_zero, failed
+from fenland.lab.study.parts import OURS, Lab, Measured, Tables, ours
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-    from fenland.lab.figures.catalog import Drawn
 
 EUCLID, SIGN, STRETCHED, MATCHED = "L2", "L-inf, sign", "L-inf, stretched", "L-inf, matched"
 KINDS = (EUCLID, SIGN, STRETCHED, MATCHED)
+WORDS = {
+    SIGN: "rho along the gradient's sign",
+    STRETCHED: "the gradient over its largest element, as in the report's code",
+}
+FIGURE = SHORT.at("section III-B and Fig. 3")
+length = Quantity("length", "Euclidean length of the perturbation", table="epochs", form=".4g")
 
 
 @dataclass(frozen=True)
-class BallMetricConfig(Training):
-    """What is run.
-
-    Attributes:
-        model: the network.
-        rho: radius, in the norm of each ball.
-    """
+class Config(Investigation):
+    """What is run: one network, and a radius in the norm of each ball."""
 
     model: str = "wrn10-1"
     rho: float = 0.05
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
-            raise BadInput("rho", self.rho, "give a radius > 0")
+        above_zero(self, "rho")
 
 
-class BallMetric(Study[BallMetricConfig]):
-    """The study `ball-metric`."""
+def ball(config: Config, lab: Lab, kind: str) -> Mapping[str, Any]:
+    """The optimizer of a kind of ball."""
+    matched = config.rho / math.sqrt(count_weights(config, lab))
+    return {
+        EUCLID: {"optimizer": "sam"},
+        SIGN: {"optimizer": "lpsam", "options": ("p=inf",)},
+        STRETCHED: {"optimizer": "infnormsam"},
+        MATCHED: {"optimizer": "lpsam", "options": ("p=inf",), "rho": matched},
+    }[kind]  # fmt: skip
 
-    name: ClassVar[str] = "ball-metric"
-    title: ClassVar[str] = "The norm of SAM's ball"
-    source: ClassVar[str] = f"{REPORT}, section III and Fig. 3"
-    question: ClassVar[str] = (
-        "Is SAM worse in an L-infinity ball than in the L2 ball, and is that the ball's shape or the length of the "
-        "perturbation?"
-    )
-    choices: ClassVar[tuple[str, ...]] = (
+
+def lengths(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]) -> Tables:
+    """The Euclidean length of each epoch's perturbation: that of a sign step is rho * sqrt(n)."""
+    epochs = tables["epochs"]
+    stretched = epochs["rho"] * math.sqrt(count_weights(config, lab))
+    signs = epochs["kind"].isin((SIGN, MATCHED))
+    return tables | {"epochs": epochs.assign(length=epochs["radius"].where(~signs, stretched))}
+
+
+def count_weights(config: Config, lab: Lab) -> int:
+    """How many numbers of the network are trained, on images of this data set."""
+    import torch
+
+    from fenland.lab import data
+    from fenland.lab.config import RunConfig
+    from fenland.lab.models import build_model
+
+    images = data.load(RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data)))
+    with torch.random.fork_rng(), torch.device("meta"):
+        model = build_model(config.model, images.shape, len(images.classes))
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def failures(kind: str) -> Callable[[Measured], str]:
+    """A note on the runs of a kind that learned nothing."""
+
+    def note(measured: Measured) -> str:
+        runs = measured["runs"][measured["runs"]["kind"] == kind]
+        count = int(failed(runs).sum())
+        return f"{count} of {len(runs)} runs ({kind}) end no better than guessing." if count else ""
+
+    return note
+
+
+def times_longer(kind: str) -> Contrast:
+    """The length of a perturbation in the first epoch over that of the L2 one; seeds may agree exactly."""
+    lengths = ratio(length.at(epoch=1), "kind", kind, EUCLID, template=f"{kind}: {{value}} times")
+    return replace(lengths, exact=True)
+
+
+def setting(measured: Measured) -> str:
+    """What the figures show."""
+    return f"{measured.config.model}, {measured.config.here()}, rho = {measured.config.rho:g}; matched: rho / √n."
+
+
+STUDY = Study(
+    name="ball-metric",
+    title="The norm of SAM's ball",
+    source=REPORT.at("section III and Fig. 3"),
+    question="Is SAM worse in an L-infinity ball than in the L2 ball, and is that the ball's shape or the length of "
+    "the perturbation?",
+    config=Config,
+    paper=PAPER | {"model": "wrn16-8"},
+    runs=Grid(ball, after=lengths, diverged="guess", kind=KINDS, seed=C.seeds),
+    claims=[
+        *(
+            Claim(
+                f"At the same rho, the L-infinity ball ({WORDS[kind]}) gives a lower test accuracy than the L2 ball.",
+                FIGURE, paired(accuracy, "kind", kind, EUCLID) < 0, "final", "paper",
+                notes=("Paired over seeds.", failures(kind)),
+            )
+            for kind in WORDS
+        ),
+        Claim(
+            "At the same rho both L-infinity perturbations are far longer than the L2 one, in the Euclidean norm.",
+            ours("sqrt(n) for the sign, the ratio of the gradient's norms for the other"),
+            both(*(times_longer(kind) > 2 for kind in WORDS)),
+            "curves", expected="more than 2 times",
+            notes=(about, "In the first epoch; one number where the seeds agree exactly."),
+        ),
+        Claim(
+            "At the same Euclidean length, too, the L-infinity ball gives a lower test accuracy than the L2 ball.",
+            ours("what the report's explanation, that signs tell less of the landscape, would mean"),
+            paired(accuracy, "kind", MATCHED, EUCLID) < 0, "final",
+            notes=(about, "The report did not run it. Paired over seeds.", failures(MATCHED)),
+        ),
+        Claim(
+            "The sign step gains test accuracy when it is shortened to the L2 step's length.", OURS,
+            paired(accuracy, "kind", MATCHED, SIGN) > 0, "final",
+            notes=(about, "Paired over seeds.", failures(SIGN)),
+        ),
+    ],
+    figures=[
+        Seeds("final", accuracy, "kind", setting, title="Test accuracy at the end, %"),
+        curves(
+            "curves", "kind", [accuracy.by_epoch, loss.by_epoch, length], caption=setting,
+            title="Accuracy, loss and length by epoch", log=("test_loss", "length"),
+        ),
+    ],
+    choices=(
         "The report's formula moves each weight by rho along the gradient's sign, the maximiser over the box (LpSAM, "
         "p = inf). Its text says that only the norm in the denominator was exchanged, which stretches the gradient "
         "until its largest element is rho (InfNormSAM). Both are run.",
@@ -57,65 +155,6 @@ class BallMetric(Study[BallMetricConfig]):
         "where no gradient element is zero.",
         "The report says WideResNet and not which: preset paper takes WRN-16-8, as davda54/sam does.",
         *CHOICES,
-    )
-    presets: Mapping[str, BallMetricConfig] = {
-        "quick": BallMetricConfig(),
-        "paper": BallMetricConfig(**PAPER, model="wrn16-8"),
-    }
-
-    def run(self, config: BallMetricConfig, lab: Lab) -> Tables:
-        """One row a run, and one row a run and epoch, with the kind of the ball and the Euclidean length."""
-        check_device(config.device)
-        weights = count_weights(config, lab)
-        plan = self.runs(config, lab, weights)
-        names = {run.hash: kind for kind, part in plan.items() for run in part}
-        runs, epochs = train(lab, [run for part in plan.values() for run in part])
-        runs, epochs = (table.assign(kind=table["run"].map(names)) for table in (runs, epochs))
-        boxes = epochs["kind"].isin((SIGN, MATCHED))
-        epochs["length"] = epochs["radius"].where(~boxes, epochs["rho"] * math.sqrt(weights))
-        return {"runs": runs, "epochs": epochs, "data": sources([config.data], lab)}
-
-    def runs(self, config: BallMetricConfig, lab: Lab, weights: int) -> dict[str, list[RunConfig]]:
-        """What is trained, by the kind of the ball.
-
-        Args:
-            config: the settings.
-            lab: that knows where data are.
-            weights: how many the network has.
-        """
-        box = ("p=inf",)
-        methods: dict[str, tuple[str, float, tuple[str, ...]]] = {
-            EUCLID: ("sam", config.rho, ()),
-            SIGN: ("lpsam", config.rho, box),
-            STRETCHED: ("infnormsam", config.rho, ()),
-            MATCHED: ("lpsam", config.rho / math.sqrt(weights), box),
-        }
-        return {
-            kind: identified(config.one(lab, config.model, name, rho, seed, options) for seed in config.seeds)
-            for kind, (name, rho, options) in methods.items()
-        }
-
-    def figures(self, config: BallMetricConfig, tables: Tables) -> list[Drawn]:
-        """Accuracy and length by epoch."""
-        from fenland.lab.studies.ball_metric_judged import draw
-
-        return draw(config, tables)
-
-    def verdicts(self, config: BallMetricConfig, tables: Tables) -> list[Verdict]:
-        """Judge."""
-        from fenland.lab.studies.ball_metric_judged import judge
-
-        return judge(config, tables)
-
-
-def count_weights(config: BallMetricConfig, lab: Lab) -> int:
-    """How many numbers of the network are trained, on images of this data set."""
-    import torch
-
-    from fenland.lab import data
-    from fenland.lab.models import build_model
-
-    images = data.load(config.one(lab, config.model, "sam", config.rho, config.seeds[0]))
-    with torch.random.fork_rng(), torch.device("meta"):
-        model = build_model(config.model, images.shape, len(images.classes))
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    ),
+    beside=BESIDE,
+)  # fmt: skip

@@ -2,64 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies.landscapes_designs import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
-from fenland.lab.studies.landscapes_runs import (
-    CURVED,
-    FLAT,
+from fenland.lab.figures.catalog import Drawn
+from fenland.lab.figures.landscape import Spot, draw_landscape
+from fenland.lab.figures.plots import Mark, Panel
+from fenland.lab.figures.style import SMALL, Canvas, blanks
+from fenland.lab.replicas.manifolds import (
     curved_ends,
     flat_ends,
     manifold_of,
     manifold_starts,
     mean_length,
     optimizer_ends,
-)
-from fenland.lab.studies.landscapes_verdicts import judge
-from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
+)  # fmt: skip
+from fenland.lab.replicas.wells import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import Claim, Contrast, Plot, Study
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
+from fenland.lab.study.recipes import Line, joined
+from fenland.lab.study.words import by, percent, share
 
-if TYPE_CHECKING:
-    from fenland.lab.figures.catalog import Drawn
-
-MANIFOLDS = ("sphere", "stiefel")
+FUTURE = Source("Investigations on SAM, stated future work")
+TITLES = {"SGD": "descent", "RSAM": "Riemannian SAM", "FisherSAM": "Fisher-SAM",
+          "FisherSAM projected": "Fisher-SAM projected"}  # fmt: skip
+MANIFOLDS = {"sphere": "sphere", "stiefel": "Stiefel"}
+FLAT = ("SGD", "SAM", "ASAM", "FisherSAM")
+# By hand beside Riemannian SAM: the ascent of the flat space, whose point is left off the manifold ("projected": only
+# its gradient is) or taken back to it ("retracted").
+CURVED = ("SGD", "RSAM", "SAM projected", "SAM retracted", "ASAM projected", "FisherSAM projected")
+# Who is claimed to be better than whom.
+ON_FLAT = (("SAM", "SGD"), ("FisherSAM", "SAM"), ("FisherSAM", "ASAM"), ("ASAM", "SAM"))
+ON_CURVED = (("RSAM", "SGD"), ("RSAM", "SAM projected"), ("RSAM", "SAM retracted"), ("RSAM", "ASAM projected"),
+             ("FisherSAM projected", "SAM projected"))  # fmt: skip
 ON_CURVE = 0.02  # |u*v - 1| of an end that has come to the curve of minima
+EXACT = 1e-9
+LENGTH = "mean length of e over the starts"
 
 
 @dataclass(frozen=True)
-class LandscapesConfig:
-    """What is run.
+class Config:
+    """What is run."""
 
-    Attributes:
-        sharp: curvature of the sharp well (loss / w^2), of its steepest direction.
-        flat: of the flat well.
-        anisotropies: of the valleys: how much steeper across than along.
-        lengths: mean Euclidean lengths of e over the starts, the same for every method (w).
-        starts: of each landscape.
-        lr: learning rate.
-        steps: of the method; as many of plain descent follow, to see whose minimum it is.
-        n: rows of w on the manifolds.
-        p: columns on Stiefel's.
-        seed: of the starts.
-    """
-
-    sharp: float = 20.0
-    flat: float = 5.0
-    anisotropies: tuple[float, ...] = (1.0, 10.0)
+    sharp: float = 20.0  # curvature of the sharp well (loss / w^2), of its steepest direction
+    flat: float = 5.0  # of the flat well
+    anisotropies: tuple[float, ...] = (1.0, 10.0)  # of the valleys: how much steeper across than along
+    # mean Euclidean lengths of e over the starts, the same for every method (w)
     lengths: tuple[float, ...] = (0.3, 0.7, 1.1)
-    starts: int = 1000
-    lr: float = 0.02
-    steps: int = 150
-    n: int = 4
-    p: int = 2
-    seed: int = 0
+    starts: int = 1000  # of each landscape
+    lr: float = 0.02  # learning rate
+    steps: int = 150  # of the method; as many of plain descent follow, to see whose minimum it is
+    n: int = 4  # rows of w on the manifolds
+    p: int = 2  # columns on Stiefel's
+    seed: int = 0  # of the starts
 
     def __post_init__(self) -> None:
         if not self.sharp > self.flat > 0:
@@ -68,63 +73,17 @@ class LandscapesConfig:
             raise BadInput("lr", self.lr, "give lr < 2 / sharp: beyond, the sharp well throws everyone out")
 
 
-class Landscapes(Study[LandscapesConfig]):
-    """The study `landscapes`."""
-
-    name: ClassVar[str] = "landscapes"
-    title: ClassVar[str] = "Who reaches the flatter minimum: SAM, ASAM, Fisher-SAM, Riemannian SAM"
-    source: ClassVar[str] = "stated future work of Investigations on Sharpness-Aware Minimization; the designs are ours"
-    question: ClassVar[str] = (
-        "Does the ball's geometry matter for which of two known minima is reached, on flat and on curved spaces?"
-    )
-    choices: ClassVar[tuple[str, ...]] = (
-        "Valleys: the softened lower one of two paraboloids of equal depth, curvatures 20 and 5 by default, round or "
-        "ten times steeper across than along; their centres are as far from the origin, so ASAM's |w| has no side.",
-        "A curve of minima u*v = 1 of curvature u^2 + v^2, where a method must walk along the valley to get flatter.",
-        "Sphere and Stiefel: the same wells at opposite points, whose Riemannian curvature is theirs exactly.",
-        "Radii are matched: every method has the same mean Euclidean length of e over the starts. One radius for all "
-        "would compare units, not shapes.",
-        "After the method plain descent settles: where it ends is the minimum that was reached.",
-        "Fisher-SAM and ASAM with the presets' own eta (1 and 0.01). On manifolds SAM, ASAM and Fisher-SAM ascend in "
-        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",
-    )
-    presets: Mapping[str, LandscapesConfig] = {
-        "quick": LandscapesConfig(),
-        "paper": LandscapesConfig(
-            starts=10_000, lengths=(0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.1, 1.5), anisotropies=(1.0, 3.0, 10.0, 30.0),
-            steps=1000,
-        ),
-    }  # fmt: skip
-
-    def run(self, config: LandscapesConfig, lab: Lab) -> Tables:
-        """Ends of every start, and how far the batched Riemannian step is from the optimizer's."""
-        for name in MANIFOLDS:
-            manifold_of(name)  # without geoopt: say so before anything is computed
-        jobs = [(design, method) for design in designs(config) for method in methods(design)]
-        pieces = [
-            Piece(
-                "ends", {**asdict(config), "design": design, "method": method}, partial(_ends, config, design, method)
-            )
-            for design, method in jobs
-        ]
-        parts = [
-            part.assign(design=design, method=method)
-            for (design, method), part in zip(jobs, lab.keep_all(pieces, "landscapes"), strict=True)
-        ]
-        return {"ends": pd.concat(parts, ignore_index=True), "agreement": _agreement(config)}
-
-    def figures(self, config: LandscapesConfig, tables: Tables) -> list[Drawn]:
-        """The designs, shares against length, and curvature on the curved valley."""
-        from fenland.lab.studies.landscapes_figures import draw
-
-        return draw(config, tables)
-
-    def verdicts(self, config: LandscapesConfig, tables: Tables) -> list[Verdict]:
-        """Judge."""
-        return judge(tables)
+def measure(config: Config, lab: Lab) -> Tables:
+    """Ends of every start, and how far the batched Riemannian step is from the optimizer's."""
+    for name in MANIFOLDS:
+        manifold_of(name)  # without geoopt: say so before anything is computed
+    plans = [{"design": each, "method": method} for each in designs(config) for method in methods(each)]
+    pieces = [Piece("ends", {**asdict(config), **plan}, partial(_ends, config, **plan)) for plan in plans]
+    parts = [part.assign(**plan) for plan, part in zip(plans, lab.keep_all(pieces, "landscapes"), strict=True)]
+    return {"ends": pd.concat(parts, ignore_index=True), "agreement": _agreement(config)}
 
 
-def designs(config: LandscapesConfig) -> dict[str, TwoWells | Hyperbola]:
+def designs(config: Config) -> dict[str, TwoWells | Hyperbola]:
     """Every landscape by name."""
     found: dict[str, TwoWells | Hyperbola] = {
         f"valley {a:g}": valley(config.sharp, config.flat, a) for a in config.anisotropies
@@ -140,7 +99,7 @@ def methods(design: str) -> tuple[str, ...]:
     return CURVED if design in MANIFOLDS else FLAT
 
 
-def _starts(config: LandscapesConfig, design: str) -> Tensor:
+def _starts(config: Config, design: str) -> Tensor:
     """Uniform: in a box around both wells, in (0.3, 3)^2 for the curve, on the manifold."""
     if design in MANIFOLDS:
         shape = (config.n,) if design == "sphere" else (config.n, config.p)
@@ -151,7 +110,7 @@ def _starts(config: LandscapesConfig, design: str) -> Tensor:
     return (2 * unit - 1) * torch.tensor([3.0, 1.5], dtype=torch.float64)
 
 
-def _ends(config: LandscapesConfig, design: str, method: str) -> pd.DataFrame:
+def _ends(config: Config, design: str, method: str) -> pd.DataFrame:
     """Rows ``length, rho, start, score, held``.
 
     score: 1 in the flat well and 0 in the sharp one, or the curvature on the curve (NaN off it). held: still on the
@@ -181,7 +140,7 @@ def _ends(config: LandscapesConfig, design: str, method: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _agreement(config: LandscapesConfig, count: int = 3, steps: int = 20) -> pd.DataFrame:
+def _agreement(config: Config, count: int = 3, steps: int = 20) -> pd.DataFrame:
     """Largest difference between the batched Riemannian step and the optimizer's, on a few starts."""
     rows = []
     for name in MANIFOLDS:
@@ -192,3 +151,222 @@ def _agreement(config: LandscapesConfig, count: int = 3, steps: int = 20) -> pd.
             ours = curved_ends(manifold, problem, "RSAM", rho, config.lr, steps, start)
             rows.append({"design": name, "starts": count, "steps": steps, "gap": float((real - ours).abs().max())})
     return pd.DataFrame(rows)
+
+
+def title(method: str) -> str:
+    """A method as it is written."""
+    return TITLES.get(method, method)
+
+
+def claims(measured: Measured) -> Iterator[Claim]:
+    """Each newer method against SAM and ASAM, landscape by landscape."""
+    ends = measured["ends"]
+    for design, rows in by(ends, "design"):
+        for mine, theirs in ON_CURVED if "RSAM" in set(rows["method"]) else ON_FLAT:
+            yield _pair(rows, str(design), mine, theirs)
+    yield Claim(
+        "Riemannian SAM leaves the ridge between two wells, as descent does.",
+        Source("ours, to explain the shares on manifolds", ours=True), ridge, "manifolds", notes=(
+            "The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: a "
+            "ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
+            "whose slope is steeper.",
+        ),
+    )  # fmt: skip
+    yield Claim(
+        "All starts at once take the steps of fenland.RiemannianSAM over geoopt's RiemannianSGD.",
+        Source("ours, to trust the figures above", ours=True), same_step, "shares", notes=(
+            "The study steps a thousand starts in one batch by the optimizer's rule; here a few run the optimizer "
+            "itself.",
+        ),
+    )  # fmt: skip
+
+
+def _pair(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Claim:
+    curve = design == "hyperbola"
+    unit = "per cent less curvature (log)" if curve else "percentage points"
+    does = "ends at flatter minima than" if curve else "reaches the flatter minimum more often than"
+    who = title(mine)[0].upper() + title(mine)[1:]
+    found = difference(rows, design, mine, theirs)
+    where = "never came to the curve and are left out" if curve else "were held on the ridge in between"
+    shares = [f"{title(m)} {100 * rows[rows['method'] == m]['held'].mean():.1f} %" for m in (mine, theirs)]
+    return Claim(
+        f"{who} {does} {title(theirs)}: {design}.",
+        FUTURE if theirs != "SGD" else ours("SAM's own promise"), _more(rows, design, mine, theirs, unit),
+        "curvature" if curve else "shares",
+        expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})", notes=(
+            f"{found.n} starts, e of the same mean Euclidean length. Of their ends {', '.join(shares)} {where}.",
+        ),
+    )  # fmt: skip
+
+
+def _more(rows: pd.DataFrame, design: str, mine: str, theirs: str, unit: str) -> Statement:
+    found = difference(rows, design, mine, theirs)
+    lengths = " against ".join(_by_length(rows, name, design) for name in (mine, theirs))
+    contrast = Contrast(lambda _: {"": found}, f"{{value}} {unit}; {lengths}", ".1f", over="starts") > 0
+    same = found.mean == 0 and found.low == found.high
+
+    def judge(measured: Measured) -> Finding:
+        said = contrast(measured)
+        open_ = "" if same else "The interval holds zero: no difference is shown."
+        return Finding(said.expected, said.measured, False if same else said.holds, open=open_)
+
+    return judge
+
+
+def difference(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Interval:
+    """Mean score of the one minus that of the other in per cent, start by start, with its interval.
+
+    A score is the share of the lengths at which a start ended flat, or minus the log of the curvature.
+    """
+
+    def scores(method: str) -> pd.Series:
+        part = rows[rows["method"] == method]
+        value = -np.log(part["score"]) if design == "hyperbola" else part["score"]
+        return 100.0 * value.groupby(part["start"]).mean()  # NaN is left out
+
+    return interval((scores(mine) - scores(theirs)).dropna())
+
+
+def _by_length(rows: pd.DataFrame, method: str, design: str) -> str:
+    words = []
+    for length, cell in rows[rows["method"] == method].groupby("length"):
+        at = "" if method == "SGD" else f" at {length:g}"
+        score = cell["score"]
+        words.append((f"{score.median():.2f}" if design == "hyperbola" else percent(flat(cell))) + at)
+    return f"{title(method)} {', '.join(words)}"
+
+
+def flat(rows: pd.DataFrame) -> Interval:
+    """The share that ended in the flat well."""
+    return share(int(rows["score"].sum()), len(rows))
+
+
+def ridge(measured: Measured) -> Finding:
+    """Who is left on the ridge, Riemannian SAM beside descent."""
+    ends = measured["ends"]
+    rows = ends[ends["method"] == "RSAM"]
+    found = {key: share(int(x["held"].sum()), len(x)) for key, x in rows.groupby(["design", "length"])}
+    plain = ends[(ends["method"] == "SGD") & ends["design"].isin(rows["design"])]
+    sgd = share(int(plain["held"].sum()), len(plain))
+    return Finding(
+        f"no more starts left on it than by descent: {percent(sgd)}",
+        "; ".join(f"{design} at {length:g}: {percent(x)}" for (design, length), x in found.items()),  # type: ignore[misc]
+        all(x.low <= sgd.high for x in found.values()),
+    )
+
+
+def same_step(measured: Measured) -> Finding:
+    """The batched step against the optimizer's."""
+    rows = measured["agreement"]
+    apart = float(rows["gap"].max())
+    return Finding(
+        f"at most {EXACT:g} apart after {int(rows['steps'].max())} steps",
+        f"{apart:.1e} on {', '.join(rows['design'])}", apart <= EXACT,
+    )  # fmt: skip
+
+
+def shares(chosen: Callable[[str], bool]) -> Callable[[Measured], list[Panel]]:
+    """Shares against length, a panel a landscape."""
+
+    def words(design: str) -> str:
+        steeper = design.removeprefix("valley ")
+        return MANIFOLDS.get(design, "round wells" if steeper == "1" else f"valley, {steeper} times steeper across")
+
+    def panels(measured: Measured) -> list[Panel]:
+        found = []
+        for design, rows in by(measured["ends"], "design"):
+            if chosen(str(design)):
+                lines = [
+                    joined(title(method), {x: flat(cell) for x, cell in part.groupby("length")})
+                    for method, part in by(rows, "method")
+                    if method != "SGD"
+                ]
+                marks = [Mark(flat(rows[rows["method"] == "SGD"]).mean, "descent", "y")]
+                found.append(Panel(lines, LENGTH, words(str(design)), marks=marks))
+        return found
+
+    return panels
+
+
+def curvature(measured: Measured) -> list[Panel]:
+    """Median curvature reached on the curve, by length."""
+    ends = measured["ends"]
+    lines, marks = [], [Mark(2.0, "flattest, 2", "y")]
+    for method, part in by(ends[ends["design"] == "hyperbola"], "method"):
+        q = part.groupby("length")["score"].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+        if method == "SGD":
+            marks.append(Mark(float(q[0.5].iloc[0]), "descent", "y"))
+        else:
+            lines.append(Line(title(method), q.index, q[0.5], q[0.25], q[0.75], "joined"))
+    return [Panel(lines, LENGTH, marks=marks)]
+
+
+def maps(measured: Measured) -> Drawn:
+    """The flat designs."""
+    config, heading = measured.config, "The flat designs, lines of equal loss"
+    bounds = (-3.0, 3.0, -1.5, 1.5)
+    ends = (config.anisotropies[0], config.anisotropies[-1])
+    problems: list[tuple[str, Any, Any]] = [
+        (f"anisotropy {a:g}", valley(config.sharp, config.flat, a), bounds) for a in ends
+    ]
+    problems.append(("u·v = 1", Hyperbola(), (-0.5, 3.0, -0.5, 3.0)))
+
+    def paint(canvas: Canvas) -> Figure:
+        figure, places = blanks(canvas, 3 * 135, 3, 1)
+        for axes, (name, problem, (x0, x1, y0, y1)) in zip(places, problems, strict=True):
+            x, y = np.linspace(x0, x1, 61), np.linspace(y0, y1, 61)
+            points = torch.tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+            values = problem.value(problem.pack(points)).reshape(61, 61).numpy()
+            wells = zip(getattr(problem, "centres", ()), ("sharp", "flat"), strict=False)
+            spots = [Spot(*centre, label, label) for centre, label in wells]
+            draw_landscape(axes, canvas, x, y, values, np.geomspace(0.05, float(values.max()), 12), spots)
+            axes.set_title(name, fontsize=SMALL, color=canvas.ink.text, loc="left", pad=3)
+        if canvas.titled:
+            figure.suptitle(heading, fontsize=SMALL + 1.5, color=canvas.ink.text)
+        return figure
+
+    return Drawn(
+        "designs", heading,
+        "Both wells are 0 deep. On the sphere and on Stiefel's manifold the same wells lie at opposite points.",
+        f"Curvatures {config.sharp:g} and {config.flat:g} in the steepest direction.", paint, ("sharp", "flat"),
+    )  # fmt: skip
+
+
+MATCHED = (
+    "Radii are matched: at each point of the axis all methods move the same mean Euclidean distance. Bands: 95 % "
+    "(Wilson). The line is plain descent from the same starts."
+)
+STUDY = Study(
+    name="landscapes",
+    title="Who reaches the flatter minimum: SAM, ASAM, Fisher-SAM, Riemannian SAM",
+    source=Source("stated future work of Investigations on Sharpness-Aware Minimization; the designs are ours"),
+    question="Does the ball's geometry matter for which of two known minima is reached, on flat and on curved spaces?",
+    config=Config,
+    paper={
+        "starts": 10_000, "lengths": (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.1, 1.5), "anisotropies": (1.0, 3.0, 10.0, 30.0),
+        "steps": 1000,
+    },
+    runs=measure,
+    claims=claims,
+    figures=[
+        Plot("shares", "Share that reaches the flatter of two wells", shares(lambda d: "valley" in d), MATCHED),
+        Plot("manifolds", "Share that reaches the flatter well, on manifolds", shares(MANIFOLDS.__contains__),
+             MATCHED),
+        Plot(
+            "curvature", "Curvature reached on the curve u·v = 1", curvature, "Medians over starts, bands from the "
+            "lower to the upper quartile. Ends that never came to the curve are left out.",
+        ),
+        maps,
+    ],
+    choices=(
+        "Valleys: the softened lower one of two paraboloids of equal depth, curvatures 20 and 5 by default, round or "
+        "ten times steeper across than along; their centres are as far from the origin, so ASAM's |w| has no side.",
+        "A curve of minima u*v = 1 of curvature u^2 + v^2, where a method must walk along the valley to get flatter.",
+        "Sphere and Stiefel: the same wells at opposite points, whose Riemannian curvature is theirs exactly.",
+        "Radii are matched: every method has the same mean Euclidean length of e over the starts. One radius for all "
+        "would compare units, not shapes.",
+        "After the method plain descent settles: where it ends is the minimum that was reached.",
+        "Fisher-SAM and ASAM with the presets' own eta (1 and 0.01). On manifolds SAM, ASAM and Fisher-SAM ascend in "
+        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",
+    ),
+)  # fmt: skip

@@ -2,98 +2,295 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import product
-from typing import TYPE_CHECKING, ClassVar
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from fenland.lab.errors import BadInput
-from fenland.lab.study.base import Lab, Sheet, Study, Tables, Verdict
-from fenland.lab.study.investigations import CHOICES, PAPER, REPORT, Training, at_least_two, train
-from fenland.lab.study.trained import check_device, identified, sources
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fenland.lab.figures.plots import Mark
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.studies.investigations import (
+    BESIDE,
+    CHOICES,
+    PAPER,
+    REPORT,
+    SHORT,
+    Investigation,
+    about,
+    accuracy,
+    loss,
+)  # fmt: skip
+from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, Seeds, Study, both, curves, ratio
+from fenland.lab.study.grid import above_zero, at_least_two
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Sheet, Source, Statement, Tables
+from fenland.lab.study.published import Cell, Published
+from fenland.lab.study.quantities import gap
+from fenland.lab.study.words import half, lossy, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fenland.lab.config import RunConfig
-    from fenland.lab.figures.catalog import Drawn
+
+TABLE, SECTION = SHORT.at("Table I"), SHORT.at("section II-B")
+TABLE_I = Published("rho", {
+    "test_accuracy": {
+        0.01: Cell(96.89, 0.07), 0.05: Cell(97.17, 0.07), 0.1: Cell(97.10, 0.08), 0.5: Cell(95.59, 0.07),
+    },
+    "loss": {
+        0.01: Cell(0.0729, 0.0017), 0.05: Cell(0.0675, 0.0011), 0.1: Cell(0.0695, 0.0007), 0.5: Cell(0.1143, 0.0014),
+    },
+}, seeds=3)  # fmt: skip
+BEST, WORST = 0.05, 0.5
+FALLS = (0.3, 0.6, 0.8)  # shares of the epochs after which the learning rate falls to a fifth
+DROPS = FALLS[:2]  # where the report saw the loss drop
+SHARE = 0.1  # what the smoothed labels of davda54/sam take from the true class
+READINGS = {"cross-entropy": loss, "divergence from smoothed labels": Quantity("smoothed_loss", form=".4f")}
 
 
 @dataclass(frozen=True)
-class RadiusConfig(Training):
-    """What is run.
-
-    Attributes:
-        model: the network.
-        rhos: radii of SAM.
-    """
+class Config(Investigation):
+    """What is run: one network, and radii of SAM."""
 
     model: str = "wrn10-1"
     rhos: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5)
 
     def __post_init__(self) -> None:
         at_least_two("rhos", self.rhos)
-        if min(self.rhos) <= 0:
-            raise BadInput("rhos", self.rhos, "give radii > 0")
+        above_zero(self, "rhos")
 
 
-class Radius(Study[RadiusConfig]):
-    """The study `radius`."""
+def with_smoothed(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]) -> Tables:
+    """The loss that davda54/sam prints, at the last weights of each run that finished."""
+    rows = tables["runs"]
+    done = list(rows.loc[rows["status"] == "finished", "run"])
+    pieces = [
+        Piece("loss", {"run": name}, partial(smoothed_loss, runs[name], lab.weights_file(runs[name]))) for name in done
+    ]
+    found = {name: part["loss"].iloc[0] for name, part in zip(done, lab.keep_all(pieces, "losses"), strict=True)}
+    return tables | {"runs": rows.assign(smoothed_loss=rows["run"].map(found).astype(float))}
 
-    name: ClassVar[str] = "radius"
-    title: ClassVar[str] = "The radius of SAM's ball"
-    source: ClassVar[str] = f"{REPORT}, Fig. 1 and Table I"
-    question: ClassVar[str] = (
-        "How do accuracy and loss of a wide residual network depend on SAM's radius, and what happens at a large one?"
+
+def smoothed_loss(run: RunConfig, weights: Path) -> pd.DataFrame:
+    """One row ``loss``: the mean of `divergence` over the test set, in evaluation mode."""
+    from fenland.lab.study.network import trained
+
+    model, batches = trained(run, weights)
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch, labels in batches.evaluation("test"):
+            total += float(divergence(model(batch), labels).double().sum())
+            count += len(labels)
+    return pd.DataFrame({"loss": [total / count]})
+
+
+def divergence(logits: Tensor, labels: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the smoothed labels from the softmax, one number an example.
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,), class numbers.
+
+    The target is 1 - 0.1 on the true class and 0.1 / (classes - 1) on each other, as davda54/sam has it, so that 0 is
+    reached at outputs that are as unsure as the target.
+    """
+    classes = logits.shape[1]
+    target = torch.full_like(logits, SHARE / (classes - 1))
+    target.scatter_(1, labels[:, None], 1 - SHARE)
+    return (target * (target.log() - logits.log_softmax(1))).sum(1)
+
+
+def against(ours: float, quantity: Quantity, word: str) -> Contrast:
+    """One radius less each other one."""
+
+    def measure(measured: Measured) -> dict[str, Interval]:
+        rows = quantity.rows(measured)
+        return {f"{rho:g}": gap(rows, "rho", ours, rho) for rho in sorted(measured.config.rhos) if rho != ours}
+
+    unit = f" {quantity.unit}" if quantity.unit else ""
+    return Contrast(measure, f"{{value}}{unit} {word} {{key}}", quantity.form)
+
+
+def claims(measured: Measured) -> Iterator[Claim]:
+    """All that the configured radii allow."""
+    config, rhos = measured.config, set(measured.config.rhos)
+    paper: dict[str, Any] = {"scope": "paper", "notes": ("Paired over seeds.",)}
+    if BEST in rhos:
+        yield Claim(
+            f"Test accuracy is highest at rho = {BEST:g}.", TABLE, against(BEST, accuracy, "over") > 0, "final",
+            expected=_published(rhos, BEST, "over") or "a difference above 0 from each", **paper,
+        )  # fmt: skip
+    if WORST in rhos:
+        yield Claim(
+            f"Test accuracy is lowest at rho = {WORST:g}.", TABLE, against(WORST, accuracy, "against") < 0, "final",
+            expected=_published(rhos, WORST, "against") or "a difference below 0 from each", **paper,
+        )  # fmt: skip
+    if {BEST, WORST} <= rhos:
+        for reading, quantity in READINGS.items():
+            yield Claim(
+                f"The test loss ({reading}) is lowest at rho = {BEST:g} and highest at rho = {WORST:g}.", TABLE,
+                _lowest_and_highest(quantity), "curves", "paper",
+                "; ".join(f"{cell.mean:.4f} at {rho:g}" for rho, cell in TABLE_I.columns["loss"].items()),
+                ("Paired over seeds; diverged runs have no loss and are left out.",),
+            )  # fmt: skip
+        if len([rho for rho in rhos if rho < WORST]) > 1:
+            yield Claim(
+                f"Among radii below {WORST:g} the accuracy hardly depends on rho: their spread is less than the fall "
+                f"to {WORST:g}.", SHORT.at("section II-B and Table I"), spread, "final", "paper",
+                notes=("Spread: the largest accuracy less the smallest, each seed by itself.",),
+            )  # fmt: skip
+        yield Claim(
+            "A large radius slows the descent itself: at the end the training loss is higher at rho = "
+            f"{WORST:g} than at {BEST:g}.",
+            Source(f"{SECTION}, its hypothesis; the training loss as its measure is ours"),
+            ratio(Quantity("train_loss"), "rho", WORST, BEST) > 1, "curves", expected="a ratio of the losses above 1",
+            notes=(
+                about, "Cross-entropy without smoothing on all train images, in evaluation mode; geometric mean, "
+                "paired over seeds. It says how the numbers lie, not that steps out of the minimum are the cause.",
+            ),
+        )  # fmt: skip
+    yield Claim(
+        "In most runs the test loss drops suddenly where the learning rate falls, at 30 and 60 % of the epochs.",
+        SHORT.at("section II-B and Fig. 1"), drops, "curves", "paper", notes=(
+            f"Around: {_reach(config)} epochs on both sides.",
+            "" if config.schedule == "step" else f"The schedule is {config.schedule}: it has no such steps.",
+        ),
+    )  # fmt: skip
+    shared = sorted(rhos & set(TABLE_I.columns["loss"]))
+    if shared:
+        yield _comes_out("The published accuracies, %, come out again.", accuracy, "test_accuracy", shared, "final")
+        for reading, quantity in READINGS.items():
+            yield _comes_out(f"The published losses come out again ({reading}).", quantity, "loss", shared, "curves")
+
+
+def _published(rhos: set[float], ours: float, word: str) -> str:
+    cells = TABLE_I.columns["test_accuracy"]
+    others = [rho for rho in sorted(rhos) if rho in cells and rho != ours]
+    return "; ".join(f"{cells[ours].mean - cells[rho].mean:+.2f} points {word} {rho:g}" for rho in others)
+
+
+def _lowest_and_highest(quantity: Quantity) -> Statement:
+    low, high = against(BEST, quantity, "against"), against(WORST, quantity, "against")
+    statement = both(low < 0, high > 0)
+
+    def judge(measured: Measured) -> Finding:
+        found = statement(measured)
+        words = [f"{rho:g}: {each.said(each.measure(measured))}" for rho, each in ((BEST, low), (WORST, high))]
+        return Finding(found.expected, ". ".join(words), found.holds, open=found.open)
+
+    return judge
+
+
+def spread(measured: Measured) -> Finding:
+    """The fall to the largest radius less the spread among the others, each seed by itself."""
+    wide = accuracy.rows(measured).pivot_table(index="seed", columns="rho", values="value")
+    small = [rho for rho in measured.config.rhos if rho < WORST and rho in wide]
+    among = wide[small].max(axis=1) - wide[small].min(axis=1)
+    fall = wide[BEST] - wide[WORST]
+    contrast = Contrast(lambda _: {"": interval(fall - among)}, form=".2f")
+    found = (contrast > 0)(measured)
+    words = f"spread {shown(interval(among), '.2f', sign=False)} points, fall {shown(interval(fall), '.2f')}"
+    return Finding(
+        "a spread of 0.28 points, a fall of 1.58", f"{words}, fall less spread {found.measured}", found.holds,
+        open=found.open,
+    )  # fmt: skip
+
+
+def _reach(config: Config) -> int:
+    return max(2, round(config.epochs / 10))
+
+
+def drops(measured: Measured) -> Finding:
+    """A drop is sudden where the fall of the loss at the mark is the largest within a tenth of the epochs around."""
+    config, reach, found = measured.config, _reach(measured.config), []
+    for _, run in measured["epochs"].groupby("run"):
+        change = run.set_index("epoch")["test_loss"].astype(float).diff()
+        for mark in (math.ceil(part * config.epochs) for part in DROPS):
+            near = change.reindex(range(mark + 1 - reach, mark + 2 + reach))
+            found.append(bool(near.idxmin() == mark + 1) if near.notna().any() else False)
+    holds = bool(sum(found) > len(found) / 2) if config.schedule == "step" else None
+    return Finding(
+        "the largest fall around, in more than half of the cases", f"{sum(found)} of {len(found)} cases", holds
     )
-    choices: ClassVar[tuple[str, ...]] = (
+
+
+def _comes_out(sentence: str, quantity: Quantity, column: str, cases: list[float], figure: str) -> Claim:
+    agrees = TABLE_I.agrees(quantity, cases, column)
+
+    def judge(measured: Measured) -> Finding:
+        found = agrees(measured)
+        if not lossy(measured):
+            return found
+        why = f"Not to be decided on such files ({quantity.column.replace('_', ' ')})."
+        return Finding(found.expected, found.measured, None, open=why)
+
+    note = "The 95 % intervals over seeds have to overlap; the published ones are of three seeds."
+    return Claim(sentence, TABLE, judge, figure, "paper", notes=(note,))
+
+
+def sheet(measured: Measured) -> Sheet:
+    """Table I, published and measured."""
+    config, cells, rows = measured.config, TABLE_I.columns, []
+    for rho in sorted(config.rhos):
+        there = rho in cells["loss"]
+        published = (f"{cells['test_accuracy'][rho].mean:.2f}", f"{cells['loss'][rho].mean:.4f}") if there else ("", "")
+        of = {q.column: q.at(rho=rho).rows(measured)["value"].dropna() for q in (accuracy, *READINGS.values())}
+        ours, *losses = (half(of[q.column], q.form) for q in (accuracy, *READINGS.values()))
+        rows.append((f"{rho:g}", published[0], ours, published[1], *losses))
+    heads = ("rho", "accuracy, %, published", "measured", "loss, published", *READINGS)
+    caption = (
+        f"Mean over seeds ± half of the 95 % interval. Measured: {config.model}, {config.here()}. Published: "
+        "WideResNet, CIFAR-10, 200 epochs, three seeds."
+    )
+    return Sheet("Accuracy and loss by radius", caption, heads, tuple(rows))
+
+
+def setting(measured: Measured) -> str:
+    """What the figures show."""
+    return f"{measured.config.model}, {measured.config.here()}."
+
+
+def falls(measured: Measured) -> list[Mark]:
+    """Where the learning rate falls."""
+    config = measured.config
+    return [Mark(math.ceil(x * config.epochs) + 0.5) for x in FALLS] if config.schedule == "step" else []
+
+
+STUDY = Study(
+    name="radius",
+    title="The radius of SAM's ball",
+    source=REPORT.at("Fig. 1 and Table I"),
+    question="How do accuracy and loss of a wide residual network depend on SAM's radius, and what happens at a large "
+    "one?",
+    config=Config,
+    paper=PAPER | {"model": "wrn16-8"},
+    runs=Grid(
+        lambda config, lab: {"optimizer": "sam", "weights": True}, after=with_smoothed, diverged="guess", rho=C.rhos,
+        seed=C.seeds,
+    ),
+    claims=claims,
+    figures=[
+        Seeds("final", accuracy, "rho", setting, "rho = {:g}".format, "Test accuracy at the end, %"),
+        curves(
+            "curves", "rho",
+            [accuracy.by_epoch, loss.by_epoch, Quantity("train_eval_loss", "Training loss (cross-entropy)", "epochs")],
+            title="Accuracy and loss by epoch", log=("test_loss", "train_eval_loss"), label="rho = {:g}".format,
+            marks=falls, caption=lambda m: f"{setting(m)} Dotted lines: the learning rate falls to a fifth.",
+        ),
+    ],
+    sheets=[sheet],
+    choices=(
         "The report says WideResNet and not which: preset paper takes WRN-16-8, as davda54/sam does.",
         "It does not say of what the loss in Table I is. Read as: of the test set, cross-entropy. The other reading, "
         "the loss that davda54/sam prints, is the divergence of the smoothed labels (0.9 on the true class) from the "
         "outputs; it is measured at the last weights and judged beside the first.",
         "It calls 200 passes over the data steps; they are epochs here.",
         *CHOICES,
-    )
-    presets: Mapping[str, RadiusConfig] = {
-        "quick": RadiusConfig(),
-        "paper": RadiusConfig(**PAPER, model="wrn16-8"),
-    }
-
-    def run(self, config: RadiusConfig, lab: Lab) -> Tables:
-        """One row a run, and one row a run and epoch."""
-        from fenland.lab.studies.radius_losses import smoothed_loss
-
-        check_device(config.device)
-        wanted = identified(self.runs(config, lab))
-        runs, epochs = train(lab, wanted)
-        by_hash = {run.hash: run for run in wanted}
-        done = runs.loc[runs["status"] == "finished", "run"]
-        found = {
-            name: lab.keep("loss", {"run": name}, lambda name=name: smoothed_loss(by_hash[name], lab))["loss"].iloc[0]  # type: ignore[misc]
-            for name in lab.track(list(done), len(done), "losses")
-        }
-        runs = runs.assign(smoothed_loss=runs["run"].map(found).astype(float))
-        return {"runs": runs, "epochs": epochs, "data": sources([config.data], lab)}
-
-    def runs(self, config: RadiusConfig, lab: Lab) -> list[RunConfig]:
-        """What is trained."""
-        return [
-            replace(config.one(lab, config.model, "sam", rho, seed), weights=True)
-            for rho, seed in product(config.rhos, config.seeds)
-        ]
-
-    def sheets(self, config: RadiusConfig, tables: Tables) -> list[Sheet]:
-        """Table I, published and measured."""
-        from fenland.lab.studies.radius_judged import sheet
-
-        return [sheet(config, tables)]
-
-    def figures(self, config: RadiusConfig, tables: Tables) -> list[Drawn]:
-        """Accuracy and loss by epoch, and accuracy at the end."""
-        from fenland.lab.studies.radius_judged import draw
-
-        return draw(config, tables)
-
-    def verdicts(self, config: RadiusConfig, tables: Tables) -> list[Verdict]:
-        """Judge."""
-        from fenland.lab.studies.radius_judged import judge
-
-        return judge(config, tables)
+    ),
+    beside=BESIDE,
+)  # fmt: skip

@@ -2,67 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.study.base import Lab, Piece, Study, Tables, Verdict
-from fenland.lab.study.trained import check_device, fetch, radius_of, sources
+from fenland.lab.figures.catalog import Drawn
+from fenland.lab.figures.plots import Line, Panel
+from fenland.lab.figures.style import title_of
+from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study import Claim, Contrast, Plot, Quantity, Study, last_epoch, paired, ratio
+from fenland.lab.study.images import check_device, fetch, identified, sources
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables
+from fenland.lab.study.quantities import gap, statement
+from fenland.lab.study.recipes import colours, line_of, lines_of
+from fenland.lab.study.twins import LINEAR, bounds, follow
+from fenland.lab.study.words import by, left_out, lossy, sentences, shown
+from fenland.lab.training.optimizers import check_optimizer
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-    from fenland.lab.figures.catalog import Drawn
 
-LINEAR = "linear"
+READING = Source(
+    "ours, as a reading of the SSAM paper's Figs. 4 and 5 by its abstract; the captions state no order", ours=True
+)
+GROWS = Source("SSAM paper, Figs. 4 and 5 by epoch; bounds grow with the steps (Hardt et al. 2016)")
+BOUND = Source("fenland.theory.uniform_stability (SGD: Hardt et al. 2016, theorem 3.8; others derived)", ours=True)
+WORDS = {"normalised": "|w − w'| / sqrt(|w|² + |w'|²)", "absolute": "|w − w'|"}
+TITLES = {
+    "normalised": "Distance of the two runs, normalised",
+    "absolute": "Distance of the two runs |w − w'|",
+    "gap": "Generalisation gap: test loss − train loss",
+}
+CONVEX = "Distance on softmax regression, and its bound"
 
 
 @dataclass(frozen=True)
-class UniformStabilityConfig:
-    """What is run.
+class Config:
+    """What is run."""
 
-    Attributes:
-        tasks: data and network of Figs. 4 and 5, as "data/model".
-        optimizers: from the least to the most stable, as the paper is read.
-        rho: radius of those with an ascent.
-        lr: constant learning rate.
-        batch_size: examples a step.
-        epochs: of training.
-        limit: train examples; None for all.
-        pairs: of train sets that differ in one example.
-        test_examples: for the generalisation gap; None for all.
-        measure: which distance is judged: "normalised", |w - w'| / sqrt(|w|^2 + |w'|^2), or "absolute", |w - w'|.
-        convex: data of a softmax regression, for which the bounds hold; empty for none.
-        convex_optimizers: of that.
-        convex_lr: constant learning rate of that.
-        convex_rho: radius of those of them with an ascent; small, or every bound of SAM is the trivial one.
-        convex_limit: train examples of that; None for all.
-        device: cpu, cuda or mps.
-    """
-
-    tasks: tuple[str, ...] = ("mnist/mlp", "cifar10/lenet")
-    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")
-    rho: float = 0.05
-    lr: float = 0.1
-    batch_size: int = 20
-    epochs: int = 12
-    limit: int | None = 500
-    pairs: int = 4
-    test_examples: int | None = 500
+    tasks: tuple[str, ...] = ("mnist/mlp", "cifar10/lenet")  # data and network of Figs. 4 and 5, as "data/model"
+    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")  # from the least to the most stable, as the paper is read
+    rho: float = 0.05  # radius of those with an ascent
+    lr: float = 0.1  # constant learning rate
+    batch_size: int = 20  # examples a step
+    epochs: int = 12  # of training
+    limit: int | None = 500  # train examples; None for all
+    pairs: int = 4  # of train sets that differ in one example
+    test_examples: int | None = 500  # for the generalisation gap; None for all
+    # which distance is judged: "normalised", |w - w'| / sqrt(|w|^2 + |w'|^2), or "absolute", |w - w'|
     measure: Literal["normalised", "absolute"] = "normalised"
-    convex: str = "digits"
-    convex_optimizers: tuple[str, ...] = ("sgd", "usam", "ssam-u", "sam", "ssam")
-    convex_lr: float = 0.01
-    convex_rho: float = 0.005
-    convex_limit: int | None = 500
-    device: str = "cpu"
+    convex: str = "digits"  # data of a softmax regression, for which the bounds hold; empty for none
+    convex_optimizers: tuple[str, ...] = ("sgd", "usam", "ssam-u", "sam", "ssam")  # of that
+    convex_lr: float = 0.01  # constant learning rate of that
+    convex_rho: float = 0.005  # radius of those of them with an ascent; small, or every bound of SAM is the trivial one
+    convex_limit: int | None = 500  # train examples of that; None for all
+    device: str = "cpu"  # cpu, cuda or mps
 
     def __post_init__(self) -> None:
-        from fenland.lab.training.optimizers import check_optimizer
-
         for task in self.tasks:
             if task.count("/") < 1:
                 raise BadInput("tasks", task, "write data/model, as in mnist/mlp")
@@ -73,17 +75,217 @@ class UniformStabilityConfig:
                 raise BadInput("optimizers", name, "it needs one loss an example; " + one_of(["sgd", "sam", "ssam"]))
 
 
-class UniformStability(Study[UniformStabilityConfig]):
-    """The study `uniform-stability`."""
+def measure(config: Config, lab: Lab) -> Tables:
+    """One piece a pair and optimizer: a kill loses that one."""
+    check_device(config.device)
+    fetch([*(task.rpartition("/")[0] for task in config.tasks), config.convex or "digits"], lab)
+    runs = identified(runs_of(config, lab))
+    about = [{"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed} for run in runs]
+    keys = [{"run": run.identity(), "test": config.test_examples} for run in runs]
+    pairs = [
+        Piece("pairs", key, partial(follow, run, config.test_examples)) for run, key in zip(runs, keys, strict=True)
+    ]
+    convex = [number for number, run in enumerate(runs) if run.model == LINEAR]
+    limits = [Piece("bounds", keys[number], partial(bounds, runs[number])) for number in convex]
+    found = [part.assign(**of) for part, of in zip(lab.keep_all(pairs, "pairs"), about, strict=True)]
+    theory = [part.assign(**about[number]) for part, number in zip(lab.keep_all(limits, "bounds"), convex, strict=True)]
+    none = pd.DataFrame(columns=["epoch", "bound", "why", "optimizer", "pair"])
+    return {
+        "pairs": pd.concat(found, ignore_index=True),
+        "bounds": pd.concat(theory, ignore_index=True) if theory else none,
+        "data": sources([run.data for run in runs], lab),
+    }
 
-    name: ClassVar[str] = "uniform-stability"
-    title: ClassVar[str] = "One example exchanged: how far do two runs part?"
-    source: ClassVar[str] = "Stable SAM, Tan, Zhang, Liu, Wang, Hao 2025 (JMLR 26), arXiv 2401.07250, Figs. 4 and 5"
-    question: ClassVar[str] = (
-        "How far apart do two networks end whose train sets differ in one example, and how well do they generalise, "
-        "under SGD, SAM and SSAM?"
+
+def runs_of(config: Config, lab: Lab) -> list[RunConfig]:
+    """The first member of each pair; the second one has ``replace`` set."""
+    every = []
+    for pair in range(config.pairs):
+        for task in config.tasks:
+            name, _, model = task.rpartition("/")
+            every += [_run(config, lab, name, model, optimizer, pair) for optimizer in config.optimizers]
+        if config.convex:
+            every += [_run(config, lab, config.convex, LINEAR, each, pair) for each in config.convex_optimizers]
+    return every
+
+
+def _run(config: Config, lab: Lab, name: str, model: str, optimizer: str, pair: int) -> RunConfig:
+    from fenland.lab.config import RunConfig
+
+    linear = model == LINEAR
+    radius = config.convex_rho if linear else config.rho
+    return RunConfig(
+        name, model, optimizer, seed=pair, data_seed=pair,
+        rho=None if check_optimizer(optimizer).rho is None else radius,
+        lr=config.convex_lr if linear else config.lr, momentum=0.0, weight_decay=0.0, batch_size=config.batch_size,
+        epochs=config.epochs, schedule="constant", limit=config.convex_limit if linear else config.limit,
+        device=config.device, data_dir=lab.data_dir(name),
+    )  # fmt: skip
+
+
+def derived(measured: Measured, task: str = "") -> pd.DataFrame:
+    """The pairs with task, both distances and the generalisation gap; of one task, or of all."""
+    table = measured["pairs"]
+    found: pd.DataFrame = table.assign(
+        task=table["data"] + "/" + table["model"],
+        absolute=table["distance"],
+        normalised=table["distance"] / table["norm"],
+        gap=table["test_loss"] - table["train_loss"],
+        run=table["data"] + table["model"] + table["optimizer"] + table["pair"].astype(str),
     )
-    choices: ClassVar[tuple[str, ...]] = (
+    return found[found["task"] == task] if task else found
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """The runs that were not lost by then."""
+    return rows[rows["status"] == "finished"]
+
+
+def claims(measured: Measured) -> Iterator[Claim]:
+    """For each task of the networks, then the bounds."""
+    config, steps = measured.config, list(pairwise(measured.config.optimizers))
+    networks = derived(measured)
+    for task in networks.loc[networks["model"] != LINEAR, "task"].unique():
+        rows = derived(measured, task)
+        table = Measured(config, measured.tables | {"ends": rows})
+        note = _note(measured, rows)
+        distance = Quantity(config.measure, table="ends", where={"epoch": last_epoch})
+        yield Claim(
+            f"{task}: the distance grows with training.", GROWS, grows(rows, config), config.measure, notes=(note,),
+            expected=f"{WORDS[config.measure]} larger after the last epoch than after the first",
+        )  # fmt: skip
+        for theirs, mine in steps:
+            nearer = ratio(distance, "optimizer", mine, theirs, over="pair", template="{value}", of=finished) < 1
+            yield Claim(
+                f"{task}: the runs of {title_of(mine)} part less than those of {title_of(theirs)}.", READING,
+                of_table(nearer, table), config.measure, notes=(note,),
+                expected=f"a ratio of {WORDS[config.measure]} below 1 at the end",
+            )  # fmt: skip
+        for theirs, mine in steps:
+            last = finished(rows[rows["epoch"] == rows["epoch"].max()])
+            means = ", ".join(
+                f"{title_of(name)} {shown(interval(last[last['optimizer'] == name]['gap']))}" for name in (theirs, mine)
+            )
+            smaller = paired(
+                Quantity("gap", table="ends", where={"epoch": last_epoch}), "optimizer", mine, theirs, over="pair",
+                template=f"{{value}} ({means})", of=finished,
+            ) < 0  # fmt: skip
+            yield Claim(
+                f"{task}: {title_of(mine)} has a smaller generalisation gap than {title_of(theirs)}.", READING,
+                of_table(smaller, table), "gap", notes=(note,),
+                expected="a difference of the gaps (test loss − train loss) below 0 at the end",
+            )  # fmt: skip
+    for name in dict.fromkeys(measured["bounds"]["optimizer"]):
+        yield Claim(
+            f"Softmax regression: the mean distance of {title_of(name)}'s runs keeps to its bound.", BOUND,
+            within(name), "convex",
+        )  # fmt: skip
+
+
+def of_table(statement: Statement, table: Measured) -> Statement:
+    """A statement about other tables than the study's."""
+    return lambda _: statement(table)
+
+
+def _note(measured: Measured, rows: pd.DataFrame) -> str:
+    means = finished(rows[rows["epoch"] == rows["epoch"].max()]).groupby("optimizer", sort=False)["train_loss"].mean()
+    losses = ", ".join(f"{title_of(str(name))} {value:.2g}" for name, value in means.items())
+    return sentences(
+        f"Paired over {rows['pair'].nunique()} pairs.",
+        f"Train losses at the end: {losses}: who has gone less far has also parted less.",
+        lossy(measured, *rows["data"].unique()), left_out(rows.sort_values("epoch").groupby("run").tail(1)),
+    )  # fmt: skip
+
+
+def grows(rows: pd.DataFrame, config: Config) -> Statement:
+    """The last epoch less the first, for each optimizer."""
+    found: dict[str, Interval] = {}
+    for name in config.optimizers:
+        own = rows[rows["optimizer"] == name].assign(value=rows[config.measure])
+        found[title_of(name)] = gap(own[own["epoch"].isin([1, own["epoch"].max()])], "epoch", own["epoch"].max(), 1,
+                                    "pair")  # fmt: skip
+    return Contrast(lambda _: found, "{key} {value}", over="pairs") > 0
+
+
+@statement
+def within(measured: Measured, name: str) -> Finding:
+    """The mean distance by epoch against the mean bound; the tightest epoch is shown."""
+    rows, limits = finished(derived(measured)), measured["bounds"]
+    rows = rows[(rows["model"] == LINEAR) & (rows["optimizer"] == name) & (rows["epoch"] > 0)]
+    limits = limits[limits["optimizer"] == name]
+    if not limits["bound"].notna().any():
+        why = str(limits["why"].iloc[0]) if len(limits) else ""
+        return Finding("no bound", "not compared", None, f"No bound is known here: {why}.")
+    shares = {}
+    for epoch, part in by(rows, "epoch"):
+        bound, found = float(limits[limits["epoch"] == epoch]["bound"].mean()), interval(part["distance"])
+        shares[epoch] = Interval(found.mean / bound, found.low / bound, found.high / bound, found.n)
+    most = max(shares, key=lambda epoch: shares[epoch].mean, default=0)
+    tightest = {f"at most {{value}} of it (epoch {most})": shares[most]} if shares else {}
+    found = (Contrast(lambda _: tightest, "{key}", sign=False, over="pairs") < 1)(measured)
+    note = "Convex with known L and beta, so the bound's assumptions hold. It is one for the worst data, hence loose."
+    return dataclasses.replace(found, expected="|w − w'| at most 1 times the bound, at every epoch", note=note)
+
+
+def draw(measured: Measured) -> list[Drawn]:
+    """Distance in both measures and gap for the networks; distance and bounds for the convex problem."""
+    table = derived(measured)
+    networks, labels = finished(table[table["model"] != LINEAR]), colours(measured.config.optimizers)
+    caption = (
+        "Means over pairs of train sets that differ in one example, with 95 % intervals. Constant learning rate, no "
+        "momentum, no weight decay."
+    )
+
+    def panels(column: str) -> list[Panel]:
+        rows = networks.assign(value=networks[column])
+        return [Panel(lines_of(part, "optimizer", "epoch", title_of), "epoch", str(task), whole=True)
+                for task, part in by(rows, "task")]  # fmt: skip
+
+    plots = [
+        Plot(column, title, lambda _, column=column: panels(column), caption, labels)  # type: ignore[misc]
+        for column, title in TITLES.items() if len(networks)
+    ]  # fmt: skip
+    if len(measured["bounds"]):
+        names = tuple(dict.fromkeys(measured["bounds"]["optimizer"]))
+        plots.append(Plot("convex", CONVEX, bounded, CONVEX_WORDS, colours(names)))
+    return [plot(measured) for plot in plots]
+
+
+CONVEX_WORDS = (
+    "Points, on top of each other: mean over pairs with 95 % intervals; thin lines: the bound of the expected "
+    "distance. Logarithmic axis. One that grows past 2 L times the sum of the learning rates, which any two runs keep, "
+    "is cut there. SAM's has a term that no number of examples lowers; SSAM with the same ascent has no bound."
+)
+
+
+def bounded(measured: Measured) -> list[Panel]:
+    """Distance and bound by epoch."""
+    rows, lines = finished(derived(measured)), []
+    rows = rows[(rows["model"] == LINEAR) & (rows["epoch"] > 0)]
+    for name, limits in by(measured["bounds"], "optimizer"):
+        own = rows[rows["optimizer"] == name]
+        lines.append(line_of(title_of(name), own.assign(value=own["distance"]), "epoch", "dots"))
+        means = limits.groupby("epoch")["bound"].mean()
+        if means.notna().any():
+            lines.append(Line(title_of(name), means.index, means, kind="theory"))
+    return [Panel(lines, "epoch", log_y=True, whole=True)]
+
+
+STUDY = Study(
+    name="uniform-stability",
+    title="One example exchanged: how far do two runs part?",
+    source=Source("Stable SAM, Tan, Zhang, Liu, Wang, Hao 2025 (JMLR 26), arXiv 2401.07250, Figs. 4 and 5"),
+    question="How far apart do two networks end whose train sets differ in one example, and how well do they "
+    "generalise, under SGD, SAM and SSAM?",
+    config=Config,
+    paper={
+        "batch_size": 128, "epochs": 100, "limit": None, "pairs": 10, "test_examples": None, "convex_rho": 0.002,
+        "convex_limit": None, "device": "cuda",
+    },
+    runs=measure,
+    claims=claims,
+    figures=[draw],
+    choices=(
         "Only the captions were at hand: an MLP on MNIST and LeNet on CIFAR-10, constant learning rate, no momentum, "
         "no weight decay. Learning rate, radius, batch, epochs and number of pairs are chosen here.",
         "The captions show distance and gap and state no order. Read from the abstract: SSAM generalises better than "
@@ -97,75 +299,6 @@ class UniformStability(Study[UniformStabilityConfig]):
         "The bounds of fenland.theory.uniform_stability need convex losses with known constants. Neither network is "
         "convex, so they are set beside a softmax regression instead, where L = sqrt(2)·R and beta = R²/2, R the "
         "longest input with its constant. SSAM with the normalised ascent has no bound there.",
-    )
-    presets: Mapping[str, UniformStabilityConfig] = {
-        "quick": UniformStabilityConfig(),
-        "paper": UniformStabilityConfig(
-            batch_size=128, epochs=100, limit=None, pairs=10, test_examples=None, convex_rho=0.002,
-            convex_limit=None, device="cuda",
-        ),
-    }  # fmt: skip
-
-    def run(self, config: UniformStabilityConfig, lab: Lab) -> Tables:
-        """One piece a pair and optimizer: a kill loses that one."""
-        from fenland.lab.studies.uniform_stability_pairs import bounds, follow
-        from fenland.lab.study.trained import identified
-
-        check_device(config.device)
-        fetch([*(task.rpartition("/")[0] for task in config.tasks), config.convex or "digits"], lab)
-        runs = identified(self.runs(config, lab))
-        keys = [{"run": run.identity(), "test": config.test_examples} for run in runs]
-        about: list[dict[str, Any]] = [
-            {"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed} for run in runs
-        ]
-        pieces = [
-            Piece("pairs", key, partial(follow, run, config.test_examples)) for run, key in zip(runs, keys, strict=True)
-        ]
-        parts = [found.assign(**of) for found, of in zip(lab.keep_all(pieces, "pairs"), about, strict=True)]
-        theory = [
-            lab.keep("bounds", key, partial(bounds, run)).assign(**of)
-            for run, key, of in zip(runs, keys, about, strict=True)
-            if run.model == LINEAR
-        ]
-        none = pd.DataFrame(columns=["epoch", "bound", "why", "optimizer", "pair"])
-        return {
-            "pairs": pd.concat(parts, ignore_index=True),
-            "bounds": pd.concat(theory, ignore_index=True) if theory else none,
-            "data": sources([run.data for run in runs], lab),
-        }
-
-    def runs(self, config: UniformStabilityConfig, lab: Lab) -> list[RunConfig]:
-        """The first member of each pair; the second one has ``replace`` set."""
-        every = []
-        for pair in range(config.pairs):
-            for task in config.tasks:
-                data, _, model = task.rpartition("/")
-                every += [_run(config, lab, data, model, name, pair) for name in config.optimizers]
-            if config.convex:
-                every += [_run(config, lab, config.convex, LINEAR, name, pair) for name in config.convex_optimizers]
-        return every
-
-    def figures(self, config: UniformStabilityConfig, tables: Tables) -> list[Drawn]:
-        """Distance, gap, and the bounds."""
-        from fenland.lab.studies.uniform_stability_judged import draw
-
-        return draw(config.optimizers, tables)
-
-    def verdicts(self, config: UniformStabilityConfig, tables: Tables) -> list[Verdict]:
-        """Judge."""
-        from fenland.lab.studies.uniform_stability_judged import judge
-
-        return judge(config.optimizers, config.measure, tables)
-
-
-def _run(config: UniformStabilityConfig, lab: Lab, data: str, model: str, optimizer: str, pair: int) -> RunConfig:
-    from fenland.lab.config import RunConfig
-
-    linear = model == LINEAR
-    return RunConfig(
-        data, model, optimizer, seed=pair, data_seed=pair,
-        rho=radius_of(optimizer, config.convex_rho if linear else config.rho),
-        lr=config.convex_lr if linear else config.lr, momentum=0.0, weight_decay=0.0, batch_size=config.batch_size,
-        epochs=config.epochs, schedule="constant", limit=config.convex_limit if linear else config.limit,
-        device=config.device, data_dir=lab.data_dir(data),
-    )  # fmt: skip
+    ),
+    beside=(),
+)  # fmt: skip

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fenland.lab.report.templating import fill
 from fenland.lab.store.files import write_text
-from fenland.lab.studies import STUDIES
-from fenland.lab.study.base import Verdict
-from fenland.lab.study.page import figure_of, tally
+from fenland.lab.study.parts import Verdict
+from fenland.lab.study.tally import figure_of, once, tally
 
 # A store in a store in a store: deeper than that nobody looks, and a home directory is not searched to its end.
 _DEPTH = 4
 
 
-def write_index(out: Path) -> Path:
+def write_index(out: Path, order: Sequence[str] = ()) -> Path:
     """Write ``out/index.html`` over everything below ``out``; its links are relative, so the folder can be moved.
+
+    Args:
+        out: the folder.
+        order: names of studies in the order of the page; others follow.
 
     Raises:
         FileNotFoundError: no study and no comparison is stored there.
     """
     folders = list(_below(out, _DEPTH))
     studies = [found for folder in folders if (found := _study(folder, out))]
-    studies.sort(key=lambda each: (_place(each["name"]), each["page"]))
+    studies.sort(key=lambda each: (place_in(order, each["name"]), each["page"]))
     comparisons = [_comparison(folder, out) for folder in folders if is_comparison(folder)]
     if not studies and not comparisons:
         raise FileNotFoundError(f"no study and no comparison is stored under {out}")
-    verdicts = [verdict for study in studies for verdict, _ in study["verdicts"]]
+    counted = [(each["name"], each["published"], [verdict for verdict, _ in each["verdicts"]]) for each in studies]
     failed = [study["name"] for study in studies if study["error"]]
     context = {
         "title": "Studies" if studies and not comparisons else "Studies and comparisons" if studies else "Comparisons",
-        "headline": _headline(studies, verdicts, comparisons),
+        "headline": _headline(studies, once(counted), comparisons),
         "caveats": [f"Failed: {', '.join(failed)}; what follows of them is from an earlier run."] if failed else [],
         "studies": studies,
         "comparisons": sorted(comparisons, key=lambda each: each["name"]),
@@ -76,7 +79,7 @@ def _headline(studies: list[dict[str, Any]], verdicts: list[Verdict], comparison
     parts = []
     if studies:
         count = f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}"
-        parts.append(f"{count}: {tally(verdicts)}")
+        parts.append(f"{count}. {tally(verdicts)}")
     if comparisons:
         parts.append(f"{len(comparisons)} comparison{'' if len(comparisons) == 1 else 's'}.")
     return " ".join(parts)
@@ -94,6 +97,7 @@ def _study(folder: Path, out: Path) -> dict[str, Any] | None:
     return {
         "id": "study-" + folder.relative_to(out).as_posix().replace("/", "-").replace(".", name),
         "name": name,
+        "published": bool(about.get("published")),
         "title": listed.get("title", name),
         "page": page.relative_to(out).as_posix() if page.is_file() else "",
         "about": f"{name}, preset {about['preset']}: {tally(verdicts)}" if about else name,
@@ -115,8 +119,9 @@ def _comparison(folder: Path, out: Path) -> dict[str, str]:
     return {"name": name if name != "." else out.resolve().name, "page": page, "headline": headline}
 
 
-def _place(name: str) -> int:
-    return list(STUDIES).index(name) if name in STUDIES else len(STUDIES)
+def place_in(order: Sequence[str], name: str) -> int:
+    """Where a study stands; those that are not listed come last."""
+    return order.index(name) if name in order else len(order)
 
 
 def _read(path: Path) -> dict[str, Any]:

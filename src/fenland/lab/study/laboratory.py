@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fenland.lab.config import RunConfig
+from fenland.lab.store.files import write_text
 from fenland.lab.store.runs import Store
-from fenland.lab.study.pieces import Task, compute, write_table
+from fenland.lab.study.identity import code_of, roots_of
+from fenland.lab.study.pieces import Task, compute
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fenland.lab.store.records import Records
-    from fenland.lab.study.base import Piece, Study
+    from fenland.lab.study.parts import Piece
+    from fenland.lab.study.study import Study
     from fenland.lab.sweep.cluster import Cluster
 
 T = TypeVar("T")
@@ -30,11 +35,11 @@ _LINE_EVERY_SECONDS = 10.0
 
 
 class Laboratory:
-    """What `fenland.lab.study.base.Lab` promises, on one output folder.
+    """What `fenland.lab.study.parts.Lab` promises, on one output folder.
 
     Args:
         out: the output folder; runs are stored in ``out/runs``, pieces in ``out/pieces``, shared by all its studies.
-        study: for whom; its name and version are part of the names of pieces.
+        study: for whom; its name is part of the names of pieces.
         console: where progress goes.
         workers: processes that share the runs of a sweep.
         data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
@@ -45,7 +50,7 @@ class Laboratory:
     def __init__(
         self,
         out: Path,
-        study: Study[Any],
+        study: Study,
         console: Console,
         workers: int = 1,
         data_root: Path | None = None,
@@ -76,6 +81,7 @@ class Laboratory:
 
         known = {run.hash: run for run in map(self._identified, runs)}
         self.trained |= known
+        self._drop_stale(known)
         pending = [run for run in known.values() if not self._store.has(run)]
         if pending:
             cluster: dict[str, Any] = {} if self._ray is None else {"ray": self._ray}
@@ -108,27 +114,11 @@ class Laboratory:
         folder = None if self._data_root is None or data == "digits" else self._data_root / data
         return str(folder) if folder is not None and folder.is_dir() else None
 
-    def keep(self, name: str, key: Mapping[str, Any], compute: Callable[[], pandas.DataFrame]) -> pandas.DataFrame:
-        """A table by the content of its key: computed once, stored whole, found again after a kill.
-
-        Args:
-            name: of the table, for people who look at the files.
-            key: plain values that fix what is computed, all of them.
-            compute: makes it.
-        """
-        import pandas
-
-        path = self._piece(name, key)
-        if path.is_file():
-            return pandas.read_parquet(path)
-        table = compute()
-        write_table(table, path)
-        return table
-
     def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
-        """As `keep`, in the order of the pieces, shared by worker processes where that saves time; shows progress.
+        """Tables by the content of their keys and the code that computes them; found again after a kill.
 
-        With a Ray cluster they stay in this process: runs of a sweep go there, pieces do not.
+        Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a
+        sweep go there, pieces do not.
 
         Args:
             pieces: in the order of the result; one that is listed twice is computed once.
@@ -139,7 +129,7 @@ class Laboratory:
         """
         import pandas
 
-        paths = [self._piece(piece.name, piece.key) for piece in pieces]
+        paths = [self._path(piece) for piece in pieces]
         missing, stored = {}, []
         for path, piece in zip(paths, pieces, strict=True):
             if path.is_file():
@@ -151,13 +141,29 @@ class Laboratory:
             pass
         return [pandas.read_parquet(path) for path in paths]
 
-    def _piece(self, name: str, key: Mapping[str, Any]) -> Path:
+    def _path(self, piece: Piece) -> Path:
         """The file of a piece, in a folder that exists."""
-        of = [self._study.name, self._study.version, name, key]
+        of = [self._study.name, piece.name, piece.key, code_of(*roots_of(piece.compute))]
         digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=_refuse).encode()).hexdigest()[:16]
+        return self._pieces() / f"{self._study.name}-{piece.name}-{digest}.parquet"
+
+    def _pieces(self) -> Path:
         folder = self._out / "pieces"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{self._study.name}-{name}-{digest}.parquet"
+        return folder
+
+    def _drop_stale(self, runs: Iterable[str]) -> None:
+        """Remove stored runs, and what is kept of unfinished ones, that other code trained; note the code of these."""
+        code = training_code()
+        for run in runs:
+            note = self._pieces() / f"run-{run}.txt"
+            if note.is_file() and note.read_text(encoding="utf-8") == code:
+                continue
+            if self._store.claimed(run):  # somebody computes it at this moment
+                continue
+            shutil.rmtree(self._store.folder / run, ignore_errors=True)
+            self._store.forget(run)
+            write_text(note, code)
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:
         """Pass the items on and show progress: a bar on a terminal, a line now and then elsewhere."""
@@ -204,6 +210,14 @@ class Laboratory:
         from fenland.lab import data
 
         return run if run.data_id else data.identify(run)
+
+
+@functools.cache
+def training_code() -> str:
+    """Of one training run, whatever its settings."""
+    from fenland.lab.training.trainer import train_here
+
+    return code_of(train_here)
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:

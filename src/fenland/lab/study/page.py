@@ -15,12 +15,14 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.report.setup import machines
 from fenland.lab.report.templating import fill
 from fenland.lab.store.files import write_text
-from fenland.lab.study.base import Study, Tables, Verdict
+from fenland.lab.study.parts import Tables, Verdict
+from fenland.lab.study.study import Study
+from fenland.lab.study.tally import figure_of, tally
 from fenland.lab.sweep.progress import duration
 
 
 def write_page(
-    study: Study[Any], config: Any, tables: Tables, verdicts: Sequence[Verdict], figures: Sequence[Drawn], folder: Path
+    study: Study, config: Any, tables: Tables, verdicts: Sequence[Verdict], figures: Sequence[Drawn], folder: Path
 ) -> Path:
     """Write ``figures/*.png``, ``figures/*.pdf`` and ``report.html``; the page needs no other file and no network."""
     for drawn in figures:
@@ -34,7 +36,7 @@ def write_page(
         "scale": _scale(study, config, about),
         "verdicts": [(verdict, figure_of(verdict.figure, names)) for verdict in verdicts],
         "figures": [(drawn, Markup(inline_svg(drawn, list(drawn.labels)))) for drawn in figures],
-        "sheets": study.sheets(config, tables),
+        "sheets": study.list(config, tables),
         "command": about["command"],
         "took": f"Measuring took {duration(about['seconds'])}.",
         "configuration": _configuration(study, config, about),
@@ -46,29 +48,10 @@ def write_page(
     return path
 
 
-def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many hold, in one sentence."""
-    if not verdicts:
-        return "Nothing was judged."
-    counts = {holds: sum(verdict.holds is holds for verdict in verdicts) for holds in (True, False, None)}
-    total = len(verdicts)
-    if counts[True] == total:
-        return f"All {total} verdicts hold." if total > 1 else "The verdict holds."
-    parts = [f"{counts[True]} of {total} verdicts hold{'s' if counts[True] == 1 else ''}"]
-    parts += [f"{counts[False]} {'does' if counts[False] == 1 else 'do'} not"] if counts[False] else []
-    parts += [f"{counts[None]} cannot be decided at this scale"] if counts[None] else []
-    return ", ".join(parts) + "."
-
-
-def figure_of(wanted: str, names: Sequence[str]) -> str:
-    """The figure that shows a verdict: the one it names, else the first; empty where there is none."""
-    return wanted if wanted in names else (names[0] if names else "")
-
-
-def _scale(study: Study[Any], config: Any, about: dict[str, Any]) -> str:
+def _scale(study: Study, config: Any, about: dict[str, Any]) -> str:
     """A warning where something is smaller than published."""
-    paper = study.presets.get("paper")
-    if paper is None or paper == config:
+    paper = study.presets["paper"]
+    if paper == config:
         return ""
     differing = [f.name for f in dataclasses.fields(config) if getattr(paper, f.name) != getattr(config, f.name)]
     changed = ", ".join(f"{name}={value}" for name, value in about["set"].items())
@@ -78,13 +61,13 @@ def _scale(study: Study[Any], config: Any, about: dict[str, Any]) -> str:
     )
 
 
-def _configuration(study: Study[Any], config: Any, about: dict[str, Any]) -> list[tuple[str, str]]:
+def _configuration(study: Study, config: Any, about: dict[str, Any]) -> list[tuple[str, str]]:
     """Every field, with the paper preset's value where that is another; the names are those of ``--set``."""
-    paper = study.presets.get("paper")
+    paper = study.presets["paper"]
     pairs = [("preset", str(about["preset"]))]
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        published = getattr(paper, field.name) if paper is not None else value
+        published = getattr(paper, field.name)
         pairs.append((field.name, _text(value) + ("" if published == value else f" (paper: {_text(published)})")))
     if about["runs"]:
         pairs.append(("trained runs", str(len(about["runs"]))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fenland.lab.errors import BadInput
-from fenland.lab.study.analytic import one_thread
+from fenland.lab.replicas.threads import one_thread
+from fenland.lab.store import files
 from fenland.lab.sweep import workers
 
 if TYPE_CHECKING:
     import pandas
 
-    from fenland.lab.study.base import Piece
+    from fenland.lab.study.parts import Piece
 
 # A worker process takes about this long to import torch. What is to be won must be more.
 START_SECONDS = 3.0
@@ -135,10 +135,6 @@ def _land(future: Future[None], task: Task, count: int) -> None:
 
 
 def write_table(table: pandas.DataFrame, path: Path) -> None:
-    """Write a parquet file whole, then rename it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        table.to_parquet(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a parquet file whole."""
+    with files.writing(path) as file:
+        table.to_parquet(file, index=False)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
-from fenland.lab.studies import STUDIES, find
-from fenland.lab.study.base import Verdict
-from fenland.lab.study.index import studies_below
-from fenland.lab.study.page import tally
+from fenland.lab.study.index import place_in, studies_below
+from fenland.lab.study.parts import Verdict
+from fenland.lab.study.tally import once, tally
 from fenland.lab.sweep.progress import duration
 
 HOLDS = {True: "yes", False: "**no**", None: "open"}
@@ -22,8 +21,9 @@ MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
 HEAD = """\
 # Reproduction
 
-The claims of the papers that fenland's studies ask after, with what was measured. A claim that does not hold is listed
-like any other, and one that its scale cannot decide stays open.
+The claims of the papers that fenland's studies ask after, and our own beside them, with what was measured. A claim that
+does not hold is listed like any other, and one that its scale cannot decide stays open. The first line below counts the
+claims of papers and ours apart, and each once: at the published scale where that was run, else at the other.
 
 This page is written by a program from the records in `docs/records`, which `fenland study` made. DIR holds `cifar10/`
 and `mnist/`, each with `train.parquet` and `test.parquet`; without `--data-root` the hub is asked. The last two lines
@@ -76,8 +76,12 @@ class Record:
     verdicts: tuple[Verdict, ...]
 
 
-def collect(folder: Path) -> list[Record]:
+def collect(folder: Path, order: Sequence[str] = ()) -> list[Record]:
     """The records of every study below an output folder, or of the record files (``*.json``) in a folder.
+
+    Args:
+        folder: either of the two.
+        order: names of studies in the order of the result; others follow.
 
     Raises:
         BadInput: there is neither, or a record file cannot be read.
@@ -87,8 +91,7 @@ def collect(folder: Path) -> list[Record]:
     records = records or [_of_study(each) for each in studies_below(folder)]
     if not records:
         raise BadInput("table", folder, "holds neither studies nor records; give the --out of `fenland study`")
-    order = list(STUDIES)
-    return sorted(records, key=lambda each: (order.index(each.study) if each.study in order else len(order), each.date))
+    return sorted(records, key=lambda each: (place_in(order, each.study), each.date))
 
 
 def plain(records: Iterable[Record]) -> dict[str, Any]:
@@ -119,14 +122,13 @@ def _of_study(folder: Path) -> Record:
     runs = [folder.parent / "runs" / name / "environment.json" for name in about["runs"]]
     environments = [here, *(_read(path) for path in runs if path.is_file())]
     machines = [{name: each.get(name) for name in MACHINE} for each in environments]
-    paper = find(about["study"]).presets["paper"] if about["study"] in STUDIES else None
     return Record(
         study=about["study"],
         title=listed["title"],
-        source=find(about["study"]).source if about["study"] in STUDIES else "",
+        source=about["source"],
         preset=about["preset"],
         changed=about["set"],
-        published=paper is not None and _values(paper) == about["config"],
+        published=about["published"],
         data=_data(folder, about["config"]),
         machines=tuple(each for index, each in enumerate(machines) if each not in machines[:index]),
         date=str(here.get("time", ""))[:10],
@@ -142,12 +144,6 @@ def _seconds(folder: Path, about: Mapping[str, Any]) -> float:
     trained = sum(float(_read(path).get("seconds") or 0.0) for path in runs if path.is_file())
     last = float(about["seconds"])
     return trained if trained / int(about["workers"]) > last else last
-
-
-def _values(config: Any) -> dict[str, Any]:
-    from fenland.lab.study.settings import plain as values
-
-    return values(config)
 
 
 def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -167,17 +163,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def markdown(records: Sequence[Record]) -> str:
-    """The page: machines, a summary, and a table a study."""
+def markdown(records: Sequence[Record], order: Sequence[str] = ()) -> str:
+    """The page: machines, a summary, and a table a study; studies of the order that are not there are named."""
     machines = list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
-    parts = [HEAD, _summary(records, machines), _machines(machines)]
+    parts = [HEAD, _summary(records, machines, order), _machines(machines)]
     parts += [_section(record, machines) for record in records]
     return "\n".join(parts)
 
 
-def _summary(records: Sequence[Record], machines: Sequence[str]) -> str:
+def _summary(records: Sequence[Record], machines: Sequence[str], order: Sequence[str]) -> str:
     lines = [
-        f"{tally([verdict for record in records for verdict in record.verdicts])}\n",
+        f"{tally(once((record.study, record.published, record.verdicts) for record in records))}\n",
         "| study | data | scale | machine | measured in | holds | does not | open |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -185,7 +181,7 @@ def _summary(records: Sequence[Record], machines: Sequence[str]) -> str:
         counts = [sum(verdict.holds is holds for verdict in record.verdicts) for holds in HOLDS]
         cells = [f"[{record.study}](#{record.study})", *_where(record, machines), duration(record.seconds)]
         lines.append(_row([*cells, *(str(count) if count else "" for count in counts)]))
-    missing = [name for name in STUDIES if name not in {record.study for record in records}]
+    missing = [name for name in order if name not in {record.study for record in records}]
     lines += [f"\nNot in these records: {', '.join(missing)}."] if missing else []
     return "\n".join([*lines, ""])
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import os
 import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
 from fenland.lab.store import environment
-from fenland.lab.studies import find
-from fenland.lab.study.base import Study, Tables, Verdict
-from fenland.lab.study.laboratory import Laboratory
+from fenland.lab.store.files import write_json
+from fenland.lab.study.grid import Grid
+from fenland.lab.study.identity import code_of, names_in, roots_of
+from fenland.lab.study.laboratory import Laboratory, training_code
+from fenland.lab.study.parts import Tables, Verdict
 from fenland.lab.study.pieces import write_table
 from fenland.lab.study.settings import configure, plain, restore
+from fenland.lab.study.study import Study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ class Done:
 
 
 def run_study(
-    name: str | Study[Any],
+    study: Study,
     preset: str = "quick",
     overrides: Mapping[str, str] | None = None,
     out: Path = Path("out/studies"),
@@ -66,7 +67,7 @@ def run_study(
     The same configuration of the same code is not measured twice: its tables are read, and judged and drawn again.
 
     Args:
-        name: of the study, or the study itself.
+        study: what to run.
         preset: one of its presets.
         overrides: fields set to other values, as text.
         out: output folder, shared by studies: trained runs and pieces are found again by any of them.
@@ -77,25 +78,25 @@ def run_study(
         trackers: names of ``fenland.lab.sweep.trackers.TRACKERS`` that are told of every training run.
 
     Raises:
-        BadInput: unknown study, preset or field, or a wrong value.
+        BadInput: unknown preset or field, or a wrong value.
     """
     if console is None:
         from rich.console import Console
 
         console = Console(stderr=True)
-    study = find(name) if isinstance(name, str) else name
     config = configure(study, preset, overrides)
-    identity = _identity(study, config)
+    identity = identity_of(study, config)
     folder = out / study.name
     stored = read_tables(folder, identity)
     if stored is None:
         lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
         begun = time.monotonic()
-        tables = study.run(config, lab)
+        tables = study.runs(config, lab)
         seconds = time.monotonic() - begun
         about = {
             "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
-            "identity": identity, "version": study.version, "fenland": __version__, "seconds": round(seconds, 2),
+            "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
+            "file": str(study.file or ""), "fenland": __version__, "seconds": round(seconds, 2),
             "workers": workers, "runs": sorted(lab.trained), "tables": sorted(tables),
             "command": _command(study, preset, overrides or {}, out, workers, data_root),
         }  # fmt: skip
@@ -105,14 +106,14 @@ def run_study(
     return judge(study, config, folder, reused=stored is not None)
 
 
-def judge(study: Study[Any], config: Any, folder: Path, reused: bool = True) -> Done:
+def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
     """Verdicts, figures and the page of what is stored in a folder, written anew."""
     from fenland.lab.study.page import write_page
 
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tables = _read_tables(folder, about)
-    verdicts = tuple(study.verdicts(config, tables))
-    drawn = study.figures(config, tables)
+    verdicts = tuple(study.judge(config, tables))
+    drawn = study.draw(config, tables)
     report = write_page(study, config, tables, verdicts, drawn, folder)
     listed = {
         "study": study.name,
@@ -125,15 +126,19 @@ def judge(study: Study[Any], config: Any, folder: Path, reused: bool = True) -> 
     return Done(study.name, folder, verdicts, report, float(about["seconds"]), reused)
 
 
-def judge_again(folder: Path) -> Done:
+def judge_again(folder: Path, find: Callable[[str], Study]) -> Done:
     """Write the verdicts, figures and page of a stored study anew, without measuring.
+
+    Args:
+        folder: of the study.
+        find: a study by its name or its file.
 
     Raises:
         FileNotFoundError: no study is stored there.
         BadInput: this version knows no study of that name, or not its fields.
     """
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    study = find(about["study"])
+    study = find(about["file"] or about["study"])
     return judge(study, restore(study, about["config"]), folder)
 
 
@@ -142,16 +147,6 @@ def write_failure(out: Path, name: str, error: str, trace: str) -> None:
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "error.json", {"study": name, "error": error, "trace": trace})
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole, then rename it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_tables(folder: Path, identity: str) -> Tables | None:
@@ -187,20 +182,23 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _identity(study: Study[Any], config: Any) -> str:
-    """What fixes a study's tables: its configuration, and the code of its files, so that an edited study runs anew."""
-    file = Path(inspect.getfile(type(study)))
-    # A study that outgrew its file has modules beside it that carry its name: quartic.py, quartic_figures.py.
-    source = "".join(path.read_text(encoding="utf-8") for path in sorted(file.parent.glob(f"{file.stem}*.py")))
-    text = json.dumps([study.name, study.version, plain(config), __version__, source])
+def identity_of(study: Study, config: Any) -> str:
+    """What fixes a study's tables: its configuration, the code that measures them, and that of its training runs."""
+    roots: tuple[Any, ...] = (type(config), *roots_of(study.runs))
+    plan: list[Any] = []
+    if isinstance(study.runs, Grid):
+        plan = [[name, str(values)] for name, values in study.runs.axes.items()] + [study.runs.diverged]
+        roots += tuple(each for each in (study.runs.case, study.runs.after) if each is not None)
+    trained = training_code() if names_in("train", *roots) else ""  # as in lab.train
+    text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _command(
-    study: Study[Any], preset: str, overrides: Mapping[str, str], out: Path, workers: int, data_root: Path | None
+    study: Study, preset: str, overrides: Mapping[str, str], out: Path, workers: int, data_root: Path | None
 ) -> str:
     """The command that repeats this one study, also where it was one of many."""
-    words = ["fenland", "study", study.name, "--preset", preset]
+    words = ["fenland", "study", str(study.file or study.name), "--preset", preset]
     for name, value in overrides.items():
         words += ["--set", f"{name}={value}"]
     words += ["--workers", str(workers)] if workers > 1 else []

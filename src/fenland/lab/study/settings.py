@@ -8,10 +8,10 @@ from typing import Any
 
 from fenland.lab.config import words
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.study.base import Study
+from fenland.lab.study.study import Study
 
 
-def configure(study: Study[Any], preset: str = "quick", overrides: Mapping[str, str] | None = None) -> Any:
+def configure(study: Study, preset: str = "quick", overrides: Mapping[str, str] | None = None) -> Any:
     """The configuration of a preset with some fields set to other values, given as text.
 
     In which dialect: see ``fenland.lab.config.words``.
@@ -42,7 +42,7 @@ def configure(study: Study[Any], preset: str = "quick", overrides: Mapping[str, 
         raise BadInput("set", shown, f"{study.name}: {error}") from None
 
 
-def fields(study: Study[Any]) -> list[dict[str, Any]]:
+def fields(study: Study) -> list[dict[str, Any]]:
     """Every field with its value in each preset."""
     first = next(iter(study.presets.values()))
     return [
@@ -59,7 +59,7 @@ def plain(config: Any) -> dict[str, Any]:
     }
 
 
-def restore(study: Study[Any], values: Mapping[str, Any]) -> Any:
+def restore(study: Study, values: Mapping[str, Any]) -> Any:
     """The configuration of which `plain` made these values.
 
     Raises:

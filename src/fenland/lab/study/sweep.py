@@ -18,7 +18,8 @@ from fenland.lab.store import locks
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fenland.lab.study.base import Study, Verdict
+    from fenland.lab.study.parts import Verdict
+    from fenland.lab.study.study import Study
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 1.0
@@ -45,22 +46,20 @@ class Setting:
 class StudyPlan:
     """A study, and what to set for each of its runs."""
 
-    study: Study[Any]
+    study: Study
     preset: str
     settings: tuple[dict[str, str], ...]
     fields: tuple[str, ...]
 
 
-def plan(name: str, preset: str, given: Sequence[str]) -> StudyPlan:
+def plan(study: Study, preset: str, given: Sequence[str]) -> StudyPlan:
     """Every combination, each checked.
 
     Raises:
-        BadInput: no such study, preset or field, or a wrong value.
+        BadInput: no such preset or field, or a wrong value.
     """
-    from fenland.lab.studies import find
     from fenland.lab.study.settings import configure
 
-    study = find(name)
     axes = words.axes(given, type(configure(study, preset)))
     combinations = words.combinations(axes)
     for values in combinations:

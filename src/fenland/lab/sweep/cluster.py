@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
+from fenland.arguments import installing
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
 from fenland.lab.store import environment
@@ -71,7 +72,7 @@ class Cluster:
         try:
             ray = _ray()
         except ModuleNotFoundError:
-            raise BadInput("ray", self.address, "needs the package ray: pip install 'fenland[cluster]'") from None
+            raise BadInput("ray", self.address, f"needs the package ray: {installing('cluster')}") from None
         # Ray prints what it has to say of lost nodes, some of it when it shuts down; it is no part of a result.
         with contextlib.redirect_stdout(sys.stderr):
             mine = not ray.is_initialized()

@@ -8,7 +8,7 @@ from typing import Any
 
 from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
-from fenland.lab.config.run_config import FIELDS, HINTS, OPTIONAL, SHARED, check, written
+from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.errors import BadInput
 from fenland.lab.models import check_model
 from fenland.lab.sweep.auto import automatic, check_device
@@ -74,22 +74,6 @@ def base_run(given: Mapping[str, str]) -> RunConfig:
     check_model(values["model"])
     check_device(values["device"])
     return RunConfig(optimizer=values["base"], **values)
-
-
-def of_field(name: str, text: str) -> Any:
-    """The value of a field from its text.
-
-    Raises:
-        BadInput: naming the field, its text and what is allowed.
-    """
-    try:
-        value = words.value(text, HINTS[name])
-        check(name, value)
-    except ValueError:
-        cure = FIELDS[name].allowed.cure
-        more = [*[AUTO] * FIELDS[name].auto, *["none"] * (name in OPTIONAL)]
-        raise BadInput(name, text, ", or ".join([cure, *more])) from None
-    return value
 
 
 def _seeds(text: str) -> list[int]:

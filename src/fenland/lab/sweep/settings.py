@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
-from fenland.lab.config.run_config import BASES, FIELDS, SHARED
+from fenland.lab.config.run_config import BASES, FIELDS, SHARED, of_field
 from fenland.lab.errors import BadInput
 from fenland.lab.store.runs import Store
-from fenland.lab.sweep.planning import base_run, of_field
+from fenland.lab.sweep.planning import base_run
 from fenland.lab.training.optimizers import check_optimizer, check_options
 
 if TYPE_CHECKING:

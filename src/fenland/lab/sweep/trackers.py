@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fenland.arguments import installing
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, one_of
 
@@ -147,7 +148,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in TRACKERS:
             raise BadInput("logger", name, one_of(TRACKERS))
         if importlib.util.find_spec(TRACKERS[name][0]) is None:
-            raise BadInput("logger", name, "it is not installed; pip install 'fenland[trackers]'")
+            raise BadInput("logger", name, f"it is not installed; {installing('trackers')}")
 
 
 def open_trackers(names: Sequence[str], out: Path, config: RunConfig) -> list[Tracker]:

@@ -125,7 +125,7 @@ def build_optimizer(config: RunConfig, model: nn.Module, total_steps: int | None
     try:
         if row.stable:
             own = {name: options.pop(name) for name in arguments(Renormalize) if name in options}
-            given["combine"] = Renormalize(**own)
+            given["method"] = Renormalize(**own)
         return row.build(base, **{**given, **options})
     except (TypeError, ValueError) as error:
         blamed = [text for text in config.options if text.partition("=")[0] in str(error)]

@@ -1,0 +1,94 @@
+"""A study: one file of data - cases, claims, figures, prose - and functions for what is computed in no other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fenland.lab.study.claims import Claims, judge
+from fenland.lab.study.parts import Lab, Measured, Sheet, Source, Tables, Verdict
+from fenland.lab.study.words import guessed, left_out, lossy, sentences
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fenland.lab.figures.catalog import Drawn
+    from fenland.lab.study.recipes import Recipe
+
+
+def runs_left_out(measured: Measured) -> str:
+    """What is said beside each claim where means are over the runs that finished."""
+    return left_out(measured["runs"]) if "runs" in measured.tables else ""
+
+
+def runs_guessed(measured: Measured) -> str:
+    """What is said beside each claim where a diverged run counts as guessing."""
+    return guessed(measured["runs"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment; a file that is a study has it as ``STUDY``.
+
+    Measuring leaves tables and nothing else; figures and verdicts are functions of the configuration and the tables,
+    so that a page can be written again without computing anything again.
+
+    Attributes:
+        name: on the command line.
+        title: on the page.
+        source: paper, figure, year, arXiv id or journal.
+        question: what it asks, one or two sentences.
+        config: frozen dataclass of plain values: what can be set. Its ``__post_init__`` refuses what cannot be.
+        runs: measures: a `Grid` of training runs, or a function of the configuration and the laboratory.
+        claims: that are judged; a function of what was measured where they depend on the configuration.
+        figures: recipes.
+        sheets: tables of numbers for the page.
+        choices: what the paper leaves open and how it was read here, a sentence each.
+        quick: fields of the preset ``quick`` (2 minutes on 2 cores; 15 s where no network is trained) that differ from
+            the configuration's defaults.
+        paper: likewise of the preset ``paper``, the published scale.
+        beside: sentences that the tables call for beside every claim and figure.
+        file: that it was read from, where it is no part of fenland.
+    """
+
+    name: str
+    title: str
+    source: Source
+    question: str
+    config: Callable[..., Any]
+    runs: Callable[[Any, Lab], Tables]
+    claims: Claims
+    figures: Sequence[Recipe] = ()
+    sheets: Sequence[Callable[[Measured], Sheet | Sequence[Sheet]]] = ()
+    choices: tuple[str, ...] = ()
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    beside: Sequence[Callable[[Measured], str]] = (lossy, runs_left_out)
+    file: Path | None = None
+
+    @property
+    def presets(self) -> dict[str, Any]:
+        """Configurations by name."""
+        return {name: self.config(**fields) for name, fields in (("quick", self.quick), ("paper", self.paper))}
+
+    def judge(self, config: Any, tables: Tables) -> list[Verdict]:
+        """A verdict a claim."""
+        return judge(self.claims, Measured(config, tables), self.beside)
+
+    def draw(self, config: Any, tables: Tables) -> list[Drawn]:
+        """The figures."""
+        measured = Measured(config, tables)
+        drawn = [figure for recipe in self.figures for figure in _several(recipe(measured))]
+        notes = [note(measured) for note in self.beside]
+        return [dataclasses.replace(each, caption=sentences(each.caption.strip(), *notes)) for each in drawn]
+
+    def list(self, config: Any, tables: Tables) -> list[Sheet]:
+        """The tables of numbers."""
+        measured = Measured(config, tables)
+        return [sheet for recipe in self.sheets for sheet in _several(recipe(measured))]
+
+
+def _several(found: Any) -> Sequence[Any]:
+    return found if isinstance(found, (list, tuple)) else [found]

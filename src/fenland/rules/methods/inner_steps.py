@@ -1,0 +1,68 @@
+"""An ascent of several steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fenland.arguments import check_among, check_instance, check_number, check_whole
+from fenland.rules.combine import AtAscentPoint, Combine
+from fenland.rules.context import Context
+from fenland.rules.methods.base import Method
+from fenland.rules.requests import Grad, Program, Update
+
+
+@dataclass(frozen=True)
+class InnerSteps(Method):
+    r"""e after n gradient steps, each of which starts from the last point; h is the gradient at the end. n + 1 passes.
+
+    Three conventions are in use, with unit_k the steepest perturbation of radius 1 for the gradient at w + e_k:
+
+        split:   e_{k+1} = e_k + (rho / n) * unit_k, so |e| <= rho (Foret et al. 2021, arXiv 2010.01412, appendix);
+        project: e_{k+1} = e_k + step * rho * unit_k, cut back to |e| <= rho (the code of Andriushchenko and
+                 Flammarion 2022, arXiv 2206.06232);
+        full:    e_{k+1} = e_k + rho * unit_k, so |e| <= n * rho (optax's recipe, XSAM's code).
+
+    The cut is Euclidean, with several radii in units of each. g is the gradient at w.
+
+    Attributes:
+        n: number of ascent steps.
+        convention: see above.
+        step_size: length of a step in radii, for "project". 1.0: ours.
+        combine: what the base gets from g and h.
+    """
+
+    n: int = 2
+    convention: Literal["split", "project", "full"] = "split"
+    step_size: float = 1.0
+    combine: Combine = AtAscentPoint()  # noqa: RUF009 - rules are frozen
+
+    def __post_init__(self) -> None:
+        check_whole("n", self.n, 1)
+        check_among("convention", self.convention, ("split", "project", "full"))
+        check_number("step_size", self.step_size, low=0.0)
+        check_instance("combine", self.combine, Combine, "fenland.AtAscentPoint()")
+
+    @property
+    def evaluations(self) -> int:
+        return self.n + 1
+
+    @property
+    def reads_norms(self) -> bool:
+        return bool(self.combine.reads)
+
+    def step(self, s: Context) -> Program:
+        g = last = yield Grad()
+        if not s.due(g):
+            yield Update(g)
+            return
+        share = {"split": 1.0 / self.n, "project": self.step_size, "full": 1.0}[self.convention]
+        e, kept = None, (g,) if self.combine.keeps_g else ()
+        for k in range(1, self.n + 1):
+            unit = s.steepest(last) * share
+            e = unit if e is None else (e + unit).form()
+            if self.convention == "project":
+                e = e * e.norm.clamp_min(1.0).reciprocal()
+            final = k == self.n
+            last = yield Grad(at=s.reach(e), keep=kept if final else (*kept, e), final=final and not self.combine.reads)
+        yield Update(self.combine(g, last))

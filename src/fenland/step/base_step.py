@@ -1,0 +1,194 @@
+"""From a method's update to the base: d is formed in `p.grad`, and the base steps with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_pre_hooks
+
+from fenland.algebra import Coefficient, Lazy, Leaf, Scalar, Vector
+from fenland.algebra.lazy import aligned, is_number, times
+from fenland.algebra.lists import combine_, scale_
+from fenland.algebra.shards import local
+from fenland.step.gradients import Gradient, collect
+
+CLIP_FLOOR = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same, so that both clip alike
+
+
+@dataclass
+class Handover:
+    """What the base is handed: factor * d, d being in `p.grad`.
+
+    Attributes:
+        d: the gradients as they stand, local tensors.
+        factor: what is still to be multiplied in.
+        sharded: some parameter is a DTensor.
+        finite: 0-d bool tensor, whether this step may be taken.
+        after: after the base's step, w += lr * c: (local w, c, group).
+    """
+
+    d: Vector
+    factor: Coefficient
+    sharded: bool
+    finite: Tensor
+    after: list[tuple[Tensor, Tensor, dict[str, Any]]] = field(default_factory=list)
+
+
+def clip_factor(max_norm: float | None, length: Scalar) -> Coefficient:
+    """min(1, max_norm / ||d||), and 1 without a bound."""
+    return 1.0 if max_norm is None else (max_norm / (length + CLIP_FLOOR)).clamp_max(1.0)
+
+
+def is_fused(base: torch.optim.Optimizer) -> bool:
+    """Whether every group of the base runs a fused kernel, which takes `grad_scale` and `found_inf`.
+
+    A wrapper (ZeroRedundancyOptimizer) shows the fused groups of what it wraps but does not pass the two on.
+    """
+    takes = getattr(base, "_step_supports_amp_scaling", False)
+    return bool(takes) and all(group.get("fused") for group in base.param_groups)
+
+
+def form(d: Lazy, groups: Sequence[dict[str, Any]], factor: Coefficient = 1.0) -> tuple[Gradient, Coefficient]:
+    """Write a sum into the memory of its youngest gradient, which becomes `p.grad`.
+
+    Returns:
+        The gradient that holds it, and the factor that is still to be multiplied in (of a single term).
+    """
+    carrier = youngest(d)
+    if len(d.terms) == 1:
+        c = d.terms[0][0]
+        return carrier, times(times(c if carrier.factor is None else c * carrier.factor, factor), 1.0)
+    for _, x in d.terms:
+        if x is not carrier:
+            x.tensors  # noqa: B018 - takes a loss scale out, so that the sum rounds as it does without one
+    order, lists, _ = aligned([x for _, x in d.terms])
+    if order is not None and len(order) > len(carrier.params):
+        carrier, lists = _extended(carrier, d, order, lists, groups)
+    else:
+        carrier.make_writable()
+        lists = _in_order_of(carrier, order or (), lists)
+    into = carrier.raw
+    others = []
+    beta: Coefficient = 1.0
+    for (c, x), xs in zip(d.terms, lists, strict=True):
+        k = times(c if x.factor is None else c * x.factor, factor)
+        if x.serial == carrier.serial:
+            beta = k
+        else:
+            others.append((k, xs, x.owned is not None and all(x.owned)))
+    for k, xs, scratch in others:
+        combine_(k, xs, beta, into, scratch=scratch)  # type: ignore[arg-type]
+        beta = 1.0
+    carrier.factor = None
+    return carrier, 1.0
+
+
+def youngest(d: Lazy) -> Gradient:
+    """The last of a sum's gradients whose memory is still its own."""
+    found = [x for _, x in d.terms if isinstance(x, Gradient)]
+    if not found:
+        raise RuntimeError("the update is made of no gradient of this step: yield Update of something that Grad() gave")
+    best = max(found, key=lambda x: x.serial)
+    best.tensors if best.raw is None else None  # noqa: B018 - says "write keep=g"
+    return best
+
+
+def _extended(
+    carrier: Gradient, d: Lazy, order: Sequence[Tensor], lists: list[Vector], groups: Sequence[dict[str, Any]]
+) -> tuple[Gradient, list[Vector]]:
+    """The same gradient over all parameters that any pass used: where it has none it is zero."""
+    known = {
+        p: x for _, leaf in d.terms if isinstance(leaf, Gradient) for p, x in zip(leaf.params, leaf.wholes, strict=True)
+    }
+    mine = dict(zip(carrier.params, carrier.wholes, strict=True))
+    for p in order:
+        p.grad = mine[p] if p in mine else torch.zeros_like(known.get(p, p))
+    wide = collect(groups)
+    wide.serial, wide.factor = carrier.serial, carrier.factor
+    wide.make_writable()
+    return wide, _in_order_of(wide, order, lists)
+
+
+def _in_order_of(carrier: Gradient, order: Sequence[Tensor], lists: list[Vector]) -> list[Vector]:
+    """Lists over the parameters `order` as lists over the carrier's: passes meet parameters in different orders."""
+    if order is carrier.params or all(map(is_, order, carrier.params)):
+        return lists
+    at = {p: i for i, p in enumerate(order)}
+    return [[xs[at[p]] for p in carrier.params] for xs in lists]
+
+
+def base_multiplies(d: Gradient, factor: Coefficient, base: torch.optim.Optimizer) -> bool:
+    """Whether the base itself takes the factor: it is fused, float32's precision is enough, and no hook looks at d."""
+    if not isinstance(factor, Tensor) or not is_fused(base) or d.V.layouts is not None:  # type: ignore[attr-defined]
+        return False
+    if _global_optimizer_pre_hooks or base._optimizer_step_pre_hooks:
+        return False
+    return all(x.dtype != torch.float64 for x in d.raw or ())
+
+
+def multiply_(factor: Coefficient, d: Vector) -> None:
+    """d <- factor * d in place; nothing to do for 1.0."""
+    if isinstance(factor, Tensor):
+        scale_(factor, d)
+    elif not is_number(factor, 1.0) and d:
+        torch._foreach_mul_(d, factor)
+
+
+def corrections(after: Lazy, groups: Sequence[dict[str, Any]]) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
+    """What is added to w after the base's step; formed in the memory of its youngest gradient."""
+    formed, factor = form(after, groups)
+    multiply_(factor, formed.tensors)
+    group_of = {p: group for group in groups for p in group["params"]}
+    pairs = zip(formed.params, formed.tensors, strict=True)
+    return [(local(p.detach()), x, group_of[p]) for p, x in pairs]
+
+
+def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool]:
+    """(whether all passes were finite, whether d itself must be looked at: finite gradients may overflow when mixed)."""
+    norms = [x.norm for x in leaves]
+    finite = norms[0] - norms[0] == norms[-1] - norms[-1]  # neither is infinite or NaN, in three small operations
+    if len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor):
+        return finite, False
+    bound: Any = sum((abs(c) * x.norm for c, x in d.terms), start=0.0)
+    dtypes = {t.dtype for _, x in d.terms for t in x.raw or ()} or {torch.float32}
+    within = bound < min(torch.finfo(t).max for t in dtypes)
+    if host:
+        return finite, bool(finite) and not bool(within)
+    return finite & within, False
+
+
+def all_finite(d: Vector) -> Tensor:
+    """0-d bool tensor, whether every element is finite."""
+    return torch.stack([torch.isfinite(x).all() for x in d]).all() if d else torch.ones((), dtype=torch.bool)
+
+
+def step_base(base: torch.optim.Optimizer, given: Handover, scaling: Any, found_inf: Tensor | None) -> None:
+    """Step the base with factor * d, then w += lr * after.
+
+    Args:
+        base: the wrapped optimizer.
+        given: d and its factor.
+        scaling: `Unscaled` or `Scaled`, which calls the base.
+        found_inf: 0-d tensor, 1 to make a fused base skip its step without a host synchronisation.
+    """
+    handed: dict[str, Tensor] = {}
+    if isinstance(given.factor, Tensor):
+        handed["grad_scale"] = given.factor.reciprocal().float()
+    if found_inf is not None:
+        handed["found_inf"] = found_inf
+    for name, value in handed.items():  # torch's own protocol of fused optimizers, as its GradScaler uses it
+        setattr(base, name, value)
+    try:
+        scaling.step(base)
+    finally:
+        for name in handed:
+            if name in base.__dict__:
+                delattr(base, name)
+    for w, c, group in given.after:
+        lr = group["lr"]
+        w.addcmul_(c, lr) if isinstance(lr, Tensor) else w.add_(c, alpha=lr)

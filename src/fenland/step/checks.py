@@ -1,0 +1,80 @@
+"""What cannot work is refused at construction, or before anything moves: by name, with the reason and the cure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fenland.rules import ParameterNames
+from fenland.step.state import Rules
+
+# Bases that a sharpness-aware step cannot serve, by class name: they need more of a step than gradients in `p.grad`.
+_HESSIAN = "needs backward(create_graph=True), whose graph does not survive the way to w + e"
+_REFUSED = {
+    "LBFGS": "evaluates its closure itself, many times a step",
+    "DPOptimizer": "reads per-sample gradients (p.grad_sample), never p.grad",
+    "AdaHessian": _HESSIAN,
+    "Adahessian": _HESSIAN,
+    "SophiaH": _HESSIAN,
+}
+
+
+def check_base(base: Any, own: type) -> None:
+    """Raise a TypeError where `base` is no first-order optimizer; `own` is the class of sharpness-aware ones."""
+    if isinstance(base, own):
+        raise TypeError("base is a SharpnessAware already: nest choices (ball, source, combine, when), not optimizers")
+    if not isinstance(base, torch.optim.Optimizer):
+        raise TypeError(
+            f"base = {base!r}: must be a torch.optim.Optimizer instance, "
+            "such as torch.optim.SGD(model.parameters(), lr=0.1)"
+        )
+    for kind in type(base).__mro__:
+        if kind.__name__ in _REFUSED:
+            raise TypeError(
+                f"base is {type(base).__name__}, which {_REFUSED[kind.__name__]}: use a first-order optimizer"
+            )
+
+
+def check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:
+    """Raise a ValueError where the base's groups cannot carry a radius, or climb where they should descend."""
+    name = type(base).__name__
+    if "rho" in getattr(base, "defaults", {}):
+        raise ValueError(f"base = {name}: its own option is called rho, which is the radius here; use another base")
+    if any(group.get("maximize") for group in groups):
+        raise ValueError(f"base = {name}(maximize=True): the ascent would run downhill; minimise the negated objective")
+    if any(p.is_meta for group in groups for p in group["params"]):
+        raise ValueError("a parameter is on the meta device, which holds no numbers: materialise the model first")
+
+
+def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames) -> None:
+    """Raise a ValueError where two choices cannot work together, or not with these parameters."""
+    method = rules.method
+    if not method.clean_gradient:
+        if rules.nonfinite == "base_step":
+            raise ValueError(f'nonfinite = "base_step": {method} has no gradient at w to fall back on; use "skip"')
+        if rules.when.looks_at_gradient:
+            raise ValueError(f"when = {rules.when}: looks at the gradient at w, which {method} never computes")
+    if rules.ball.geometry is not None and (method.evaluations > 2 or method.searches):
+        raise ValueError(f"method = {method}: several points around w need a flat ball, not {rules.ball}")
+    if method.reads_dual and not rules.ball.is_norm:
+        raise ValueError(f"method = {method}: reads the ball's dual norm, and {rules.ball} is no norm")
+    rules.ball.check(names)
+    method.check(names)
+    if method.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):
+        warnings.warn(
+            f"method = {method}: climbs along the base's momentum, and {type(base).__name__} has momentum = 0, so that "
+            "every step is one of the base alone; give the base a momentum, such as 0.9",
+            stacklevel=2,
+        )
+
+
+def refuse_two_calls(rules: Rules) -> None:
+    """Raise where the method asks for more gradients than two calls give, before anything moves."""
+    method = rules.method
+    if method.evaluations > 2 or method.per_sample:
+        raise RuntimeError(f"ascend(): {method} evaluates more than one gradient at w + e; use step(closure)")
+    if method.searches:
+        raise RuntimeError(f"ascend(): {method} evaluates more points; use step(closure)")

@@ -1,0 +1,244 @@
+"""Who evaluates the gradients that a program asks for: a closure, the user in two calls, or one closure a micro-batch.
+
+All three run the same steps (`step.py`). They take a list of runners, one an optimizer: a joint step is the same
+course with more than one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fenland.rules.requests import Grad, Highest
+from fenland.step.base_step import Handover, clip_factor
+from fenland.step.checks import refuse_two_calls
+from fenland.step.closures import Closure, Evaluation, loss_of, refuse_inside_a_closure
+from fenland.step.grad_scaling import Unscaled
+from fenland.step.gradients import collect, drop, own_copy
+from fenland.step.guards import Snapshot
+from fenland.step.joint import JointRunner
+from fenland.step.runner import Runner
+from fenland.step.stale import StaleGradients
+from fenland.step.step import Step
+
+
+def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Unscaled]) -> Any:
+    """One step of each optimizer, the closure being called at w and again at w + e; returns what it returned at w.
+
+    On any exception before the base steps, everything is as before.
+    """
+    return _whole_step(runners, scalings, lambda steps, before: _evaluate(runners, steps, closure, before))
+
+
+def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Unscaled], joint: bool) -> Any:
+    """One step of several optimizers of one model: with one ascent over all parameters (`joint`), or one each."""
+    if len(runners) < 2:
+        raise ValueError(f"optimizers: {len(runners)} given; a step together needs at least two")
+    params = [p for runner in runners for group in runner.groups for p in group["params"]]
+    if len(set(params)) < len(params):
+        raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
+    if not joint:
+        return run_closure(runners, closure, scalings)
+    joined = JointRunner(runners)
+    return run_closure([joined], closure, [joined.scaling(scalings)])
+
+
+def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unscaled) -> list[Any]:
+    """m-SAM: each closure has its own ascent, and d is the mean of theirs.
+
+    One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d. Source: Foret et al.
+    2021, arXiv 2010.01412, section 4.1 (m-sharpness); Andriushchenko and Flammarion 2022, arXiv 2206.06232.
+    """
+    values: list[Any] = []
+
+    def passes(steps: list[Step], before: list[Snapshot]) -> list[Any]:
+        step, finite = steps[0], []
+        total: dict[Tensor, Tensor] = {}
+        for closure in closures:
+            if values:
+                step.begin()
+            step.drop()
+            values.append(_evaluate([runner], [step], closure, [runner.guard.take()] if values else before))
+            given = step.settle(clip=False, last=False)
+            if given.after:
+                raise ValueError("a method that corrects w after the base's step (decoupled WSAM) takes one closure")
+            finite.append(given.finite)
+            for p in (p for group in runner.groups for p in group["params"] if p.grad is not None):
+                total[p] = own_copy(p.grad) if p not in total else total[p].add_(p.grad)
+                p.grad = None
+        for p, x in total.items():
+            p.grad = x.div_(len(closures))
+        d = collect(runner.groups)
+        step.scaling.unscale(runner.base, d, ())
+        clip = clip_factor(runner.rules.max_norm, d.norm)
+        ok = torch.stack(finite).all() & torch.isfinite(d.norm)
+        step.record.skipped = ~ok
+        step.settled = Handover(d.raw or [], clip, d.V.layouts is not None, ok)  # type: ignore[attr-defined]
+        return values
+
+    return _whole_step([runner], [scaling], passes)  # type: ignore[no-any-return]
+
+
+def ascend(runner: Runner, scaling: Unscaled) -> bool:
+    """From the gradient in `p.grad` to w + e, for the user's second pass; whether the weights moved."""
+    runner.refuse("ascend", busy=True)
+    refuse_two_calls(runner.rules)
+    before = runner.watch.beginning() if runner.watch is not None else None
+    step = runner.new_step(scaling)
+    try:
+        if step.request.at is None and runner.rules.method.clean_gradient:
+            step.come_back()
+        runner.check_first(step, two_calls=True)
+        if step.asks and step.request.at is not None:
+            step.go()
+        else:  # no ascent: d is g, or the gradient of the pass that comes
+            for leaf in step.alive:
+                leaf.own()
+            step.drop()
+        runner.begin_second_pass(before)
+    except BaseException:
+        runner.roll_back([step], before)
+        raise
+    runner.pending, runner.before = step, before
+    return bool(step.perturbation.params)
+
+
+def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
+    """From the gradient at w + e, in `p.grad`, back to w, and one step of the base, between the wrapper's hooks."""
+    runner.refuse("descend", busy=False)
+    step: Any = runner.pending
+    before = runner.before
+    step.scaling = scaling
+    try:
+        if step.asks:
+            step.come_back()
+        else:
+            step.drop()
+        runner.end_second_pass()
+        step.settled = step.settle(whole=hooks is not None)
+        ok = runner.decide(step, before)
+    except BaseException:
+        runner.roll_back([step], before)
+        raise
+    finish([runner], [step], [ok], [before], hooks)
+
+
+def restore(runner: Runner) -> None:
+    """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
+    runner.refuse("restore", busy=False)
+    pending: Any = runner.pending
+    runner.roll_back([pending], runner.before)
+    drop(runner.groups)
+
+
+def _whole_step(runners: Sequence[Runner], scalings: Sequence[Unscaled], passes: Callable[[list[Step], list[Snapshot]], Any]) -> Any:
+    """Everything around the passes of a closure: guards before, the decision and the bases' steps after them."""
+    refuse_inside_a_closure()
+    for runner in runners:
+        runner.refuse("step", busy=True)
+    before = [runner.guard.take() for runner in runners]
+    steps: list[Step] = []
+    try:
+        with ExitStack() as quiet:
+            for runner in runners:
+                quiet.enter_context(runner.quiet())
+            steps += [runner.new_step(scaling) for runner, scaling in zip(runners, scalings, strict=True)]
+            value = passes(steps, before)
+            for step in steps:
+                if step.settled is None:
+                    step.settled = step.settle()
+            ok = [runner.decide(step, then) for runner, step, then in zip(runners, steps, before, strict=True)]
+    except BaseException:
+        for runner, then in zip(runners, before, strict=True):
+            runner.roll_back(steps, then)
+        raise
+    finish(runners, steps, ok, before)
+    return value
+
+
+def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure, before: list[Snapshot]) -> Any:
+    """All passes of one batch: each gradient that is asked for is one call of the closure, shared by all steps."""
+    run = Evaluation(closure, steps[0].rules.method, steps[0].scaling.scale_loss)
+    after_first: list[Snapshot] | None = None
+    seen = [[runner.guard.attributes()] for runner in runners]
+    passes, value = 0, None
+    while asking := [step for step in steps if step.asks]:
+        if passes == 1 and after_first is None:
+            after_first = [runner.guard.take() for runner in runners]
+        if passes:
+            _bring_back(runners, before)
+        request = asking[0].request
+        if isinstance(request, Highest):
+            asking[0].search(partial(_once_more, runners, before, run))
+            continue
+        got = _one_pass(runners, steps, asking, run, request, first=passes == 0)
+        if passes == 0:
+            value = got
+            for runner, step in zip(runners, steps, strict=True):
+                runner.check_first(step, two_calls=False)
+        passes += 1
+        for runner, found in zip(runners, seen, strict=True):
+            found.append(runner.guard.attributes() if found[0] is not None else None)
+    if after_first is not None:
+        for runner, found in zip(runners, seen, strict=True):
+            runner.guard.warn_of_advanced([found[0], found[1], found[-1]])
+        _bring_back(runners, after_first)
+    return value
+
+
+def _one_pass(
+    runners: Sequence[Runner], steps: list[Step], asking: list[Step], run: Evaluation, request: Grad, first: bool
+) -> Any:
+    """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
+    stale = StaleGradients(runners[0].groups) if first else None
+    for step in asking:
+        step.go()
+    for step in steps:
+        if step not in asking:
+            step.drop()
+    with ExitStack() as contexts:
+        for runner in runners:
+            contexts.enter_context(runner.reduction.context(request))
+        value = run(request)
+    if stale is not None:
+        stale.refuse()
+    loss = loss_of(value)
+    for step in asking:
+        away = bool(step.perturbation.params)
+        step.come_back(run.losses)
+        step.record.loss_ascent = loss if away else step.record.loss_ascent
+        step.record.loss = step.record.loss if away or step.record.loss is not None else loss
+    return value
+
+
+def _once_more(runners: Sequence[Runner], before: list[Snapshot], run: Evaluation) -> Any:
+    _bring_back(runners, before)
+    return run(None)
+
+
+def _bring_back(runners: Sequence[Runner], snapshots: list[Snapshot]) -> None:
+    for runner, then in zip(runners, snapshots, strict=True):
+        runner.guard.bring_back(then)
+
+
+def finish(
+    runners: Sequence[Runner],
+    steps: list[Step],
+    decisions: list[bool | Tensor],
+    before: Sequence[Snapshot | None],
+    hooks: Any = None,
+) -> None:
+    """Step the bases, or skip: of a joint step all are taken or none."""
+    skipped = any(ok is False for ok in decisions)
+    for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
+        step.close()
+        runner.pending = runner.before = None
+        if skipped:
+            runner.skip(step, then)
+        else:
+            runner.take(step, ok, then, hooks)

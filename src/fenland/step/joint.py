@@ -1,0 +1,151 @@
+"""Several optimizers of one model, stepped with one ascent over all their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from fenland.algebra import Leaf
+from fenland.rules import ParameterNames
+from fenland.step.grad_scaling import Unscaled
+from fenland.step.gradients import Gradient
+from fenland.step.guards import Guard
+from fenland.step.runner import Runner
+from fenland.step.state import Memory
+from fenland.step.step import Step
+from fenland.step.storage import StorageCache
+
+
+class JointRunner(Runner):
+    """Runs a step over the groups of several optimizers; each then steps its own base with its part of d.
+
+    Raises:
+        ValueError: the optimizers have different rules, steps or reductions.
+    """
+
+    def __init__(self, runners: Sequence[Runner]) -> None:
+        first = runners[0]
+        for k, runner in enumerate(runners):
+            same = tuple(runner.rules) == tuple(first.rules) and runner.memory.numbers == first.memory.numbers
+            if not same or runner.memory.count != first.memory.count:
+                raise ValueError(
+                    f'norm = "joint": optimizer {k} has other rules or steps than the first; use norm="each"'
+                )
+            if runner.reduction.ranks_differ:
+                raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
+        self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
+        groups = [group for runner in runners for group in runner.groups]
+        state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}
+        self.base: Any = SimpleNamespace(param_groups=groups, state=state, _optimizer_step_pre_hooks={})
+        kept = {p: x for runner in runners for p, x in runner.memory.kept.items()}
+        self.memory = Memory(first.memory.count, dict(first.memory.numbers), kept)
+        self.radii = SimpleNamespace(now=lambda _, count: [r for x in runners for r in x.radii.now(x.groups, count)])
+        self.guard: Guard = JointGuard([runner.guard for runner in runners])
+        self.names: Any = _Names([runner.names for runner in runners])
+        self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
+        self.watch = self.unguarded = self.pending = self.before = None
+        self._warned_of_nothing = True
+
+    def scaling(self, scalings: Sequence[Unscaled]) -> Unscaled:
+        """The scaling of all."""
+        return JointScaling(scalings, [runner.base for runner in self.runners])
+
+    def refuse(self, call: str, busy: bool) -> None:
+        for runner in self.runners:
+            runner.refuse(call, busy)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        with ExitStack() as all_quiet:
+            for runner in self.runners:
+                all_quiet.enter_context(runner.quiet())
+            yield
+
+    def skip(self, step: Step, before: Any) -> None:
+        for k, runner in enumerate(self.runners):
+            runner.skip(self._part(step, k), before[k])
+
+    def take(self, step: Step, ok: bool | Tensor, before: Any, hooks: Any = None) -> None:
+        for k, runner in enumerate(self.runners):
+            runner.take(self._part(step, k), ok, before[k])
+
+    def roll_back(self, steps: Sequence[Step], before: Any) -> None:
+        for step in steps:
+            step.close()
+        for k, runner in enumerate(self.runners):
+            runner.roll_back([], None if before is None else before[k])
+
+    def _part(self, step: Step, k: int) -> Any:
+        """What the k-th optimizer's runner needs of the step."""
+        mine = {p for group in self.runners[k].groups for p in group["params"]}
+        vectors = {name: {p: x for p, x in values.items() if p in mine} for name, values in step.vectors.items()}
+        after = [x for x in step.settled.after if any(x[2] is group for group in self.runners[k].groups)]
+        given = replace(step.settled, after=after)
+        scaling = step.scaling.of(k)
+        return SimpleNamespace(
+            record=step.record, scaling=scaling, settled=given, numbers=dict(step.numbers), vectors=vectors
+        )
+
+
+class JointGuard(Guard):
+    """The guards of all; a snapshot is a list of theirs."""
+
+    def __init__(self, guards: Sequence[Guard]) -> None:
+        self.guards = guards
+        self.replay_rng = all(guard.replay_rng for guard in guards)
+
+    def take(self) -> Any:
+        return [guard.take() for guard in self.guards]
+
+    def bring_back(self, then: Any) -> None:
+        for guard, snapshot in zip(self.guards, then, strict=True):
+            guard.bring_back(snapshot)
+
+    def undo_where(self, undo: Tensor, then: Any) -> None:
+        for guard, snapshot in zip(self.guards, then, strict=True):
+            guard.undo_where(undo, snapshot)
+
+    def attributes(self) -> None:
+        return None
+
+
+class JointScaling(Unscaled):
+    """One loss scale, several bases that the scaler unscales."""
+
+    def __init__(self, scalings: Sequence[Unscaled], bases: Sequence[Any]) -> None:
+        self.scalings, self.bases = scalings, bases
+        self.active = scalings[0].active
+
+    def factor(self, like: Any) -> Any:
+        return self.scalings[0].factor(like)
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        return self.scalings[0].scale_loss(loss)
+
+    def unscale(self, base: Any, d: Gradient, others: Sequence[Leaf]) -> None:
+        scaled = d.factor
+        for scaling, one in zip(self.scalings, self.bases, strict=True):
+            d.factor = scaled
+            scaling.unscale(one, d, others)
+
+    def of(self, k: int) -> Unscaled:
+        """The k-th optimizer's."""
+        return self.scalings[k]
+
+
+class _Names:
+    """The names and owners that any of several knows."""
+
+    def __init__(self, names: Sequence[ParameterNames]) -> None:
+        self._of = {p: one for one in names for p in one.params}
+
+    def name(self, p: Tensor) -> str:
+        return self._of[p].name(p)
+
+    def owner(self, p: Tensor) -> Any:
+        return self._of[p].owner(p)

@@ -1,0 +1,214 @@
+"""What one optimizer's steps share: its rules, guards and reduction, and the step between ascend() and descend()."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fenland.rules import ParameterNames
+from fenland.step.base_step import is_fused, step_base
+from fenland.step.checks import check_rules
+from fenland.step.forward_watch import ForwardWatch
+from fenland.step.grad_scaling import Unscaled
+from fenland.step.gradients import drop
+from fenland.step.guards import Guard, Snapshot
+from fenland.step.record import StepRecord
+from fenland.step.reduction import reduction
+from fenland.step.state import Memory, Rules
+from fenland.step.step import Step
+from fenland.step.storage import StorageCache
+from fenland.step.unguarded_warning import UnguardedWarning
+
+
+class Runner:
+    """Holds what a step needs and what a step leaves; it knows the base, never the wrapping optimizer.
+
+    Args:
+        base: the wrapped optimizer.
+        rules: choices and options.
+        memory: what lives between steps.
+        radii: rho by group.
+        model: the module that is guarded, or None.
+        replay_rng: whether generators are guarded.
+        sync: "global" or "local".
+    """
+
+    def __init__(
+        self,
+        base: torch.optim.Optimizer,
+        rules: Rules,
+        memory: Memory,
+        radii: Any,
+        model: nn.Module | None,
+        replay_rng: bool,
+        sync: str,
+    ) -> None:
+        self.base, self.rules, self.memory, self.radii = base, rules, memory, radii
+        params = [p for group in base.param_groups for p in group["params"]]
+        self.names = ParameterNames(base.param_groups, model)
+        check_rules(rules, base, self.names)
+        self.reduction = reduction(sync, model, rules, params)
+        self.on_host = any(p.device.type == "cpu" for p in params)
+        self.guard = Guard(model, replay_rng, {p.device for p in params})
+        self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
+        self.unguarded = UnguardedWarning(params) if model is None else None
+        self.storage = StorageCache()
+        self.record = StepRecord()
+        self.pending: Step | None = None
+        self.before: Snapshot | None = None
+        self._after_first: Snapshot | None = None
+        self._warned_of_nothing = False
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The base's groups."""
+        return self.base.param_groups
+
+    def new_step(self, scaling: Unscaled) -> Step:
+        """A step that has run to its first request."""
+        return Step(self, scaling, self.radii.now(self.base.param_groups, self.memory.count)).begin()
+
+    def refuse(self, call: str, busy: bool) -> None:
+        """Raise where `call` needs an ascent that is not there, or meets one that is (`busy`)."""
+        if busy and self.pending is not None:
+            raise RuntimeError(
+                f"{call}() while the weights are at the ascent point: finish the step with descend(), "
+                "or give it up with restore()"
+            )
+        if not busy and self.pending is None:
+            raise RuntimeError(
+                f"{call}() without an ascent: run backward at w and call ascend() first "
+                "(a `with opt.ascent():` block ends the step by itself)"
+            )
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """The closure form knows where its passes begin: forwards are not watched meanwhile."""
+        if self.watch is None:
+            yield
+            return
+        self.watch.quiet = True
+        try:
+            yield
+        finally:
+            self.watch.quiet = False
+
+    def check_first(self, step: Step, two_calls: bool) -> None:
+        """Once the gradient at w is there: warn of what is not guarded, and of a step without any gradient."""
+        if self.unguarded is not None:
+            warning, self.unguarded = self.unguarded, None
+            warning.close(randomness_replayed=self.guard.replay_rng and not two_calls)
+        if step.g is not None and not step.g.params and not self._warned_of_nothing:
+            self._warned_of_nothing = True
+            warnings.warn(
+                "no parameter of the optimizer has a gradient, so this step does nothing: does the closure call "
+                "loss.backward(), and on the model that the optimizer was built on?",
+                UserWarning,
+                stacklevel=5,
+            )
+        early = two_calls and self.rules.nonfinite == "raise" and not self.reduction.ranks_differ
+        if early and step.g is not None and not math.isfinite(step.g.norm):  # where ranks differ others would wait
+            step.fill_record()
+            raise FloatingPointError(_nonfinite(step.record))
+
+    # Between ascend() and descend().
+
+    def begin_second_pass(self, before: Snapshot | None) -> None:
+        """Pass 2 starts from the buffers and random numbers that pass 1 started from."""
+        if self.watch is not None:
+            self.watch.quiet = True
+        if before is not None:
+            self._after_first = self.guard.take_after_first()
+            self.guard.bring_back(before)
+
+    def end_second_pass(self) -> None:
+        """Buffers and random numbers are as after pass 1."""
+        if self._after_first is not None:
+            self.guard.bring_back(self._after_first)
+        self._after_first = None
+
+    # The end of a step.
+
+    def decide(self, step: Step, before: Snapshot | None) -> bool | Tensor:
+        """Whether the step may be taken: True, False (all is as before it), or a device's bool tensor.
+
+        Raises:
+            FloatingPointError: a gradient is not finite and nonfinite="raise".
+        """
+        finite: Tensor = step.settled.finite
+        if not self.host_decides():
+            if before is not None:
+                self.guard.undo_where(~finite, before)
+            return finite
+        ok = bool(finite)  # one look: on an accelerator each waits for the device
+        if not ok and self.rules.nonfinite == "raise":
+            raise FloatingPointError(_nonfinite(step.record))
+        return ok
+
+    def host_decides(self) -> bool:
+        """Whether the host may look at the numbers: it is the device, or no fused base can decide for itself.
+
+        A fused base's first step is looked at too: skipped on the device it would leave uninitialised momentum.
+        """
+        return (
+            self.on_host
+            or not is_fused(self.base)
+            or not self.base.state
+            or self.rules.nonfinite != "skip"
+            or bool(self.rules.method.keeps)
+            or self.rules.method.corrects
+        )
+
+    def skip(self, step: Step, before: Snapshot | None) -> None:
+        """All is as before the step, which a scaler is told of: it has seen the overflow."""
+        self.record = step.record
+        self.roll_back([], before)
+        if step.scaling.active:
+            drop(self.groups)  # without gradients the scaler's step touches nothing
+            step.scaling.step(self.base)
+
+    def take(self, step: Step, ok: bool | Tensor, before: Snapshot | None, hooks: Any = None) -> None:
+        """Step the base; what the program has put is kept once it has. A failure leaves what is fenland's as before."""
+        self.record = step.record
+        found_inf = (~ok).float() if isinstance(ok, Tensor) and not step.scaling.active else None
+        try:
+            if hooks is not None:
+                hooks[0]((hooks[2],), {})
+            step_base(self.base, step.settled, step.scaling, found_inf)
+            if hooks is not None:
+                hooks[1]((hooks[2],), {})
+        except BaseException:
+            self.roll_back([], before)
+            raise
+        self.memory.commit(step.numbers, step.vectors)
+        self.end_step()
+
+    def roll_back(self, steps: Sequence[Step], before: Snapshot | None) -> None:
+        """All is as before the step: weights, buffers, generators; what a program has put is forgotten."""
+        for step in steps:
+            step.close()
+        self.pending = self.before = self._after_first = None
+        if before is not None:
+            self.guard.bring_back(before)
+        self.end_step()
+
+    def end_step(self) -> None:
+        """Watch for the next step's beginning."""
+        if self.watch is not None:
+            self.watch.quiet = False
+            self.watch.begin_anew()
+
+
+def _nonfinite(record: StepRecord) -> str:
+    at_w = "?" if record.grad_norm is None else float(record.grad_norm)
+    ascent = "" if record.ascent_grad_norm is None else f", ||h|| = {float(record.ascent_grad_norm)} at w + e"
+    return (
+        f"non-finite gradient: ||g|| = {at_w} at w{ascent}; all is as before the step. "
+        'nonfinite="skip" skips such steps'
+    )

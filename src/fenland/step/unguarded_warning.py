@@ -1,0 +1,77 @@
+"""A warning for models that nobody named: their buffers (and in the two-call form their randomness) are not guarded."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+
+class UnguardedWarning:
+    """Watches module calls until the first ascent and notes what pass 2 would change unseen.
+
+    Only modules that hold parameters of the optimizer count, with all that is inside them. That a module draws random
+    numbers is seen from the generator, so that `F.dropout`, attention and recurrent layers count as `nn.Dropout` does.
+    """
+
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        self._params = {id(p) for p in params}
+        self._seen: set[int] = set()
+        self._buffers: str | None = None
+        self._random: str | None = None
+        self._outermost: tuple[int, Tensor] | None = None
+        me = weakref.ref(self)  # the hooks are global: they must not keep an abandoned optimizer alive
+
+        def enter(module: nn.Module, args: Any) -> None:
+            warning = me()
+            if warning is not None and not torch.compiler.is_compiling():
+                warning._enter(module)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            warning = me()
+            if warning is not None and not torch.compiler.is_compiling():
+                warning._leave(module)
+
+        self._handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+        for handle in self._handles:
+            weakref.finalize(self, handle.remove)  # holds the handle from outside any cycle
+
+    def _enter(self, module: nn.Module) -> None:
+        if id(module) not in self._seen:
+            inside = list(module.modules())
+            if not any(id(p) in self._params for p in module.parameters()):
+                self._seen.update(id(m) for m in inside)
+                return
+            for m in inside:
+                if any(b is not None for b in m._buffers.values()):
+                    self._buffers = self._buffers or type(m).__name__
+        if self._outermost is None and self._random is None and torch.is_grad_enabled():
+            self._outermost = id(module), torch.get_rng_state()
+
+    def _leave(self, module: nn.Module) -> None:
+        if self._outermost is None or self._outermost[0] != id(module):
+            return
+        if not torch.equal(self._outermost[1], torch.get_rng_state()):
+            self._random = type(module).__name__
+        self._outermost = None
+
+    def close(self, randomness_replayed: bool) -> None:
+        """Stop watching; warn once if something was found."""
+        for handle in self._handles:
+            handle.remove()
+        found = []
+        if self._buffers:
+            found.append(f"{self._buffers} has buffers, which the pass at the ascent point changes a second time")
+        if self._random and not randomness_replayed:
+            found.append(f"{self._random} draws random numbers (dropout?), and others at the ascent point")
+        if found:
+            warnings.warn(
+                f"{' and '.join(found)}; build the optimizer with model=your_model and fenland guards both",
+                UserWarning,
+                stacklevel=5,
+            )
