@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.diagnostics.climbing import points_along
 from fenland.optimizer import SharpnessAware
 from fenland.rules import L2, AtAscentPoint, Ball, Renormalize, Unnormalized
 from fenland.theory import edge_curvature, reach, spectrum_limit
@@ -129,7 +130,7 @@ def _doubts(optimizer: torch.optim.Optimizer, base: torch.optim.Optimizer, ball:
     inner = combine.after if isinstance(combine, Renormalize) else combine
     if not isinstance(inner, AtAscentPoint):
         found.append(f"{type(inner).__name__} mixes g and h; limits are those of stepping with h alone")
-    if not ball.along_a:
+    if not points_along(ball):
         found.append(
             f"in the ball {type(ball).__name__} e does not point along g; limits are those of |e| / |g| along g"
         )
