@@ -150,4 +150,4 @@ def _still(row: Mapping[str, float]) -> bool:
 
 def _comparable(row: Mapping[str, Any], optimizer: SharpnessAware) -> bool:
     """Whether `radius` is a Euclidean length, as `realised_radius` is."""
-    return "realised_radius" in row and points_along(optimizer.choices.ball)
+    return "realised_radius" in row and points_along(optimizer.rules.ball)
