@@ -147,6 +147,7 @@ def before():
         ("fenland.lab.replicas.trajectories", "def run(", "@print\ndef run(", ("quartic", "attractor")),
         ("fenland.lab.training.loop", "class Loop", "@print\nclass Loop", ("gamma",)),
         ("fenland.lab.data.load", "def load(", "@print\ndef load(", ("gamma", "uniform-stability")),
+        ("fenland.lab.models.wrn", "class WRN", "@print\nclass WRN", ("gamma",)),
         ("fenland.lab.study.page", "def write_page(", "@print\ndef write_page(", ()),
         ("fenland.lab.study.claims", "def judge(", "@print\ndef judge(", ()),
         ("fenland.lab.figures.plots", "def draw_panel(", "@print\ndef draw_panel(", ()),

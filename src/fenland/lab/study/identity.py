@@ -173,9 +173,9 @@ def _module(module: str, name: str) -> str | None:
     here = _read(module)
     if here is None or name in here.bound:
         return None
-    if name in here.imported:
-        of, what = here.imported[name]
-        return of if not what else _module(of, what) if of.startswith("fenland") and of != module else None
+    of, what = here.imported.get(name, (module, name))
+    if (of, what) != (module, name):  # a package may import a module of its own
+        return of if not what else _module(of, what) if of.startswith("fenland") else None
     return f"{module}.{name}" if _is_module(f"{module}.{name}") else None
 
 
