@@ -36,6 +36,8 @@ class Config:
         return "says"
 
 class Helper:
+    """Says."""
+
     def used(self):
         return FACTOR
 
@@ -75,7 +77,9 @@ def of(tmp_path, text):
         ("n * Helper()", "n + Helper()", True),
         ("top: int = 2", "top: int = 3", True),
         ("import stable_lr", "import cycle_amplitude as stable_lr", True),
+        ("class Helper:", "class Helper(dict):", True),
         ("UNUSED = 5", "UNUSED = 6", False),
+        ('"""Says."""', '"""Tells."""', False),
         ("return 0", "return 1", False),
         ('"says"', '"tells"', False),
         ("Docstring.", "Other words.", False),
@@ -142,7 +146,8 @@ def before():
     [
         ("fenland.lab.replicas.trajectories", "def run(", "@print\ndef run(", ("quartic", "attractor")),
         ("fenland.lab.training.loop", "class Loop", "@print\nclass Loop", ("gamma",)),
-        ("fenland.lab.data.decode", "def columns(", "@print\ndef columns(", ("gamma", "uniform-stability")),
+        ("fenland.lab.data.load", "def load(", "@print\ndef load(", ("gamma", "uniform-stability")),
+        ("fenland.lab.models.wrn", "class WRN", "@print\nclass WRN", ("gamma",)),
         ("fenland.lab.study.page", "def write_page(", "@print\ndef write_page(", ()),
         ("fenland.lab.study.claims", "def judge(", "@print\ndef judge(", ()),
         ("fenland.lab.figures.plots", "def draw_panel(", "@print\ndef draw_panel(", ()),

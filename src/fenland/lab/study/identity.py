@@ -118,12 +118,15 @@ class _Reach:
         """Take up a statement and what it names; of a class those methods alone that something names."""
         if isinstance(statement, ast.ClassDef):
             for each in statement.body:
+                if isinstance(each, ast.Expr):  # its docstring
+                    continue
                 if isinstance(each, _FUNCTION) and not each.name.startswith("__") and each.name not in self.names:
                     self.waiting.setdefault(each.name, []).append((module, each))
                 else:
                     self._take(module, each)
             inherits = [*statement.bases, *(keyword.value for keyword in statement.keywords)]
             for expression in (*inherits, *statement.decorator_list):
+                self.found.add(f"{module}: {statement.name} {ast.dump(expression)}")
                 self._expression(module, expression)
             return
         bare, text = _bare(statement)
@@ -170,9 +173,9 @@ def _module(module: str, name: str) -> str | None:
     here = _read(module)
     if here is None or name in here.bound:
         return None
-    if name in here.imported:
-        of, what = here.imported[name]
-        return of if not what else _module(of, what) if of.startswith("fenland") and of != module else None
+    of, what = here.imported.get(name, (module, name))
+    if (of, what) != (module, name):  # a package may import a module of its own
+        return of if not what else _module(of, what) if of.startswith("fenland") else None
     return f"{module}.{name}" if _is_module(f"{module}.{name}") else None
 
 
