@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from fenland.lab.replicas.autoencoder import growth
 from fenland.lab.studies import matrix_sensing, quadratic, quartic, saddle_escape
 from fenland.lab.study import Measured, Verdict
 
@@ -148,8 +149,8 @@ def test_saddle_escape_order_and_capture_follow_the_table(tiny_study):
 def test_saddle_escape_growth_is_the_rate_of_an_exponential():
     steps = list(range(0, 1000, 10))
     sizes = [0.2 * math.exp(0.004 * t) for t in steps]
-    assert saddle_escape.growth(steps, sizes) == pytest.approx(0.004)
-    assert math.isnan(saddle_escape.growth(steps, [0.2] * 100))
+    assert growth(steps, sizes) == pytest.approx(0.004)
+    assert math.isnan(growth(steps, [0.2] * 100))
 
 
 def test_saddle_escape_readings():

@@ -16,7 +16,7 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.landscape import Spot, draw_landscape
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panel
 from fenland.lab.figures.style import SMALL, blank, head
-from fenland.lab.replicas.threads import one_thread
+from fenland.lab.replicas.basins import success
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.quantities import statement
@@ -26,7 +26,6 @@ from fenland.theory.quadratic import cycle_amplitude, stable_lr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from fenland.lab.figures.style import Canvas
 
@@ -78,53 +77,16 @@ def measure(config: Config, lab: Lab) -> Tables:
 
 def rates(config: Config, method: str, rho: float) -> pd.DataFrame:
     """Success by learning rate: the coarse grid first, then the gap where success ends."""
+    given = {name: getattr(config, name) for name in ("starts", "box", "steps", "tolerance", "seed")}
     per, last = round(config.coarse / config.grid), round(config.highest / config.grid)
-    table = success(config, method, rho, [k * config.grid for k in range(per, last + 1, per)])
+    table = success(method, rho, [k * config.grid for k in range(per, last + 1, per)], **given)
     alive = table.loc[table["successes"] > 0, "lr"]
     if per > 1 and len(alive):
         begin = round(float(alive.max()) / config.grid)
         inner = [k * config.grid for k in range(begin + 1, min(begin + per, last + 1))]
         if inner:
-            table = pd.concat([table, success(config, method, rho, inner)]).sort_values("lr", ignore_index=True)
+            table = pd.concat([table, success(method, rho, inner, **given)]).sort_values("lr", ignore_index=True)
     return table
-
-
-def success(config: Config, method: str, rho: float, lrs: list[float]) -> pd.DataFrame:
-    """How many starts succeed, are lost, or are held at the saddle, and where the others end."""
-    import torch
-
-    from fenland.lab.replicas import Grid, Quartic, grid, run
-
-    problem = Quartic()
-    generator = torch.Generator().manual_seed(config.seed)
-    points = (2 * torch.rand(config.starts, 2, generator=generator, dtype=torch.float64) - 1) * config.box
-    plan = grid(problem.pack(points), rho=rho, lr=lrs)
-    with one_thread():
-        done = run(problem, method, plan, config.steps, bound=1e3)
-        # These rules keep nothing between steps: a run from the last points is the next step.
-        after = run(problem, method, Grid(plan.rho, plan.lr, plan.momentum, done.w, plan.shape), 1, bound=1e3)
-    w = problem.unpack(done.w).reshape(len(lrs), config.starts, 2)
-    away = torch.stack([(w - torch.tensor(point, dtype=torch.float64)).norm(dim=-1) for point in problem.minima])
-    distance = away.min(0).values
-    lost = (done.lost >= 0).reshape(len(lrs), config.starts)
-    # The normalised ascent is drawn to the saddle where ||g|| < rho*m; what it has caught stays within |w| <= rho.
-    held = (w.norm(dim=-1) <= max(rho, config.tolerance)) & ~lost
-    free = ~(lost | held)
-    jump = (problem.unpack(after.w).reshape(w.shape) - w).norm(dim=-1) / 2
-    return pd.DataFrame(
-        {
-            "method": method, "rho": rho, "lr": lrs, "starts": config.starts,
-            "successes": ((distance <= config.tolerance) & ~lost).sum(1).tolist(), "lost": lost.sum(1).tolist(),
-            "held": held.sum(1).tolist(), "distance": _median(distance, free), "amplitude": _median(jump, free),
-        }
-    )  # fmt: skip
-
-
-def _median(values: Tensor, which: Tensor) -> list[float]:
-    import torch
-
-    numbers: list[float] = torch.where(which, values, torch.nan).nanmedian(1).values.tolist()
-    return numbers
 
 
 def rows_of(measured: Measured, method: str, rho: float) -> pd.DataFrame:
@@ -211,7 +173,8 @@ def cycles(measured: Measured) -> pd.DataFrame:
     # Where the slow mode (l = 0.586) has not settled yet, the distance is not the cycle's.
     settled = below[(1 - below["lr"] * (4 - CURVATURE)).abs() ** steps < 0.01 * below["rho"]]
     theory = [cycle_amplitude(CURVATURE, float(lr), float(rho)) for lr, rho in settled[["lr", "rho"]].to_numpy()]
-    return settled[["rho", "lr", "distance", "amplitude"]].assign(theory=theory)
+    found: pd.DataFrame = settled[["rho", "lr", "distance", "amplitude"]].assign(theory=theory)
+    return found
 
 
 def _of_cycles(rows: pd.DataFrame) -> Iterator[Claim]:
@@ -295,7 +258,7 @@ def by_lr(methods: tuple[str, ...], name: str, field: str) -> Plot:
 
     def line(measured: Measured, method: str, rho: float) -> Line:
         rows = rows_of(measured, method, rho)
-        found = [share(int(row.successes), int(row.starts)) for row in rows.itertuples()]
+        found = [share(*map(int, pair)) for pair in rows[["successes", "starts"]].to_numpy()]
         mean, low, high = ([100 * each[k] for each in found] for k in range(3))
         return Line(method, rows["lr"], mean, low, high)
 

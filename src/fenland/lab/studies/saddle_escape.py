@@ -6,22 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from fenland.arguments import check_among, check_whole
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, plain_number
-from fenland.lab.replicas.threads import one_thread
+from fenland.lab.replicas.autoencoder import loss_curves
 from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.study import Claim, Plot, Study
 from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Tables
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.recipes import joined
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PAPER = Source("Tan et al. 2025 (SSAM), Fig. 1")
 UNNORMALISED, NORMALISED = ("USAM", "SSAM-U"), ("SAM", "SSAM")
@@ -87,91 +84,17 @@ class Config:
 
 def measure(config: Config, lab: Lab) -> Tables:
     """One piece a method, all its radii and seeds in one program."""
-    names = ("n", "normalization", "lr", "epochs", "steps_per_epoch", "spread", "initial", "seeds", "escaped")
-    key = {name: getattr(config, name) for name in names}
+    names = ("n", "normalization", "lr", "steps", "deviation", "seeds", "escaped")
+    given = {name: getattr(config, name) for name in names}
     plans: list[tuple[str, tuple[float, ...]]] = [("SGD", (0.0,))]
     plans += [(method, tuple(p / config.strength for p in config.products)) for method in UNNORMALISED]
     plans += [(method, config.lengths) for method in NORMALISED]
-    pieces = [
-        Piece("curves", {**key, "method": method, "radii": radii}, partial(curves, config, method, radii))
-        for method, radii in plans
-    ]
+    keys = [{**given, "method": method, "radii": radii} for method, radii in plans]
+    pieces = [Piece("curves", key, partial(loss_curves, **key)) for key in keys]
     whole = pd.concat(lab.keep_all(pieces, "methods"), ignore_index=True)
     last = whole[whole["steps"] == whole["steps"].max()]
     ends = last[["method", "rho", "seed", "hit", "rate", "start", "descending", "length"]].reset_index(drop=True)
     return {"escapes": ends, "curves": whole[["method", "rho", "seed", "steps", "loss"]]}
-
-
-def curves(config: Config, method: str, radii: tuple[float, ...]) -> pd.DataFrame:
-    """Loss by steps of each radius and seed, with the step of escape (NaN: never), growth and norms."""
-    import torch
-
-    from fenland.lab.replicas import LinearAutoencoder, grid, run
-
-    problem = LinearAutoencoder(config.n, config.normalization)
-    start = _start(config)
-    target = config.escaped * problem.value(start)
-    goals = target.repeat(len(radii))
-    every = max(1, config.steps // 250)
-    with one_thread():
-        plan = grid(start, rho=radii, lr=config.lr)
-        # One block holds 20 replicas of this problem, so the goal has to find its own rows: one for all is the least.
-        lowest = float(goals.min())
-        done = run(
-            problem, method, plan, config.steps, reached=lambda w: problem.value(w) <= lowest, sample_every=every
-        )
-        losses = torch.stack([problem.value([x[t] for x in done.samples]) for t in range(len(done.sampled))])
-    hit = done.lost if done.first_hit is None else done.first_hit
-    first, second = start
-    descending = descending_part(start)
-    sizes = torch.stack([descending_part([x[t] for x in done.samples]) for t in range(len(done.sampled))])
-    length = torch.stack([first.flatten(1).norm(dim=1), second.flatten(1).norm(dim=1)]).norm(dim=0)
-    end = torch.stack([x.flatten(1).norm(dim=1) for x in done.w]).norm(dim=0)
-    parts = []
-    for i, rho in enumerate(radii):
-        for j, seed in enumerate(config.seeds):
-            k = i * len(config.seeds) + j
-            taken = int(hit[k])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "method": method, "rho": rho, "seed": seed, "steps": done.sampled,
-                        "loss": losses[:, k].tolist(), "hit": float(taken) if taken >= 0 else math.nan,
-                        "rate": growth(done.sampled, sizes[:, k].tolist()), "start": float(length[j]),
-                        "descending": float(descending[j]), "length": float(end[k]),
-                    }
-                )
-            )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
-
-
-def descending_part(w: Sequence[Tensor]) -> Tensor:
-    """Norm of the part of each point in the eigenspace of -m, which is W1 = W2^T: (R,)."""
-    first, second = w
-    size: Tensor = ((first + second.mT) / math.sqrt(2)).flatten(1).norm(dim=1)
-    return size
-
-
-def growth(steps: Sequence[int], sizes: Sequence[float]) -> float:
-    """Rate a step at which the descending part grows while it is 1.5 to 3 times its first size; NaN if it does not.
-
-    That is late enough for a rule that looks at ||g|| to have lost the other part, and early enough to be near.
-    """
-    inside = [(t, size) for t, size in zip(steps, sizes, strict=True) if 1.5 <= size / sizes[0] <= 3]
-    if len(inside) < 2 or inside[-1][0] == inside[0][0] or sizes[-1] < 3 * sizes[0]:
-        return math.nan
-    return math.log(inside[-1][1] / inside[0][1]) / (inside[-1][0] - inside[0][0])
-
-
-def _start(config: Config) -> list[Tensor]:
-    import torch
-
-    draws = []
-    for seed in config.seeds:
-        generator = torch.Generator().manual_seed(seed)
-        draws.append(torch.randn(2, config.n, config.n, generator=generator, dtype=torch.float64) * config.deviation)
-    both = torch.stack(draws, 1)
-    return [both[0].contiguous(), both[1].contiguous()]
 
 
 def ratio(measured: Measured, method: str, rho: float, column: str = "hit") -> tuple[Interval, int]:

@@ -25,18 +25,27 @@ LIBRARIES = ("torch", "numpy")
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-@functools.lru_cache(maxsize=512)
 def code_of(*roots: Any) -> str:
     """Sixteen hex digits of all code that functions and classes reach.
 
     Args:
         roots: functions or classes of modules; of a `functools.partial` the function and the classes of its arguments.
     """
+    text = "\n".join([*sorted(_reached(*roots).found), *(f"{name} {version(name)}" for name in LIBRARIES)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def names_in(name: str, *roots: Any) -> bool:
+    """Whether functions and classes reach something that is called so: a method or an attribute."""
+    return name in _reached(*roots).names
+
+
+@functools.lru_cache(maxsize=512)
+def _reached(*roots: Any) -> _Reach:
     reach = _Reach({module for module, _ in map(_place, roots)})
     for module, name in map(_place, roots):
         reach.visit(module, name)
-    text = "\n".join([*sorted(reach.found), *(f"{name} {version(name)}" for name in LIBRARIES)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return reach
 
 
 def roots_of(function: Callable[..., Any]) -> tuple[Any, ...]:
@@ -117,8 +126,8 @@ class _Reach:
             for expression in (*inherits, *statement.decorator_list):
                 self._expression(module, expression)
             return
-        bare = _bare(statement)
-        self.found.add(f"{module}: {ast.dump(bare)}")
+        bare, text = _bare(statement)
+        self.found.add(f"{module}: {text}")
         self._expression(module, bare)
 
     def _expression(self, module: str, node: ast.AST) -> None:
@@ -167,10 +176,11 @@ def _module(module: str, name: str) -> str | None:
     return f"{module}.{name}" if _is_module(f"{module}.{name}") else None
 
 
-def _bare(statement: ast.stmt) -> ast.stmt:
-    """Without docstrings and annotations of functions, which compute nothing."""
+@functools.lru_cache(maxsize=20_000)
+def _bare(statement: ast.stmt) -> tuple[ast.stmt, str]:
+    """Without docstrings and annotations of functions, which compute nothing; and as text."""
     if not any(isinstance(each, _FUNCTION) for each in ast.walk(statement)):
-        return statement
+        return statement, ast.dump(statement)
     copy = ast.parse(ast.unparse(statement)).body[0]
     for each in ast.walk(copy):
         if isinstance(each, _FUNCTION):
@@ -179,7 +189,7 @@ def _bare(statement: ast.stmt) -> ast.stmt:
                 each.body = each.body[1:] or [ast.Pass()]
         elif isinstance(each, ast.arg):
             each.annotation = None
-    return copy
+    return copy, ast.dump(copy)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from fenland import __version__
 from fenland.lab.store import environment
 from fenland.lab.store.files import write_json
 from fenland.lab.study.grid import Grid
-from fenland.lab.study.identity import code_of, roots_of
+from fenland.lab.study.identity import code_of, names_in, roots_of
 from fenland.lab.study.laboratory import Laboratory, training_code
 from fenland.lab.study.parts import Tables, Verdict
 from fenland.lab.study.pieces import write_table
@@ -189,7 +189,7 @@ def identity_of(study: Study, config: Any) -> str:
     if isinstance(study.runs, Grid):
         plan = [[name, str(values)] for name, values in study.runs.axes.items()] + [study.runs.diverged]
         roots += tuple(each for each in (study.runs.case, study.runs.after) if each is not None)
-    trained = training_code() if study.trains else ""
+    trained = training_code() if names_in("train", *roots) else ""  # as in lab.train
     text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -73,11 +73,6 @@ class Study:
         """Configurations by name."""
         return {name: self.config(**fields) for name, fields in (("quick", self.quick), ("paper", self.paper))}
 
-    @property
-    def trains(self) -> bool:
-        """Whether networks are trained: a grid does, and what takes data sets."""
-        return hasattr(self.config(), "data")
-
     def judge(self, config: Any, tables: Tables) -> list[Verdict]:
         """A verdict a claim."""
         return judge(self.claims, Measured(config, tables), self.beside)
