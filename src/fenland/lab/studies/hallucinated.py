@@ -11,7 +11,21 @@ import pandas as pd
 from fenland import theory
 from fenland.lab.figures.plots import Line, Mark, Panel
 from fenland.lab.replicas.fates import wave, wells
-from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, interval, ours
+from fenland.lab.study import (
+    Claim,
+    Finding,
+    Lab,
+    Measured,
+    Piece,
+    Plot,
+    Quantity,
+    Seeds,
+    Source,
+    Study,
+    Tables,
+    interval,
+    ours,
+)  # fmt: skip
 from fenland.lab.study.full_batch import Setting, large_radius
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement
@@ -23,6 +37,7 @@ NEAR = 0.03  # of a share
 METHODS = ("SAM", "SSAM")
 FAILED = 0.5  # accuracy below which a training has failed
 STALLED = 0.1  # |h| / |g|, as the doctor has it
+accuracy = Quantity("accuracy", "Training accuracy, %", table="network", unit="points", scale=100, form=".1f")
 KINDS = ("minimum", "maximum", "hallucinated")
 
 
@@ -79,10 +94,13 @@ def measure(config: Config, lab: Lab) -> Tables:
         for seed in config.seeds
     ]  # fmt: skip
     found = lab.keep_all(pieces, "landscapes and trainings")
-    return {
+    tables = {
         name: pd.concat([t for t, piece in zip(found, pieces, strict=True) if piece.name == name], ignore_index=True)
         for name in (*plan, "network")
     }
+    pairs = tables["network"][["rho", "warm"]].to_numpy(float).tolist()
+    cases = [f"ρ = {rho:g}, warm start" if warm else f"ρ = {rho:g}" for rho, warm in pairs]
+    return tables | {"network": tables["network"].assign(case=cases)}
 
 
 def rows_of(measured: Measured, table: str, warm: bool, method: str = "SAM") -> pd.DataFrame:
@@ -160,9 +178,9 @@ def mended(measured: Measured) -> Finding:
     wide = rows.assign(late=rows["warm"] > 0).pivot_table(index="seed", columns="late", values="accuracy")
     gain = interval(wide[True] - wide[False])
     said = (
-        f"{100 * wide[False].mean():.1f} % of the training images from the start, {100 * wide[True].mean():.1f} % after a "
-        f"warm start at rho {max(measured.config.net_rhos):g}"
-    )  # fmt: skip
+        f"{100 * wide[False].mean():.1f} % of the training images from the start, {100 * wide[True].mean():.1f} % "
+        f"after a warm start at rho {max(measured.config.net_rhos):g}"
+    )
     return Finding(
         "a higher accuracy after the warm start", said, above(gain), open="The interval over seeds reaches 0."
     )
@@ -173,10 +191,10 @@ def network_stalls(measured: Measured) -> Finding:
     rows = measured["network"]
     rows = rows[(rows["warm"] == 0) & (rows["accuracy"] < FAILED)]
     share = rows["ascent_grad_norm"] / rows["grad_norm"]
-    said = (
-        f"{len(rows)} runs fail; |h| / |g| {share.min():.3g} to {share.max():.3g}, |g| {rows['grad_norm'].min():.2g} to "
-        f"{rows['grad_norm'].max():.2g}" if len(rows) else "no run fails"
-    )  # fmt: skip
+    least, most = rows["grad_norm"].min(), rows["grad_norm"].max()
+    said = f"{len(rows)} runs fail"
+    if len(rows):
+        said += f"; |h| / |g| {share.min():.3g} to {share.max():.3g}, |g| {least:.2g} to {most:.2g}"
     return Finding("|h| below a tenth of |g| in every run that fails", said,
                    bool((share < STALLED).all()) if len(rows) else None,
                    "A saddle that holds the ascent has a small |g| and |h| far above it.",
@@ -224,11 +242,15 @@ STUDY = Study(
               cured("wave", 0.0, math.pi, wholly=True), "wave"),
         Claim("On the wave a warm start prevents hallucinated minimisers too.", ours("the remedy, taken strictly"),
               cured("wave", math.pi, 2 * math.pi, wholly=True), "wave"),
-        Claim("On a network a warm start mends what SAM at a large radius does from the start.", PARK, mended),
+        Claim("On a network a warm start mends what SAM at a large radius does from the start.", PARK, mended,
+              "network"),
         Claim("What stops SAM on the network at a large radius is a hallucinated minimiser.",
-              ours("the paper's explanation, on this network"), network_stalls),
+              ours("the paper's explanation, on this network"), network_stalls, "network"),
     ],
-    figures=[shares("wave", math.pi), shares("wells", WELL - TOP)],
+    figures=[
+        shares("wave", math.pi), shares("wells", WELL - TOP),
+        Seeds("network", accuracy, "case", title="Accuracy on the training images, %"),
+    ],
     choices=(
         "The paper's examples are two-dimensional and networks; one weight is enough for the effect, and its shares "
         "have closed forms. 1 - cos(w) has one kind of minimum; the second function has two, a wide one at 0 and a "
@@ -237,6 +259,6 @@ STUDY = Study(
         "steps, and that at the ascent point has vanished or changes its sign; else it is at the nearer kind of "
         "critical point.",
         "Radii just below 3 are left out: there the cycle of SAM's steps around 0 leaves what remains of its basin.",
-        "The paper's remedy is for networks. Here it is one tanh layer on 300 digits, full batch, cross-entropy, lr 0.3.",
+        "The paper's remedy is for networks. Here that is one tanh layer on 300 digits, full batch, cross-entropy.",
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame
 
 
 def large_radius(setting: Setting, rho: float, warm: int, seed: int) -> pd.DataFrame:
-    """One training by SAM with cross-entropy: ``rho, warm, seed, loss, accuracy, grad_norm, ascent_grad_norm``.
+    """One training by SAM with cross-entropy: ``rho, warm, seed, accuracy, loss, grad_norm, ascent_grad_norm``.
 
     The loss, ||g|| and ||h|| are those of the last step, before it; ``warm`` is the number of plain steps at first.
     """
@@ -78,11 +79,9 @@ def large_radius(setting: Setting, rho: float, warm: int, seed: int) -> pd.DataF
         opt.step(closure(opt, model, entropy, batch))
     with torch.no_grad():
         right = model(batch[0]).argmax(1) == batch[1].argmax(1)
-    last = opt.last
-    return pd.DataFrame([{
-        "rho": rho, "warm": warm, "seed": seed, "loss": float(last.loss), "accuracy": float(right.float().mean()),
-        "grad_norm": float(last.grad_norm), "ascent_grad_norm": float(last.ascent_grad_norm),
-    }])  # fmt: skip
+    last = {name: getattr(opt.last, name) for name in ("loss", "grad_norm", "ascent_grad_norm")}
+    norms = {name: math.nan if value is None else float(value) for name, value in last.items()}
+    return pd.DataFrame([{"rho": rho, "warm": warm, "seed": seed, "accuracy": float(right.float().mean()), **norms}])
 
 
 def entropy(model: nn.Module, batch: Batch) -> Tensor:
