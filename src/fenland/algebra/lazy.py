@@ -178,8 +178,10 @@ class Leaf(Lazy):
     def only(self, keep: Sequence[int] | None) -> Leaf:
         if keep is None or len(keep) == len(self.raw or ()):
             return self
-        pick = lambda xs: None if xs is None else [xs[i] for i in keep]  # noqa: E731
-        return Leaf(pick(self.raw), self.V.only(keep), pick(self.params), pick(self.owned), self.factor)  # type: ignore[arg-type]
+        raw, params, owned = (
+            None if xs is None else [xs[i] for i in keep] for xs in (self.raw, self.params, self.owned)
+        )
+        return Leaf(raw, self.V.only(keep), params, owned, self.factor)  # type: ignore[arg-type]
 
     def empty(self) -> None:
         """Let go of the tensors; norms and products stay known."""

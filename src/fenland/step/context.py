@@ -75,7 +75,7 @@ class StepContext(Context):
             return e * self.rho
         of = {p: rho for group, rho in zip(self.groups, self.radii, strict=True) for p in group["params"]}
         c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())  # one factor a tensor goes with one leaf only
-        return Lazy([([times(c, of[p]) for p in x.params or ()], x)], e.length)  # type: ignore[list-item]
+        return Lazy([([times(c, of[p]) for p in x.params or ()], x)], e.length)
 
     def get(self, name: str, default: Any = None) -> Any:
         if name in self.numbers:
@@ -245,7 +245,7 @@ def _length(e: Lazy) -> tuple[Scalar, ...]:
         V: Any = x.V
         parts = zip(V.per_tensor_norms(x.tensors), c, strict=True)
         return (V.whole_norm([norm * abs(k) for norm, k in parts]),)
-    return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)  # type: ignore[return-value]
+    return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)
 
 
 def _any(value: Any) -> Any:

@@ -20,35 +20,30 @@ class StaleGradients:
 
     def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
         self._found = self._seen = False
-        self._handle: Any = None
-        self._by_hand: Any = None
-        param = next((p for group in groups for p in group["params"] if _watchable(p)), None)
-        if param is None:
+        self._param: Any = next((p for group in groups for p in group["params"] if _watchable(p)), None)
+        if self._param is None:
             return
-        old: Any = param.grad
-        version = old._version
-        content = old.detach().reshape(-1)[:64].clone()
+        self._old: Any = self._param.grad
+        self._version = self._old._version
+        self._content = self._old.detach().reshape(-1)[:64].clone()
+        self._handle = self._param.register_post_accumulate_grad_hook(self._accumulated)
 
-        def accumulated(p: Tensor) -> None:
-            self._handle.remove()
-            self._seen = True
-            if p.grad is old and old._version == version + 1:
-                self._found = bool(content.any())
+    def _accumulated(self, p: Tensor) -> None:
+        """Backward has just added to the watched gradient, or made a new one."""
+        if not self._seen:
+            self._seen, self._found = True, self._written_once()
 
-        def by_hand() -> None:
-            if not self._seen and param.grad is old and old._version == version + 1:
-                self._found = bool(content.any())
-
-        self._by_hand = by_hand
-
-        self._handle = param.register_post_accumulate_grad_hook(accumulated)
+    def _written_once(self) -> bool:
+        once = self._param.grad is self._old and self._old._version == self._version + 1
+        return once and bool(self._content.any())
 
     def refuse(self) -> None:
         """Raise where pass 1 was added to an old gradient."""
-        if self._handle is not None:
+        if self._param is not None:
             self._handle.remove()
-            self._by_hand()
-            self._by_hand = None  # it holds the gradient
+            if not self._seen:  # a closure that writes p.grad by hand
+                self._found = self._written_once()
+            self._param = self._old = None
         if self._found:
             raise RuntimeError(
                 "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "

@@ -152,19 +152,24 @@ class Step(StepContext):
         if look:
             finite = all_finite(formed.raw or [])
         if averaged:
-            formed = self.reduction.average(self.groups)
-            length = formed.norm
-            finite, factor = torch.isfinite(length), clip_factor(self.rules.max_norm if clip else None, length)
-            if whole or not base_multiplies(formed, factor, self.base_optimizer):
-                multiply_(factor, formed.raw or [])
-                factor = 1.0
-            if last:
-                self.scaling.unscale(self.base_optimizer, formed, ())
+            formed, factor, finite = self._average(clip, last, whole)
         elif self.reduction.ranks_differ:
             finite = torch.isfinite(leaves[-1].norm)  # g is each rank's own, h everybody's
         self.record.skipped = ~finite
         sharded = formed.V.layouts is not None  # type: ignore[attr-defined]
         return Handover(formed.raw or [], factor, sharded, finite, added)
+
+    def _average(self, clip: bool, last: bool, whole: bool) -> tuple[Gradient, Any, Any]:
+        """Average what `p.grad` holds over the ranks; with what is left to multiply in, and whether it is finite."""
+        formed = self.reduction.average(self.groups)
+        length = formed.norm
+        factor = clip_factor(self.rules.max_norm if clip else None, length)
+        if whole or not base_multiplies(formed, factor, self.base_optimizer):
+            multiply_(factor, formed.raw or [])
+            factor = 1.0
+        if last:
+            self.scaling.unscale(self.base_optimizer, formed, ())
+        return formed, factor, torch.isfinite(length)
 
     def corrections(self, after: Lazy, averaged: bool) -> list[Any]:
         """The update's `after`, formed before d is."""
