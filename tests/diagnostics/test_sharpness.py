@@ -206,7 +206,7 @@ REFUSED = [
     (ValueError, "give one of them", {"adaptive": True, "ball": Lp(p=1)}),
     (ValueError, "is no norm ball", {"ball": InfNorm(), "kind": "average"}),
     (ValueError, "is no norm ball", {"ball": Unnormalized(), "kind": "worst"}),
-    (ValueError, "perturbs none", {"ball": OnlyLayers(layers=(torch.nn.LSTM,))}),
+    (ValueError, "covers none of the parameters", {"ball": OnlyLayers(layers=(torch.nn.LSTM,))}),
     (TypeError, "ball =", {"ball": "L2"}),
     (TypeError, "pass an instance", {"ball": Lp}),
 ]

@@ -25,7 +25,7 @@ assert sharpness is not None
 assert float(sharpness) > 0
 limit: float = theory.stable_lr(4.0, rho=0.05, method="USAM")
 own = fenland.SharpnessAware(
-    torch.optim.AdamW(model.parameters()), ball=fenland.Adaptive(), combine=fenland.Renormalize()
+    torch.optim.AdamW(model.parameters()), ball=fenland.Adaptive(), method=fenland.Renormalize()
 )
 own.load_state_dict(own.state_dict())
 print("works", fenland.__version__)

@@ -23,6 +23,7 @@ MOST = {
     "GSAM": {"calls": 459, "across": 177, "files": 32, "depth": 18, "operations": 102},
 }
 OURS = str(Path(fenland.__file__).parent)
+OLDER_TORCH = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13)
 COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>")  # from Python 3.12 on they are no calls
 
 
@@ -133,6 +134,8 @@ def test_a_step_costs_no_more_than_it_did(name):
         "depth": calls.depth,
         "operations": len(operations.told),
     }
+    if OLDER_TORCH:  # its dispatcher reports detaching, too
+        del found["operations"]
     more = {what: f"{n}, was {MOST[name][what]}" for what, n in found.items() if n > MOST[name][what]}
     assert not more, "\n".join([f"a step of {name} costs more: {more}", *calls.told, *operations.told])
 

@@ -125,10 +125,10 @@ def inverse(s: Scalar) -> Scalar:
     return s.clamp_min(least).reciprocal() * (s >= least)
 
 
-def ratio(numerator: Scalar, denominator: Scalar) -> Scalar:
+def ratio(numerator: Scalar, denominator: Scalar, look: bool = True) -> Scalar:
     """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
     least = TINY.get(denominator.dtype, TINY_LOW)
-    if looked_at(denominator) and denominator.item() > least:
+    if look and looked_at(denominator) and denominator.item() > least:
         return numerator / denominator
     return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TypeVar
 
-from fenland.algebra import Lists, Vector
+import torch
+from torch import Tensor, nn
+
+from fenland.algebra import Lazy, Leaf, Lists, Vector
 from fenland.arguments import check_instance
 from fenland.diagnostics.objective import Objective
-from fenland.rules import Adaptive, Ball
-from fenland.rules.context import At
+from fenland.rules import Adaptive, Ball, Context, OnlyLayers
+from fenland.rules.parameters import ParameterNames
+
+T = TypeVar("T")
 
 
 class Climber:
@@ -23,37 +28,34 @@ class Climber:
         ball: any but one with a retraction.
 
     Raises:
-        ValueError: the ball is curved (Riemannian): it has no e to add.
+        ValueError: the ball is curved (Riemannian): it has no e to add; or it perturbs none of the parameters.
     """
 
     def __init__(self, objective: Objective, ball: Ball) -> None:
         check_instance("ball", ball, Ball, "fenland.L2()")
-        if ball.curved:
+        if ball.geometry is not None:
             raise ValueError(
                 f"ball = {ball!r}: moves along a retraction, not by adding e; use a flat ball, such as L2()"
             )
+        names = {"params": objective.params, "param_names": objective.names}
+        ball.check(ParameterNames([names], objective.model))
         self.objective, self.ball = objective, ball
         modules = dict(objective.model.named_modules())
         owners = [modules.get(name.rpartition(".")[0]) for name in objective.names]
-        known = zip(objective.names, objective.params, owners, strict=True)
-        self.chosen = [i for i, each in enumerate(known) if not ball.selects or ball.covers(*each)]
-        if not self.chosen:
-            raise ValueError(f"ball = {ball!r}: perturbs none of the parameters {', '.join(objective.names)}")
-        self._names = [objective.names[i] for i in self.chosen]
-        self._owners = [owners[i] for i in self.chosen]
-        self._params = [objective.params[i] for i in self.chosen]
-        self._w = [_wide(p.detach()).clone() for p in self._params] if ball.reads_w else []
+        weights = [_wide(p.detach()).clone() for p in objective.params]
+        self._context = _Here(objective.params, weights, objective.names, owners)
 
     def unit(self, a: Vector) -> Vector:
         """argmax <a, e> over ||e|| <= 1."""
-        part = self._part(a)
-        best = self.ball.steepest(part, self._w, self._at())
-        scale = best.scale
-        return self._whole([u * scale.to(u.device) for u in best.direction], a)
+        best = self.ball.steepest(self._leaf(a), self._context).form()
+        found = {id(p): x for p, x in zip(best.params or (), best.tensors, strict=True)}
+        pairs = zip(self.objective.params, a, strict=True)
+        # Copies: a form may be the leaf itself, whose tensors are the caller's.
+        return [found[id(p)].clone() if id(p) in found else torch.zeros_like(x) for p, x in pairs]
 
     def dual_norm(self, a: Vector) -> float:
         """max <a, e> over ||e|| <= 1 (unit: loss per unit of the radius)."""
-        return float(self.ball.dual_norm(self._part(a), self._w, self._at()))
+        return float(self.ball.dual_norm(self._leaf(a), self._context))
 
     def norm(self, e: Vector, a: Vector) -> float:
         """||e|| in the ball's norm; `a` is the gradient at w, which some balls depend on.
@@ -62,7 +64,7 @@ class Climber:
             ValueError: the ball is no norm, such as the unnormalised ascent.
         """
         try:
-            return float(self.ball.norm(self._part(e), self._part(a), self._w, self._at()))
+            return float(self.ball.norm(self._leaf(e), self._leaf(a), self._context))
         except NotImplementedError as error:
             raise ValueError(
                 f"ball = {self.ball!r}: is no norm ball; choose L2, Lp, Adaptive, Fisher or Spectral"
@@ -70,28 +72,52 @@ class Climber:
 
     def random(self, generator: torch.Generator, a: Vector) -> Vector:
         """A direction of norm 1: a Gaussian draw, stretched by |w| in an adaptive ball, scaled to the surface."""
-        likes = self._part(a)
-        draw = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for x in likes]
+        draw = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for x in a]
+        covered = self.unit(a)
+        if isinstance(self.ball, OnlyLayers):
+            draw = [x if bool(u.any()) else torch.zeros_like(x) for x, u in zip(draw, covered, strict=True)]
         if isinstance(self.ball, Adaptive):
-            draw = [x * t for x, t in zip(draw, self.ball.metric(self._w, self._at()), strict=True)]
-        whole = self._whole(draw, a)
-        length = self.norm(whole, a)
-        return [x / length for x in whole] if length > 0 else whole
+            metric = self.ball.metric(self._leaf(a), self._context)
+            draw = [x * t for x, t in zip(draw, metric, strict=True)]
+        length = self.norm(draw, a)
+        return [x / length for x in draw] if length > 0 else draw
 
-    def _at(self) -> At:
-        # A new algebra each time: it remembers norms of the lists that it has seen, and keeps these alive.
-        return At(Lists(), params=self._params, names=self._names, modules=self._owners)
+    def _leaf(self, a: Vector) -> Leaf:
+        return Leaf(list(a), Lists(), self.objective.params)
 
-    def _part(self, whole: Vector) -> Vector:
-        return [whole[i] for i in self.chosen]
 
-    def _whole(self, part: Vector, like: Vector) -> Vector:
-        if len(part) == len(like):
-            return part
-        found = [torch.zeros_like(x) for x in like]
-        for i, x in zip(self.chosen, part, strict=True):
-            found[i] = x
-        return found
+class _Here(Context):
+    """What a ball may ask at these weights, also about a part of the parameters."""
+
+    def __init__(
+        self, params: Sequence[Tensor], w: Vector, names: Sequence[str], owners: Sequence[nn.Module | None]
+    ) -> None:
+        super().__init__(rho=1.0, w=w, param_names=names, owners=owners)
+        self._place = {id(p): i for i, p in enumerate(params)}
+
+    def weights(self, a: Lazy) -> Vector:
+        return self._of(a, super().weights(a))
+
+    def names(self, a: Lazy) -> Sequence[str]:
+        return self._of(a, super().names(a))
+
+    def modules(self, a: Lazy) -> Sequence[nn.Module | None]:
+        return self._of(a, super().modules(a))
+
+    def _of(self, a: Lazy, known: Sequence[T]) -> list[T]:
+        return [known[self._place[id(p)]] for p in a.form().params or ()]
+
+
+def points_along(ball: Ball) -> bool:
+    """Whether e is a multiple of the vector that is climbed along, as in L2 and the unnormalised ascent."""
+    param = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    here = _Here([param], [param.detach()], ["weight"], [nn.LayerNorm(2)])
+    a = Leaf([torch.tensor([1.0, -2.0])], Lists(), [param])
+    try:
+        best = ball.steepest(a, here)
+    except (NotImplementedError, ValueError, AttributeError):  # it asks for a step's loss, say
+        return False
+    return len(best.terms) == 1 and best.terms[0][1] is a
 
 
 def _wide(x: Tensor) -> Tensor:

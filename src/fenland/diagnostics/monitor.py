@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.diagnostics.climbing import points_along
 from fenland.optimizer import SharpnessAware
 
 FIELDS = (
@@ -149,4 +150,4 @@ def _still(row: Mapping[str, float]) -> bool:
 
 def _comparable(row: Mapping[str, Any], optimizer: SharpnessAware) -> bool:
     """Whether `radius` is a Euclidean length, as `realised_radius` is."""
-    return "realised_radius" in row and optimizer.choices.ball.along_a
+    return "realised_radius" in row and points_along(optimizer.rules.ball)

@@ -47,10 +47,10 @@ class PreserveState:
         self._grads = [(p, p.grad, p.requires_grad) for p in self.model.parameters()]
         self._attributes = [(module, _plain(module)) for module in modules]
         self._generators = _generators(modules)
-        self._watches = [(watch, watch.armed) for watch in _watches(self.model)]
+        self._watches = [(watch, watch.quiet) for watch in _watches(self.model)]
         self._then = self._guard.take()
         for watch, _ in self._watches:
-            watch.armed = False
+            watch.quiet = True
         for p, _, _ in self._grads:
             p.grad = None
         if self.mode != "keep":
@@ -73,8 +73,8 @@ class PreserveState:
         for p, grad, wanted in self._grads:
             p.requires_grad_(wanted)
             p.grad = grad
-        for watch, armed in self._watches:
-            watch.armed = armed
+        for watch, quiet in self._watches:
+            watch.quiet = quiet
         self._grad_mode.close()
 
 

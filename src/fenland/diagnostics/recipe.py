@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.diagnostics.climbing import points_along
 from fenland.optimizer import SharpnessAware
-from fenland.rules import L2, AtAscentPoint, Ball, Renormalize, Unnormalized
+from fenland.rules import L2, Ascend, AtAscentPoint, Ball, Renormalize, Unnormalized
 from fenland.theory import edge_curvature, reach, spectrum_limit
 
 FAMILY = {True: ("SGD", "SAM", "SSAM"), False: ("SGD", "USAM", "SSAM-U")}  # by whether the ascent is normalised
@@ -77,7 +78,7 @@ def read(optimizer: torch.optim.Optimizer | None) -> Recipe:
     groups = base.param_groups
     if isinstance(optimizer, SharpnessAware):
         optimizer._runner.refuse("a diagnosis", busy=True)
-        ball, stable = optimizer.choices.ball, isinstance(optimizer.choices.combine, Renormalize)
+        ball, stable = optimizer.rules.ball, isinstance(optimizer.rules.method, Renormalize)
     else:
         ball, stable = L2(), False
     radii = {id(p): float(group["rho"]) if aware else 0.0 for group in groups for p in group["params"]}
@@ -125,11 +126,13 @@ def _doubts(optimizer: torch.optim.Optimizer, base: torch.optim.Optimizer, ball:
             found.append(f"the groups have {name} from {min(values):g} to {max(values):g}; the largest is looked at")
     if not isinstance(optimizer, SharpnessAware):
         return found
-    combine = optimizer.choices.combine
-    inner = combine.after if isinstance(combine, Renormalize) else combine
-    if not isinstance(inner, AtAscentPoint):
-        found.append(f"{type(inner).__name__} mixes g and h; limits are those of stepping with h alone")
-    if not ball.along_a:
+    method = optimizer.rules.method
+    inner = method.method if isinstance(method, Renormalize) else method
+    if not isinstance(inner, Ascend):
+        found.append(f"{type(inner).__name__} takes other steps; limits are those of stepping with h alone")
+    elif not isinstance(inner.combine, AtAscentPoint):
+        found.append(f"{type(inner.combine).__name__} mixes g and h; limits are those of stepping with h alone")
+    if not points_along(ball):
         found.append(
             f"in the ball {type(ball).__name__} e does not point along g; limits are those of |e| / |g| along g"
         )

@@ -152,9 +152,9 @@ class AdaptiveToNorm(When):
 
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
         length = float(grad_norm)
-        if not length < _LARGEST:
-            return False  # such a step is skipped, or its square is no number: it must not enter the moments
-        s = length**2
+        if not math.isfinite(length):
+            return False  # such a step is skipped: it must not enter the moments
+        s = min(length, _LARGEST) ** 2
         old_mean, old_variance = memory.get("norm_mean", math.nan), memory.get("norm_var", math.nan)
         if math.isnan(old_mean):  # the first step
             old_mean, old_variance = s, 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from fenland.rules import current_radius
 from fenland.step.state import Memory
 
 PREFIX = "fenland."
+WHOLE = "fenland"  # where a base has no such parts
 StateDict = dict[str, Any]
 
 
@@ -29,6 +30,13 @@ class Loaded:
 def pack(base: torch.optim.Optimizer, memory: Memory) -> StateDict:
     """The base's state dict with fenland's vectors in each parameter's state and its numbers in each group."""
     packed: StateDict = base.state_dict()
+    if "state" not in packed or "param_groups" not in packed:  # a base that packs in a way of its own (Lookahead)
+        own: StateDict = {"state": {}, "param_groups": [{"params": []}]}
+        return {**packed, WHOLE: _added(own, base, memory)}
+    return _added(packed, base, memory)
+
+
+def _added(packed: StateDict, base: torch.optim.Optimizer, memory: Memory) -> StateDict:
     index = {p: i for i, p in enumerate(p for group in base.param_groups for p in group["params"])}
     state = {k: dict(v) if isinstance(v, dict) else v for k, v in packed["state"].items()}
     for p, vectors in memory.kept.items():
@@ -44,6 +52,12 @@ def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str,
     Raises:
         ValueError: it is no optimizer's state, or a number or vector in it cannot be this optimizer's.
     """
+    if WHOLE in state_dict:
+        rest = {k: v for k, v in state_dict.items() if k != WHOLE}
+        own_part = state_dict[WHOLE]
+        count = len([p for group in base.param_groups for p in group["params"]])
+        own_part = {**own_part, "param_groups": [{**own_part["param_groups"][0], "params": list(range(count))}]}
+        return replace(unpack(own_part, base, starts), base_part=rest)
     if "state" not in state_dict or "param_groups" not in state_dict:
         raise ValueError(
             f"state_dict has the keys {sorted(map(str, state_dict))}: an optimizer's has 'state' and 'param_groups'"

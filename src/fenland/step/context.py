@@ -87,6 +87,7 @@ class StepContext(Context):
             return self._leaf(params, [known[p] for p in params]) if params else None
         if not known:
             return default
+        default = default.form()
         pairs = zip(default.params, default.tensors, strict=True)
         return self._leaf(default.params, [known.get(p, x) for p, x in pairs])
 

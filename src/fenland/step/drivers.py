@@ -94,6 +94,7 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
         if step.request.at is None and runner.rules.method.clean_gradient:
             step.come_back()
         runner.check_first(step, two_calls=True)
+        runner.attributes.append(runner.guard.attributes())
         if step.asks and step.request.at is not None:
             step.go()
         else:  # no ascent: d is g, or the gradient of the pass that comes
@@ -113,13 +114,18 @@ def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
     runner.refuse("descend", busy=False)
     step: Any = runner.pending
     before = runner.before
+    if step.scaling.active != scaling.active:
+        raise RuntimeError(
+            "a scaler in one half of the step only: both passes carry its scale, so call ascend(scaler=scaler) and "
+            "descend(scaler=scaler)"
+        )
     step.scaling = scaling
     try:
         if step.asks:
             step.come_back()
         else:
             step.drop()
-        runner.end_second_pass()
+        runner.end_second_pass(moved=step.h is not None)
         step.settled = step.settle(whole=hooks is not None)
         ok = runner.decide(step, before)
     except BaseException:

@@ -75,7 +75,7 @@ class StepRecord:
         """||g|| / ||h||, the factor of Stable SAM (no unit); 1 where h = 0."""
         if self.grad_norm is None or self.ascent_grad_norm is None:
             return None
-        return ratio(self.grad_norm, self.ascent_grad_norm)
+        return ratio(self.grad_norm, self.ascent_grad_norm, look=False)
 
 
 def measure_precision(

@@ -62,6 +62,7 @@ class Runner:
         self.record = StepRecord()
         self.pending: Step | None = None
         self.before: Snapshot | None = None
+        self.attributes = [self.guard.attributes()]  # before the first step, after its pass 1
         self._after_first: Snapshot | None = None
         self._warned_of_nothing = False
 
@@ -103,7 +104,7 @@ class Runner:
         """Once the gradient at w is there: warn of what is not guarded, and of a step without any gradient."""
         if self.unguarded is not None:
             warning, self.unguarded = self.unguarded, None
-            warning.close(randomness_replayed=self.guard.replay_rng and not two_calls)
+            warning.close(of_randomness=self.guard.replay_rng and two_calls)
         if step.g is not None and not step.g.params and not self._warned_of_nothing:
             self._warned_of_nothing = True
             warnings.warn(
@@ -127,8 +128,10 @@ class Runner:
             self._after_first = self.guard.take_after_first()
             self.guard.bring_back(before)
 
-    def end_second_pass(self) -> None:
-        """Buffers and random numbers are as after pass 1."""
+    def end_second_pass(self, moved: bool) -> None:
+        """Buffers and random numbers are as after pass 1; what is no buffer and went on twice is named."""
+        if moved and len(self.attributes) > 1:
+            self.guard.warn_of_advanced([*self.attributes[-2:], self.guard.attributes()])
         if self._after_first is not None:
             self.guard.bring_back(self._after_first)
         self._after_first = None

@@ -19,8 +19,9 @@ class StaleGradients:
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
-        self._found = False
+        self._found = self._seen = False
         self._handle: Any = None
+        self._by_hand: Any = None
         param = next((p for group in groups for p in group["params"] if _watchable(p)), None)
         if param is None:
             return
@@ -30,8 +31,15 @@ class StaleGradients:
 
         def accumulated(p: Tensor) -> None:
             self._handle.remove()
+            self._seen = True
             if p.grad is old and old._version == version + 1:
                 self._found = bool(content.any())
+
+        def by_hand() -> None:
+            if not self._seen and param.grad is old and old._version == version + 1:
+                self._found = bool(content.any())
+
+        self._by_hand = by_hand
 
         self._handle = param.register_post_accumulate_grad_hook(accumulated)
 
@@ -39,6 +47,8 @@ class StaleGradients:
         """Raise where pass 1 was added to an old gradient."""
         if self._handle is not None:
             self._handle.remove()
+            self._by_hand()
+            self._by_hand = None  # it holds the gradient
         if self._found:
             raise RuntimeError(
                 "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "

@@ -155,6 +155,9 @@ class Step(StepContext):
             formed = self.reduction.average(self.groups)
             length = formed.norm
             finite, factor = torch.isfinite(length), clip_factor(self.rules.max_norm if clip else None, length)
+            if whole or not base_multiplies(formed, factor, self.base_optimizer):
+                multiply_(factor, formed.raw or [])
+                factor = 1.0
             if last:
                 self.scaling.unscale(self.base_optimizer, formed, ())
         elif self.reduction.ranks_differ:

@@ -60,14 +60,14 @@ class UnguardedWarning:
             self._random = type(module).__name__
         self._outermost = None
 
-    def close(self, randomness_replayed: bool) -> None:
-        """Stop watching; warn once if something was found."""
+    def close(self, of_randomness: bool) -> None:
+        """Stop watching; warn once if something was found, of randomness only where pass 2 should replay it."""
         for handle in self._handles:
             handle.remove()
         found = []
         if self._buffers:
             found.append(f"{self._buffers} has buffers, which the pass at the ascent point changes a second time")
-        if self._random and not randomness_replayed:
+        if self._random and of_randomness:
             found.append(f"{self._random} draws random numbers (dropout?), and others at the ascent point")
         if found:
             warnings.warn(

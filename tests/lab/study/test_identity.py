@@ -36,6 +36,8 @@ class Config:
         return "says"
 
 class Helper:
+    """Says."""
+
     def used(self):
         return FACTOR
 
@@ -75,7 +77,9 @@ def of(tmp_path, text):
         ("n * Helper()", "n + Helper()", True),
         ("top: int = 2", "top: int = 3", True),
         ("import stable_lr", "import cycle_amplitude as stable_lr", True),
+        ("class Helper:", "class Helper(dict):", True),
         ("UNUSED = 5", "UNUSED = 6", False),
+        ('"""Says."""', '"""Tells."""', False),
         ("return 0", "return 1", False),
         ('"says"', '"tells"', False),
         ("Docstring.", "Other words.", False),
@@ -121,33 +125,43 @@ def edited(module, old, new):
     return doctored
 
 
+def forget():
+    """What was read of the code."""
+    identity._reached.cache_clear()
+    training_code.cache_clear()
+
+
+def identities():
+    studies = [find(name) for name in ("quartic", "attractor", "gamma", "uniform-stability")]
+    return {study.name: identity_of(study, study.presets["quick"]) for study in studies}
+
+
+@pytest.fixture(scope="module")
+def before():
+    return identities()
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "changed"),
     [
-        ("fenland.lab.replicas.trajectories", "def run(", "@print\ndef run(", ("quartic", "quadratic", "attractor")),
-        ("fenland.lab.training.loop", "class Loop", "@print\nclass Loop", ("gamma", "radius", "spectrum")),
-        ("fenland.lab.data.decode", "def columns(", "@print\ndef columns(", ("classification", "uniform-stability")),
+        ("fenland.lab.replicas.trajectories", "def run(", "@print\ndef run(", ("quartic", "attractor")),
+        ("fenland.lab.training.loop", "class Loop", "@print\nclass Loop", ("gamma",)),
+        ("fenland.lab.data.load", "def load(", "@print\ndef load(", ("gamma", "uniform-stability")),
+        ("fenland.lab.models.wrn", "class WRN", "@print\nclass WRN", ("gamma",)),
         ("fenland.lab.study.page", "def write_page(", "@print\ndef write_page(", ()),
         ("fenland.lab.study.claims", "def judge(", "@print\ndef judge(", ()),
         ("fenland.lab.figures.plots", "def draw_panel(", "@print\ndef draw_panel(", ()),
     ],
 )
-def test_an_edit_of_a_shared_module_redoes_the_studies_that_use_it_and_no_other(monkeypatch, module, old, new, changed):
-    names = ("quartic", "quadratic", "attractor", "gamma", "radius", "ball-metric", "spectrum", "classification",
-             "uniform-stability")  # fmt: skip
-    studies = {name: find(name) for name in names}
-
-    def all_of():
-        identity._reached.cache_clear()
-        training_code.cache_clear()
-        return {name: identity_of(study, study.presets["quick"]) for name, study in studies.items()}
-
-    before = all_of()
+def test_an_edit_of_a_shared_module_redoes_the_studies_that_use_it_and_no_other(
+    before, monkeypatch, module, old, new, changed
+):
+    forget()
     with monkeypatch.context() as patch:
         patch.setattr(identity, "_parse", edited(module, old, new))
-        after = all_of()
-    all_of()
-    found = {name for name in names if before[name] != after[name]}
+        after = identities()
+    forget()
+    found = {name for name in before if before[name] != after[name]}
     assert set(changed) <= found
     if not changed:
         assert not found

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from fenland.lab.commands import output, shared
-from fenland.lab.config.run_config import AUTO, FIELDS, SHARED, of_field, written
+from fenland.lab.config.entry import AUTO
+from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.config.words import whole
 from fenland.lab.errors import BadInput
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fenland.lab.errors import BadInput
+from fenland.lab.figures.plots import Panel
 from fenland.lab.figures.style import title_of
 from fenland.lab.studies.investigations import (
     BESIDE,
@@ -22,7 +23,7 @@ from fenland.lab.studies.investigations import (
 )  # fmt: skip
 from fenland.lab.study import C, Claim, Finding, Grid, Lab, Measured, Plot, Sheet, Source, Study, Tables, both, paired
 from fenland.lab.study.grid import above_zero, at_least_two, failed
-from fenland.lab.study.recipes import Panel, lines_of
+from fenland.lab.study.recipes import lines_of
 from fenland.lab.study.words import half, share, together
 
 if TYPE_CHECKING:

@@ -211,7 +211,9 @@ def beyond(measured: Measured) -> Finding:
 
 def boxes(measured: Measured) -> Finding:
     """Below every saddle's threshold nothing ends at one; past the strongest's something does."""
-    ends, below, past = measured["basins"], [], []
+    ends = measured["basins"]
+    below: list[Interval] = []
+    past: list[Interval] = []
     for name, stage in scenes_of(measured.config).items():
         rows = ends[(ends["function"] == name) & ends["method"].isin(UNNORMALISED)]
         for (_, rho), part in rows.groupby(["method", "rho"]):

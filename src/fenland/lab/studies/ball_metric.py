@@ -49,12 +49,13 @@ class Config(Investigation):
 def ball(config: Config, lab: Lab, kind: str) -> Mapping[str, Any]:
     """The optimizer of a kind of ball."""
     matched = config.rho / math.sqrt(count_weights(config, lab))
-    return {
+    kinds: Mapping[str, Mapping[str, Any]] = {
         EUCLID: {"optimizer": "sam"},
         SIGN: {"optimizer": "lpsam", "options": ("p=inf",)},
         STRETCHED: {"optimizer": "infnormsam"},
         MATCHED: {"optimizer": "lpsam", "options": ("p=inf",), "rho": matched},
-    }[kind]  # fmt: skip
+    }  # fmt: skip
+    return kinds[kind]
 
 
 def lengths(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]) -> Tables:

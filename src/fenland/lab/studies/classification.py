@@ -121,7 +121,7 @@ def _beside(data: str) -> tuple[Any, ...]:
 
 
 def _cost(measured: Measured, ours: str, theirs: str) -> Finding:
-    cases = {"over": "case", "of": lambda rows: done(rows).assign(
+    cases: Any = {"over": "case", "of": lambda rows: done(rows).assign(
         case=rows["data"] + " " + rows["model"] + " " + rows["seed"].astype(str))}  # fmt: skip
     seconds = ratio(Quantity("seconds"), "optimizer", ours, theirs, **cases).measure(measured)[""]
     each = paired(Quantity("gradient_evaluations"), "optimizer", ours, theirs, **cases).measure(measured)[""]

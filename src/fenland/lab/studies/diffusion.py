@@ -68,7 +68,9 @@ def cases(config: Config) -> list[tuple[str, str, float, int]]:
 def measure(config: Config, lab: Lab) -> Tables:
     """Curves of every source, by group; their coefficients; and means beside theory."""
     walk = Walk(config.strength, config.lr, config.steps, config.every, config.paths, config.seed)
-    plans = [dict(zip(("source", "method", "rho", "batch"), each, strict=True)) for each in cases(config)]
+    plans: list[dict[str, Any]] = [
+        dict(zip(("source", "method", "rho", "batch"), each, strict=True)) for each in cases(config)
+    ]
     shared = {"walk": vars(walk), "samples": config.samples}
     pieces = [Piece("diffusion", {**shared, **plan}, partial(curve, walk, config.samples, **plan)) for plan in plans]
     parts = [part.assign(**plan) for plan, part in zip(plans, lab.keep_all(pieces, "curves"), strict=True)]

@@ -66,9 +66,9 @@ def highest(optimizer: str) -> Statement:
     def measure(measured: Measured) -> dict[str, Interval]:
         found = {}
         for case, part in by(done(gamma.at(optimizer=optimizer).rows(measured)), "case"):
-            epochs = {epoch: interval(rows["value"]) for epoch, rows in part.groupby("epoch")}
+            epochs = {str(epoch): interval(rows["value"]) for epoch, rows in part.groupby("epoch")}
             most = max(epochs, key=lambda epoch: epochs[epoch].mean)
-            found[f"{case}: at most {{value}} (epoch {most})"] = epochs[most]
+            found[f"{case}: at most {{value}} (epoch {most!s})"] = epochs[most]
         return found
 
     return Contrast(measure, "{key}", ".4f", sign=False) < 1

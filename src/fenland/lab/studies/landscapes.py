@@ -16,7 +16,7 @@ from torch import Tensor
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.landscape import Spot, draw_landscape
-from fenland.lab.figures.plots import Mark, Panel
+from fenland.lab.figures.plots import Line, Mark, Panel
 from fenland.lab.figures.style import SMALL, Canvas, blanks
 from fenland.lab.replicas.manifolds import (
     curved_ends,
@@ -30,7 +30,7 @@ from fenland.lab.replicas.wells import Hyperbola, TwoWells, on_sphere, on_stiefe
 from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.study import Claim, Contrast, Plot, Study
 from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
-from fenland.lab.study.recipes import Line, joined
+from fenland.lab.study.recipes import joined
 from fenland.lab.study.words import by, percent, share
 
 FUTURE = Source("Investigations on SAM, stated future work")
@@ -250,7 +250,7 @@ def ridge(measured: Measured) -> Finding:
     sgd = share(int(plain["held"].sum()), len(plain))
     return Finding(
         f"no more starts left on it than by descent: {percent(sgd)}",
-        "; ".join(f"{design} at {length:g}: {percent(x)}" for (design, length), x in found.items()),  # type: ignore[misc]
+        "; ".join(f"{design} at {length:g}: {percent(x)}" for (design, length), x in found.items()),
         all(x.low <= sgd.high for x in found.values()),
     )
 
@@ -318,7 +318,7 @@ def maps(measured: Measured) -> Drawn:
             points = torch.tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
             values = problem.value(problem.pack(points)).reshape(61, 61).numpy()
             wells = zip(getattr(problem, "centres", ()), ("sharp", "flat"), strict=False)
-            spots = [Spot(*centre, label, label) for centre, label in wells]
+            spots = [Spot(centre[0], centre[1], label, label) for centre, label in wells]
             draw_landscape(axes, canvas, x, y, values, np.geomspace(0.05, float(values.max()), 12), spots)
             axes.set_title(name, fontsize=SMALL, color=canvas.ink.text, loc="left", pad=3)
         if canvas.titled:

@@ -108,7 +108,7 @@ def medians(steps: pd.DataFrame, config: Config) -> pd.DataFrame:
         method, reading, momentum, batch = cast("tuple[str, str, float, int]", key)
         s = settings(config, method, reading, momentum)
         theory = predicted(method, s["rho"], s["lr"], momentum, batch, config.strength, config.std, config.out)
-        rows.append([*key, *median(part["step"]), part["step"].notna().mean(), theory])  # type: ignore[misc]
+        rows.append([*key, *median(part["step"]), part["step"].notna().mean(), theory])
     return pd.DataFrame(rows, columns=[*cell, "median", "low", "high", "escaped", "theory"])
 
 
@@ -174,16 +174,11 @@ def _of_training(measured: Measured) -> Iterator[Claim]:
             expected=f"test accuracy higher with momentum {top:g} than with {bottom:g}", notes=notes,
         )  # fmt: skip
     for reading in READINGS:
-        notes = (
-            scale,
-            lost[reading],
-            "Equal epochs: small batches take more steps.",
-            longer if reading == SAME else "",
-        )
+        also = (scale, lost[reading], "Equal epochs: small batches take more steps.", longer if reading == SAME else "")
         yield Claim(
             f"A network trained by SAM generalises better with small batches ({reading}).", PAPER,
             better(reading, "batch_size", small, large), "accuracy",
-            expected=f"test accuracy higher with B = {small} than with B = {large}", notes=notes,
+            expected=f"test accuracy higher with B = {small} than with B = {large}", notes=also,
         )  # fmt: skip
 
     def more(measured: Measured) -> dict[str, Interval]:
@@ -317,7 +312,7 @@ def accuracies(measured: Measured) -> list[Panel]:
     rows = pd.concat([done(measured, reading) for reading in READINGS])
     return [
         Panel(lines_of(part, "optimizer", "momentum", kind="joined"), "momentum", f"B = {batch}, {reading}")
-        for (reading, batch), part in rows.groupby(["reading", "batch_size"], sort=False)  # type: ignore[misc]
+        for (reading, batch), part in rows.groupby(["reading", "batch_size"], sort=False)
     ]
 
 

@@ -218,26 +218,27 @@ def floor(measured: Measured, where: Any) -> Finding:
     """E[w^2] at the last step against the closed form, all radii together."""
     config, rows = measured.config, at_end(measured, where)
     words, good, z = [], [], float(ndtri(1 - 0.05 / 2 / len(rows)))
-    for row in rows.itertuples():
-        law = displacement(1.0, config.noise_lr, float(row.rho), config.noise, int(row.steps), where)
-        good.append(abs(float(row.mean) - law) <= z * float(row.error))
-        words.append(f"{row.mean:.4f} ± {1.96 * float(row.error):.4f} for {law:.4f} at rho {row.rho:g}")
+    for rho, steps, mean, error in rows[["rho", "steps", "mean", "error"]].to_numpy():
+        law = displacement(1.0, config.noise_lr, float(rho), config.noise, int(steps), where)
+        good.append(bool(abs(mean - law) <= z * error))
+        words.append(f"{mean:.4f} ± {1.96 * error:.4f} for {law:.4f} at rho {rho:g}")
     return Finding("within the 95 % interval over paths, all radii together", ", ".join(words), all(good))
 
 
 def at_end(measured: Measured, where: str) -> pd.DataFrame:
     """The noise floors at the last step."""
     rows = measured["noise"]
-    return rows[(rows["noise"] == where) & (rows["steps"] == rows["steps"].max())]
+    found: pd.DataFrame = rows[(rows["noise"] == where) & (rows["steps"] == rows["steps"].max())]
+    return found
 
 
 def noisier(measured: Measured) -> Finding:
     """With one mini-batch in both gradients SAM is noisier than SGD at a minimum."""
     config, rows = measured.config, at_end(measured, "shared").set_index("rho")
-    base, words, good = rows.loc[0.0], [], []
+    mean, relative, words, good = rows["mean"], rows["error"] / rows["mean"], [], []
     for rho in config.radii:
-        ratio = float(rows.loc[rho, "mean"] / base["mean"])
-        error = 1.96 * ratio * math.hypot(rows.loc[rho, "error"] / rows.loc[rho, "mean"], base["error"] / base["mean"])
+        ratio = float(mean[rho] / mean[0.0])
+        error = 1.96 * ratio * math.hypot(float(relative[rho]), float(relative[0.0]))
         good.append(ratio - error > 1)
         words.append(f"{ratio:.3f} ({ratio - error:.3f} to {ratio + error:.3f}) at rho {rho:g}")
     laws = [stationary_displacement(1.0, config.noise_lr, rho, config.noise) for rho in (0.0, *config.radii)]

@@ -173,7 +173,8 @@ def cycles(measured: Measured) -> pd.DataFrame:
     # Where the slow mode (l = 0.586) has not settled yet, the distance is not the cycle's.
     settled = below[(1 - below["lr"] * (4 - CURVATURE)).abs() ** steps < 0.01 * below["rho"]]
     theory = [cycle_amplitude(CURVATURE, float(lr), float(rho)) for lr, rho in settled[["lr", "rho"]].to_numpy()]
-    return settled[["rho", "lr", "distance", "amplitude"]].assign(theory=theory)
+    found: pd.DataFrame = settled[["rho", "lr", "distance", "amplitude"]].assign(theory=theory)
+    return found
 
 
 def _of_cycles(rows: pd.DataFrame) -> Iterator[Claim]:
@@ -257,7 +258,7 @@ def by_lr(methods: tuple[str, ...], name: str, field: str) -> Plot:
 
     def line(measured: Measured, method: str, rho: float) -> Line:
         rows = rows_of(measured, method, rho)
-        found = [share(int(row.successes), int(row.starts)) for row in rows.itertuples()]
+        found = [share(*map(int, pair)) for pair in rows[["successes", "starts"]].to_numpy()]
         mean, low, high = ([100 * each[k] for each in found] for k in range(3))
         return Line(method, rows["lr"], mean, low, high)
 

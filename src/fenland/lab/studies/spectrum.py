@@ -77,7 +77,7 @@ def measured_ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, R
     done = list(rows.loc[rows["status"] == "finished", "run"])
     ends = {name: getattr(config, name) for name in ("examples", "count", "tol", "products", "draws")}
     nodes = {name: getattr(config, name) for name in ("examples", "paths", "steps")}
-    jobs = {"spectrum": (eigenvalues, ends), "density": (density, nodes)}
+    jobs: dict[str, Any] = {"spectrum": (eigenvalues, ends), "density": (density, nodes)}
     pieces = [
         Piece(name, {"run": run, **key}, partial(compute, runs[run], lab.weights_file(runs[run]), **key))
         for run in done

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -80,7 +80,9 @@ def measure(config: Config, lab: Lab) -> Tables:
     check_device(config.device)
     fetch([*(task.rpartition("/")[0] for task in config.tasks), config.convex or "digits"], lab)
     runs = identified(runs_of(config, lab))
-    about = [{"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed} for run in runs]
+    about: list[dict[str, Any]] = [
+        {"data": run.data, "model": run.model, "optimizer": run.optimizer, "pair": run.seed} for run in runs
+    ]
     keys = [{"run": run.identity(), "test": config.test_examples} for run in runs]
     pairs = [
         Piece("pairs", key, partial(follow, run, config.test_examples)) for run, key in zip(runs, keys, strict=True)
@@ -218,8 +220,8 @@ def within(measured: Measured, name: str) -> Finding:
         return Finding("no bound", "not compared", None, f"No bound is known here: {why}.")
     shares = {}
     for epoch, part in by(rows, "epoch"):
-        bound, found = float(limits[limits["epoch"] == epoch]["bound"].mean()), interval(part["distance"])
-        shares[epoch] = Interval(found.mean / bound, found.low / bound, found.high / bound, found.n)
+        bound, mean = float(limits[limits["epoch"] == epoch]["bound"].mean()), interval(part["distance"])
+        shares[epoch] = Interval(mean.mean / bound, mean.low / bound, mean.high / bound, mean.n)
     most = max(shares, key=lambda epoch: shares[epoch].mean, default=0)
     tightest = {f"at most {{value}} of it (epoch {most})": shares[most]} if shares else {}
     found = (Contrast(lambda _: tightest, "{key}", sign=False, over="pairs") < 1)(measured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import fenland
 from fenland import theory
 from fenland.diagnostics import curvature
 from fenland.lab.data import digits
+from fenland.rules import Window
 
 METHODS = ("GD", "SAM", "SSAM", "USAM", "SSAM-U")
 Batch = tuple[Tensor, Tensor]
@@ -62,6 +64,29 @@ def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame
             )
     names = ["step", "loss", "eigenvalue", "residual", "grad_norm", "gamma", "edge", "edge_gd"]
     return pd.DataFrame(rows, columns=names).assign(method=method, rho=rho, seed=seed)
+
+
+def large_radius(setting: Setting, rho: float, warm: int, seed: int) -> pd.DataFrame:
+    """One training by SAM with cross-entropy: ``rho, warm, seed, accuracy, loss, grad_norm, ascent_grad_norm``.
+
+    The loss, ||g|| and ||h|| are those of the last step, before it; ``warm`` is the number of plain steps at first.
+    """
+    batch = batch_of(setting.images)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(batch[0].shape[1], setting.width), nn.Tanh(), nn.Linear(setting.width, 10))
+    opt = fenland.SAM(torch.optim.SGD(model.parameters(), lr=setting.lr), rho=rho, when=Window(warm))
+    for _ in range(setting.steps):
+        opt.step(closure(opt, model, entropy, batch))
+    with torch.no_grad():
+        right = model(batch[0]).argmax(1) == batch[1].argmax(1)
+    last = {name: getattr(opt.last, name) for name in ("loss", "grad_norm", "ascent_grad_norm")}
+    norms = {name: math.nan if value is None else float(value) for name, value in last.items()}
+    return pd.DataFrame([{"rho": rho, "warm": warm, "seed": seed, "accuracy": float(right.float().mean()), **norms}])
+
+
+def entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy."""
+    return nn.functional.cross_entropy(model(batch[0]), batch[1].argmax(1))
 
 
 def batch_of(count: int) -> Batch:

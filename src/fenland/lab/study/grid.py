@@ -23,7 +23,7 @@ RUN = (
     "test_accuracy", "test_loss", "train_accuracy", "train_loss", "seconds", "gradient_evaluations", "chance",
 )  # fmt: skip
 EPOCH = (
-    "epoch", "test_accuracy", "test_loss", "train_eval_loss", "grad_norm", "ascent_grad_norm", "gamma", "radius",
+    "epoch", "lr", "test_accuracy", "test_loss", "train_eval_loss", "grad_norm", "ascent_grad_norm", "gamma", "radius",
 )  # fmt: skip
 # A network counts as failed where it diverged or its accuracy is at most so many times that of guessing.
 FAILED = 1.5
@@ -108,7 +108,7 @@ class Grid:
         plan = pd.DataFrame([{**case, "run": run.hash} for case, run in zip(cases, runs, strict=True)])
         tables = {
             "runs": _of_cases(plan, results, RUN),
-            "epochs": _of_cases(plan, _about(records.metrics, results), (*RUN[:7], "seed", "status", *EPOCH)),
+            "epochs": _of_cases(plan, _about(records.metrics, results), (*RUN[:6], "seed", "status", *EPOCH)),
             "data": sources([run.data for run in runs], lab),
         }
         return self.after(config, lab, tables, {run.hash: run for run in runs}) if self.after else tables
@@ -157,7 +157,7 @@ def _of_cases(plan: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) ->
 
 
 def _about(metrics: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    names = [name for name in ("run", *RUN[1:7], "status") if name in results]
+    names = [name for name in ("run", *RUN[1:6], "status") if name in results]
     clash = [name for name in metrics if name in names and name != "run"]
     return metrics.drop(columns=clash).merge(results[names], on="run")
 

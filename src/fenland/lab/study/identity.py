@@ -118,16 +118,19 @@ class _Reach:
         """Take up a statement and what it names; of a class those methods alone that something names."""
         if isinstance(statement, ast.ClassDef):
             for each in statement.body:
+                if isinstance(each, ast.Expr):  # its docstring
+                    continue
                 if isinstance(each, _FUNCTION) and not each.name.startswith("__") and each.name not in self.names:
                     self.waiting.setdefault(each.name, []).append((module, each))
                 else:
                     self._take(module, each)
             inherits = [*statement.bases, *(keyword.value for keyword in statement.keywords)]
             for expression in (*inherits, *statement.decorator_list):
+                self.found.add(f"{module}: {statement.name} {ast.dump(expression)}")
                 self._expression(module, expression)
             return
-        bare = _bare(statement)
-        self.found.add(f"{module}: {ast.dump(bare)}")
+        bare, text = _bare(statement)
+        self.found.add(f"{module}: {text}")
         self._expression(module, bare)
 
     def _expression(self, module: str, node: ast.AST) -> None:
@@ -170,16 +173,17 @@ def _module(module: str, name: str) -> str | None:
     here = _read(module)
     if here is None or name in here.bound:
         return None
-    if name in here.imported:
-        of, what = here.imported[name]
-        return of if not what else _module(of, what) if of.startswith("fenland") and of != module else None
+    of, what = here.imported.get(name, (module, name))
+    if (of, what) != (module, name):  # a package may import a module of its own
+        return of if not what else _module(of, what) if of.startswith("fenland") else None
     return f"{module}.{name}" if _is_module(f"{module}.{name}") else None
 
 
-def _bare(statement: ast.stmt) -> ast.stmt:
-    """Without docstrings and annotations of functions, which compute nothing."""
+@functools.lru_cache(maxsize=20_000)
+def _bare(statement: ast.stmt) -> tuple[ast.stmt, str]:
+    """Without docstrings and annotations of functions, which compute nothing; and as text."""
     if not any(isinstance(each, _FUNCTION) for each in ast.walk(statement)):
-        return statement
+        return statement, ast.dump(statement)
     copy = ast.parse(ast.unparse(statement)).body[0]
     for each in ast.walk(copy):
         if isinstance(each, _FUNCTION):
@@ -188,7 +192,7 @@ def _bare(statement: ast.stmt) -> ast.stmt:
                 each.body = each.body[1:] or [ast.Pass()]
         elif isinstance(each, ast.arg):
             each.annotation = None
-    return copy
+    return copy, ast.dump(copy)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -215,7 +215,7 @@ class Laboratory:
 @functools.cache
 def training_code() -> str:
     """Of one training run, whatever its settings."""
-    from fenland.lab.training.trainer import train_here
+    from fenland.lab.training.here import train_here
 
     return code_of(train_here)
 
