@@ -15,32 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fenland
-from peer_loops import FORMS, assert_same, batch, by_closure, counted, loss_of, net, sgd, ssam
+from peer_loops import (
+    FORMS,
+    assert_same,
+    by_closure,
+    counted,
+    loss_of,
+    net,
+    plain_loop,
+    rows,
+    seed,
+    sgd,
+    ssam,
+)
 
 POINT = 8
-STEPS = 6
-
-
-def rows(dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
-    return [batch(t, dtype) for t in range(STEPS)]
-
-
-def seed() -> None:
-    torch.manual_seed(12)
-
-
-def plain_loop(model: nn.Module, opt: Any, data: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
-    losses = []
-    for x, y in data:
-
-        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
-            opt.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            return loss
-
-        losses.append(float(opt.step(closure).detach()))
-    return losses
 
 
 def expected(dtype: torch.dtype = torch.float64, **options: Any) -> tuple[nn.Module, list[float]]:

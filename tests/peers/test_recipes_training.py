@@ -16,10 +16,23 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler, swa_utils
 from torch.utils.checkpoint import checkpoint
 
-from peer_loops import FORMS, SIZE, assert_same, by_closure, counted, loss_of, net, sgd, ssam
+from peer_loops import (
+    FORMS,
+    SIZE,
+    STEPS,
+    assert_same,
+    by_closure,
+    counted,
+    loss_of,
+    net,
+    plain_loop,
+    rows,
+    seed,
+    sgd,
+    ssam,
+)
 
 POINT = 8
-STEPS = 6
 
 
 # Averages of the weights
