@@ -105,6 +105,7 @@ class Sparse(_Wrapping):
     def check(self, params: ParameterNames) -> None:
         super().check(params)
         params.require_whole(f"ball = {self}")
+        params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         scores = [x.abs() for x in a.tensors] if self.scores is None else self.scores(s, a)
@@ -140,6 +141,7 @@ class ZScore(_Wrapping):
     def check(self, params: ParameterNames) -> None:
         super().check(params)
         params.require_whole(f"ball = {self}")
+        params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         lead, whole = a.V.batch_dims, a.form()

@@ -160,7 +160,7 @@ class StepContext(Context):
         elif unit.length is not None:
             self.record.radius_factors = (unit.length, self.rho * share)
         else:
-            self.record.radius_factors = (torch.full_like(a.norm, self.rho * share),)
+            self.record.radius_factors = (torch.ones_like(a.norm), self.rho * share)
 
     def as_steps(self, c: Any, x: Leaf) -> Scalar | list[Scalar]:
         """The factor of a direction as scalars, one for all or one a tensor, a loss scale in it."""

@@ -114,7 +114,7 @@ def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
     runner.refuse("descend", busy=False)
     step: Any = runner.pending
     before = runner.before
-    if step.scaling.active != scaling.active:
+    if step.scaling.scaler is not scaling.scaler:
         raise RuntimeError(
             "a scaler in one half of the step only: both passes carry its scale, so call ascend(scaler=scaler) and "
             "descend(scaler=scaler)"
