@@ -23,6 +23,7 @@ RANK = {
     "step": 2,
     "optimizer": 4,
     "presets": 5,
+    "together": 5,
     "diagnostics": 6,
     "theory": 6,
     "integrations": 6,

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from fenland.diagnostics.doctor import diagnose as diagnose
     from fenland.diagnostics.finder import find_rho as find_rho
     from fenland.diagnostics.sharpness import sharpness as sharpness
-    from fenland.optimizer import SharpnessAware, step_together
+    from fenland.optimizer import SharpnessAware
     from fenland.presets import *  # noqa: F403  (the methods)
     from fenland.rules import *  # noqa: F403  (the choices that they are made of)
+    from fenland.together import step_together
 
     __all__ = ["SharpnessAware", "diagnose", "find_rho", "sharpness", "step_together"]
     __all__ += presets.__all__
@@ -38,7 +39,8 @@ _TOGETHER = ("fenland.presets", "fenland.rules")
 
 def _load() -> None:
     """Make the names of a training step the package's own, and `__all__` with them."""
-    from fenland.optimizer import SharpnessAware, step_together
+    from fenland.optimizer import SharpnessAware
+    from fenland.together import step_together
 
     found: dict[str, Any] = {"SharpnessAware": SharpnessAware, "step_together": step_together}
     for module in map(import_module, _TOGETHER):

@@ -14,7 +14,7 @@ from torch._compile import _disable_dynamo
 from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.callers import NO_CLOSURE, refuse_caller
-from fenland.rules import L2, Always, Ascend, AtAscentPoint, Ball, Combine, Gradient, Method, Radius, Source, When
+from fenland.rules import L2, Always, Ball, Combine, Method, Radius, Source, When, chosen
 from fenland.step import checkpoint, drivers
 from fenland.step.checks import check_base, check_groups
 from fenland.step.closures import Closure
@@ -107,7 +107,7 @@ class SharpnessAware(torch.optim.Optimizer):
         if model is not None:
             check_instance("model", model, nn.Module, "the module that you train")
         self.base, self.model, self.replay_rng, self.sync = base, model, replay_rng, sync
-        self.rules = Rules(ball, _method(method, source, combine), when, max_norm, nonfinite, perturb, record_every)
+        self.rules = Rules(ball, chosen(method, source, combine), when, max_norm, nonfinite, perturb, record_every)
         self._memory = Memory(numbers={**when.starts, **self.rules.method.numbers})
         self._radii = Radii(base, rho)
         self._begin()
@@ -385,55 +385,3 @@ class SharpnessAware(torch.optim.Optimizer):
     def __repr__(self) -> str:
         ball, method, when = self.rules
         return f"{type(self).__name__}({ball}, {method}, {when}, base={self.base!r})"
-
-
-def _method(method: Method | None, source: Source | None, combine: Combine | None) -> Method:
-    """The method, or the usual ascent with this source and combine."""
-    for name, value, kind, example in (
-        ("source", source, Source, "fenland.Gradient()"),
-        ("combine", combine, Combine, "fenland.AtAscentPoint()"),
-        ("method", method, Method, "fenland.Ascend()"),
-    ):
-        if isinstance(value, Method) and kind is not Method:
-            raise TypeError(f"{name} = {value!r}: it is a whole method; pass it as method=")
-        if value is not None:
-            check_instance(name, value, kind, example)
-    if method is None:
-        return Ascend(source or Gradient(), combine or AtAscentPoint())
-    if source is not None or combine is not None:
-        given = "source" if source is not None else "combine"
-        raise ValueError(f"method = {method!r} and {given} = ...: a method has its own; pass {given} to the method")
-    return method
-
-
-def step_together(
-    optimizers: Sequence[SharpnessAware],
-    closure: Closure,
-    *,
-    scaler: Any = None,
-    norm: Literal["joint", "each"] = "joint",
-) -> Any:
-    """One step of several optimizers of one model (Muon for matrices, AdamW for the rest), with one ascent.
-
-    The closure is called once at w and once at w + e for all of them; it zeroes all gradients.
-
-    Args:
-        optimizers: with parameters of their own each.
-        closure: as for `step`.
-        scaler: likewise.
-        norm: "joint": one ascent over all parameters, whose e has the length rho of all, as one optimizer over all of
-            them would take; needs equal rules. "each": each optimizer climbs by its own norm and its own rules.
-
-    Returns:
-        What the closure returned at w.
-
-    Raises:
-        ValueError: fewer than two optimizers, a parameter that two of them have, or rules that differ under "joint".
-        TypeError: one of them is no SharpnessAware.
-    """
-    check_among("norm", norm, ("joint", "each"))
-    for opt in optimizers:
-        check_instance("optimizers", opt, SharpnessAware, "fenland.SAM(base)")
-    with torch.no_grad():
-        scalings = [opt._scaling(scaler) for opt in optimizers]
-        return drivers.run_together([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")

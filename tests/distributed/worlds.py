@@ -67,7 +67,7 @@ def per_sample(name: str) -> bool:
 
 def build(name: str, base: torch.optim.Optimizer, **options: Any) -> fenland.SharpnessAware:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="source = BaseMomentum")  # some tests want a base without momentum
+        warnings.filterwarnings("ignore", message="method = BaseMomentum")  # some tests want a base without momentum
         return _variants()[name](base, **REQUIRED.get(name, {}), **options)
 
 

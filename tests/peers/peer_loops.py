@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,3 +196,28 @@ def sam_by_hand(model: nn.Module, parts: Sequence[Sequence[str]], lr: float, rho
 
 def parameters(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Parameter]:
     return (model.get_parameter(n) for n in names)
+
+
+STEPS = 6
+
+
+def rows(dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
+    return [batch(t, dtype) for t in range(STEPS)]
+
+
+def seed() -> None:
+    torch.manual_seed(12)
+
+
+def plain_loop(model: nn.Module, opt: Any, data: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
+    losses = []
+    for x, y in data:
+
+        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
+            opt.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        losses.append(float(opt.step(closure).detach()))
+    return losses

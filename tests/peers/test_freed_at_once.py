@@ -19,6 +19,7 @@ POINT = 16
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
+    sgd(net()).step()  # the first optimizer of a process loads parts of torch, which hold its frames for a while
     gc.collect()
     gc.disable()
     yield

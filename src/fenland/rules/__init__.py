@@ -21,6 +21,7 @@ from fenland.rules.methods import (
     SphericalSearch,
     WeightedDecoupled,
 )
+from fenland.rules.methods import chosen as chosen
 from fenland.rules.parameters import ParameterNames as ParameterNames
 from fenland.rules.radius import Cosine, LearningRateTied, Radius, TiedToLearningRate, WarmUp
 from fenland.rules.radius import current_radius as current_radius

@@ -1,6 +1,6 @@
 """The papers' programs: each asks for gradients, one request at a time, and ends with its update."""
 
-from fenland.rules.methods.ascend import Ascend
+from fenland.rules.methods.ascend import Ascend, chosen
 from fenland.rules.methods.base import Method
 from fenland.rules.methods.blind import AtRandomPoint, BaseMomentum
 from fenland.rules.methods.inner_steps import InnerSteps
@@ -22,4 +22,5 @@ __all__ = [
     "Reuse",
     "SphericalSearch",
     "WeightedDecoupled",
+    "chosen",
 ]

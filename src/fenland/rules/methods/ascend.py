@@ -47,3 +47,22 @@ class Ascend(Method):
         keep = g if self.combine.keeps_g else None
         h = yield Grad(at=s.climb(self.source.vector(g, s)), keep=keep, final=not self.combine.reads)
         yield Update(self.combine(g, h))
+
+
+def chosen(method: Method | None, source: Source | None, combine: Combine | None) -> Method:
+    """The method, or the usual ascent with this source and combine."""
+    for name, value, kind, example in (
+        ("source", source, Source, "fenland.Gradient()"),
+        ("combine", combine, Combine, "fenland.AtAscentPoint()"),
+        ("method", method, Method, "fenland.Ascend()"),
+    ):
+        if isinstance(value, Method) and kind is not Method:
+            raise TypeError(f"{name} = {value!r}: it is a whole method; pass it as method=")
+        if value is not None:
+            check_instance(name, value, kind, example)
+    if method is None:
+        return Ascend(source or Gradient(), combine or AtAscentPoint())
+    if source is not None or combine is not None:
+        given = "source" if source is not None else "combine"
+        raise ValueError(f"method = {method!r} and {given} = ...: a method has its own; pass {given} to the method")
+    return method

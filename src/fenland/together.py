@@ -1,0 +1,46 @@
+"""One step of several optimizers of one model, with one ascent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from fenland.arguments import check_among, check_instance
+from fenland.optimizer import SharpnessAware
+from fenland.step import drivers
+from fenland.step.closures import Closure
+
+
+def step_together(
+    optimizers: Sequence[SharpnessAware],
+    closure: Closure,
+    *,
+    scaler: Any = None,
+    norm: Literal["joint", "each"] = "joint",
+) -> Any:
+    """One step of several optimizers of one model (Muon for matrices, AdamW for the rest), with one ascent.
+
+    The closure is called once at w and once at w + e for all of them; it zeroes all gradients.
+
+    Args:
+        optimizers: with parameters of their own each.
+        closure: as for `step`.
+        scaler: likewise.
+        norm: "joint": one ascent over all parameters, whose e has the length rho of all, as one optimizer over all of
+            them would take; needs equal rules. "each": each optimizer climbs by its own norm and its own rules.
+
+    Returns:
+        What the closure returned at w.
+
+    Raises:
+        ValueError: fewer than two optimizers, a parameter that two of them have, or rules that differ under "joint".
+        TypeError: one of them is no SharpnessAware.
+    """
+    check_among("norm", norm, ("joint", "each"))
+    for opt in optimizers:
+        check_instance("optimizers", opt, SharpnessAware, "fenland.SAM(base)")
+    with torch.no_grad():
+        scalings = [opt._scaling(scaler) for opt in optimizers]
+        return drivers.run_together([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")
