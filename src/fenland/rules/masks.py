@@ -109,11 +109,10 @@ class Sparse(_Wrapping):
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         scores = [x.abs() for x in a.tensors] if self.scores is None else self.scores(s, a)
-        best = self.inner.steepest(a, s).form()
+        ((scale, best),) = self.inner.steepest(a, s).terms
         least = _quantile(scores, self.sparsity, a.V.batch_dims)
         masked = best.like([torch.where(x >= _as(least, x), u, 0.0) for x, u in zip(scores, best.tensors, strict=True)])
-        masked.length = masked.norm
-        return masked
+        return Lazy([(scale, masked)], (masked * scale).norm)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,8 @@ def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str,
     ids = [i for group, _ in split for i in group["params"]]
     params = [p for group in base.param_groups for p in group["params"]]
     kept = {}
+    if [len(group["params"]) for group, _ in split] != [len(group["params"]) for group in base.param_groups]:
+        own = {}  # the base says what does not fit
     for i, p in zip(ids, params, strict=False):  # the base says where lengths differ
         if own.get(i):
             kept[p] = {name: _fitted(x, p, name) for name, x in own[i].items()}
