@@ -126,7 +126,7 @@ def build_optimizer(config: RunConfig, model: nn.Module, total_steps: int | None
     try:
         own = {name: options.pop(name) for name in arguments(Renormalize) if row.stable and name in options}
         made = row.build(base, **{**given, **options})
-        return _renormalized(made, given["rho"], own) if row.stable else made
+        return _renormalized(made, given["rho"], own) if row.stable and isinstance(made, SharpnessAware) else made
     except (TypeError, ValueError) as error:
         blamed = [text for text in config.options if text.partition("=")[0] in str(error)]
         if not blamed:
