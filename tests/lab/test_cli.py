@@ -208,7 +208,10 @@ def test_a_missing_package_is_named(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setitem(sys.modules, "tyro", None)
     for name in [name for name in sys.modules if name.startswith("fenland.lab.commands")]:
         monkeypatch.delitem(sys.modules, name)
-    assert fails(capsys, "compare") == "tyro is not installed; run: pip install 'fenland[lab]'"
+    assert (
+        fails(capsys, "compare")
+        == "tyro is not installed; run: pip install 'fenland[lab]', or pip install '.[lab]' in a clone"
+    )
 
 
 def test_a_comparison_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def test_every_command_says_it_in_one_line(arguments: list[str], tmp_path: Path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("fenland: tyro")
-    assert done.stderr.endswith("installed; run: pip install 'fenland[lab]'\n")
+    assert done.stderr.endswith("installed; run: pip install 'fenland[lab]', or pip install '.[lab]' in a clone\n")
     assert done.stderr.count("\n") == 1
 
 
@@ -68,9 +68,21 @@ def test_all_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(metadata, "requires", lambda name: needs)
     monkeypatch.setattr(metadata, "version", version)
-    assert missing.said("tyro") == "tyro, scikit-learn are not installed; run: pip install 'fenland[lab]'"
-    assert missing.said("sklearn.datasets") == "scikit-learn, tyro are not installed; run: pip install 'fenland[lab]'"
-    assert missing.said("ray.util") == "ray is not installed; run: pip install 'fenland[cluster]'"
-    assert missing.said("unheard_of").endswith("run: pip install 'fenland[lab]'")
+    assert (
+        missing.said("tyro")
+        == "tyro, scikit-learn are not installed; run: pip install 'fenland[lab]', or pip install '.[lab]' in a clone"
+    )
+    assert (
+        missing.said("sklearn.datasets")
+        == "scikit-learn, tyro are not installed; run: pip install 'fenland[lab]', or pip install '.[lab]' in a clone"
+    )
+    assert (
+        missing.said("ray.util")
+        == "ray is not installed; run: pip install 'fenland[cluster]', or pip install '.[cluster]' in a clone"
+    )
+    assert missing.said("unheard_of").endswith("run: pip install 'fenland[lab]', or pip install '.[lab]' in a clone")
     monkeypatch.setattr(metadata, "requires", lambda name: None)
-    assert missing.said("tyro") == "tyro is not installed; run: pip install 'fenland[lab]'"
+    assert (
+        missing.said("tyro")
+        == "tyro is not installed; run: pip install 'fenland[lab]', or pip install '.[lab]' in a clone"
+    )
