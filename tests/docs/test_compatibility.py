@@ -18,9 +18,9 @@ HELD = {
     "`scaler.step(opt)`": [
         "peers/test_scaled_two_calls.py::test_a_refused_scaler_step_is_refused_in_the_same_words_every_time"
     ],
-    "Learning-rate schedulers": ["peers/test_recipes.py::test_schedulers_see_the_optimizer_that_they_drive"],
-    "`AveragedModel`": ["peers/test_recipes.py::test_averages_are_of_w_and_never_of_w_plus_e"],
-    "Gradient checkpointing": ["peers/test_recipes.py::test_gradient_checkpointing_inside_a_model"],
+    "Learning-rate schedulers": ["peers/test_recipes_training.py::test_schedulers_see_the_optimizer_that_they_drive"],
+    "`AveragedModel`": ["peers/test_recipes_training.py::test_averages_are_of_w_and_never_of_w_plus_e"],
+    "Gradient checkpointing": ["peers/test_recipes_training.py::test_gradient_checkpointing_inside_a_model"],
     "`torch.compile`": ["peers/test_compiled_sequential.py::test_every_pass_runs_compiled_code"],
     "`torch.func.functional_call`": ["peers/test_other_forwards.py::test_every_way_to_call_a_model"],
     "Two optimizers": [
@@ -68,7 +68,7 @@ HELD = {
         "peers/test_recipes.py::test_timm_s_loop_as_it_stands_is_refused",
     ],
     "LoRA": ["peers/test_recipes.py::test_lora_moves_the_adapters_alone"],
-    "Fine-tuning": ["peers/test_recipes.py::test_a_fine_tuning_loop_with_accumulation_divides_by_all_tokens"],
+    "Fine-tuning": ["peers/test_recipes_training.py::test_a_fine_tuning_loop_with_accumulation_divides_by_all_tokens"],
     "Those of `torch.optim`": ["contract/test_edges.py::test_every_optimizer_of_torch_is_a_base"],
     "LBFGS": ["contract/test_arguments.py::test_lbfgs_is_refused"],
     "Adadelta": ["contract/test_edges.py::test_every_optimizer_of_torch_is_a_base"],
