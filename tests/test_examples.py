@@ -11,7 +11,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / "examples"
-HELPERS = {"digits"}
+HELPERS = {"digits", "seldom_sam"}  # the second is a study: tests/lab/study runs it
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 NUMBER = r"(-?\d+\.\d+)"
 

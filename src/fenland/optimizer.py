@@ -49,7 +49,8 @@ class SharpnessAware(torch.optim.Optimizer):
         when: on which steps the ascent runs.
         method: the program of a step, instead of source and combine: fenland.Renormalize(), fenland.Reuse(), your own.
         model: the module whose buffers are guarded, so that they see one forward a step, at w.
-        replay_rng: run pass 2 with the random numbers of pass 1 (equal dropout masks).
+        replay_rng: run pass 2 with the random numbers of pass 1 (equal dropout masks): torch's, Python's and NumPy's
+            global generators, and those that `model` holds.
         max_norm: upper bound on ||d||_2, applied once, as `torch.nn.utils.clip_grad_norm_` would to d.
         nonfinite: what an infinite or NaN gradient does: "skip" the step, "base_step" (step with g where g is finite),
             or "raise" a FloatingPointError. Weights, buffers and generators are as before a skipped step.

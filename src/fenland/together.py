@@ -39,8 +39,17 @@ def step_together(
         TypeError: one of them is no SharpnessAware.
     """
     check_among("norm", norm, ("joint", "each"))
+    if not isinstance(optimizers, Sequence):
+        raise TypeError(f"optimizers = {type(optimizers).__name__}: must be a list of sharpness-aware optimizers")
+    if not callable(closure):
+        raise TypeError(f"closure = {closure!r}: must be a callable")
     for opt in optimizers:
         check_instance("optimizers", opt, SharpnessAware, "fenland.SAM(base)")
+    for opt in optimizers:
+        opt._before_step((opt, closure), {})
     with torch.no_grad():
         scalings = [opt._scaling(scaler) for opt in optimizers]
-        return drivers.run_together([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")
+        value = drivers.run_together([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")
+    for opt in optimizers:
+        opt._after_step((opt, closure), {})
+    return value

@@ -148,7 +148,9 @@ def counted(model: nn.Module) -> int:
 
 def fenland_state(opt: Any) -> dict[str, Any]:
     """What a checkpoint holds of fenland's own: counts and kept vectors, by path."""
-    state, found = opt.state_dict(), {}
+    whole, found = opt.state_dict(), {}
+    # A base that packs in a way of its own has fenland's part beside it, under one name.
+    state = next((v for k, v in whole.items() if isinstance(v, dict) and str(k).startswith("fenland")), whole)
     for k, group in enumerate(state["param_groups"]):
         found.update({f"group {k} {name}": copy.deepcopy(x) for name, x in group.items() if "fenland" in str(name)})
     for index, kept in state["state"].items():

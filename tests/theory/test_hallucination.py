@@ -1,13 +1,14 @@
 """Where normalised SAM ends on 1 - cos(w), against its own steps."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fenland import theory
 from fenland.lab.replicas import Wave, grid, run, spread
-from fenland.lab.replicas.rules import Rule, rule
+from fenland.lab.replicas.rules import rule
 from fenland.rules import Window
 
 STARTS, LR = 400, 0.05
@@ -48,7 +49,7 @@ def test_the_figures_that_were_known():
 def test_starting_without_the_ascent(rho, cured):
     """It helps as long as the minimum itself holds SAM: below rho = pi."""
     sam = rule("SAM")
-    late = Rule(sam.ball, sam.source, sam.combine, Window(300), "late SAM")
+    late = replace(sam, when=Window(300), name="late SAM")
     found = ends(rho, late, 1200)
     assert bool((found < 1.5 * LR * rho).all()) == cured
     if not cured:

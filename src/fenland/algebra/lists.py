@@ -93,6 +93,19 @@ class Lists(Algebra):
     def scale_(self, s: Scalar, xs: Vector) -> None:
         scale_(s, xs)
 
+    def mix(self, coefficients: Sequence[Any], vectors: Sequence[Vector]) -> Vector:
+        out: Vector = []
+        for c, xs in zip(coefficients, vectors, strict=True):
+            if not out:
+                out = self.scale(c, xs)
+            elif isinstance(c, float):
+                torch._foreach_add_(out, xs, alpha=c)
+            else:
+                each = c if isinstance(c, list) else [c] * len(xs)
+                for y, x, k in zip(out, xs, each, strict=True):
+                    y.addcmul_(x, k) if isinstance(k, Tensor) else y.add_(x, alpha=k)
+        return out
+
     def metric_step(
         self, root: Callable[..., Tensor], a: Vector, *others: Vector, spend: bool = False
     ) -> tuple[Vector, Scalar]:

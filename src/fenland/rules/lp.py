@@ -11,6 +11,7 @@ from torch import Tensor
 from fenland.algebra import Lazy, Scalar, inverse
 from fenland.rules.ball import Ball
 from fenland.rules.context import Context
+from fenland.rules.parameters import ParameterNames
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Lp(Ball):
             raise TypeError(f"p = {self.p!r}: must be a number in [1, inf]")
         if not self.p >= 1:
             raise ValueError(f"p = {self.p!r}: must lie in [1, inf]; below 1 it is no norm")
+
+    def check(self, params: ParameterNames) -> None:
+        params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         x, V = a.form(), a.V

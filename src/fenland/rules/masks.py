@@ -105,14 +105,14 @@ class Sparse(_Wrapping):
     def check(self, params: ParameterNames) -> None:
         super().check(params)
         params.require_whole(f"ball = {self}")
+        params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         scores = [x.abs() for x in a.tensors] if self.scores is None else self.scores(s, a)
-        best = self.inner.steepest(a, s).form()
+        ((scale, best),) = self.inner.steepest(a, s).terms
         least = _quantile(scores, self.sparsity, a.V.batch_dims)
         masked = best.like([torch.where(x >= _as(least, x), u, 0.0) for x, u in zip(scores, best.tensors, strict=True)])
-        masked.length = masked.norm
-        return masked
+        return Lazy([(scale, masked)], (masked * scale).norm)
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class ZScore(_Wrapping):
     def check(self, params: ParameterNames) -> None:
         super().check(params)
         params.require_whole(f"ball = {self}")
+        params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         lead, whole = a.V.batch_dims, a.form()

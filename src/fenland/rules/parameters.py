@@ -45,6 +45,11 @@ class ParameterNames:
                 f"{what}: needs the names of the parameters; pass model=, or build the base on model.named_parameters()"
             )
 
+    def require_real(self, what: str) -> None:
+        """Raise a ValueError where a parameter is complex; `what` is made for real numbers."""
+        if any(p.is_complex() for p in self.params):
+            raise ValueError(f"{what}: is made for real numbers, and a parameter is complex; use fenland.L2()")
+
     def require_whole(self, what: str) -> None:
         """Raise a ValueError where a parameter is sharded; `what` needs whole tensors."""
         if any_dtensor(self.params):

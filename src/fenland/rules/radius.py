@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ def current_radius(rho: Radius, step: int, name: str = "rho", lr: object = None)
         raise TypeError(
             f"{where} = {value!r}: the radius must be a number (or a callable of the step that returns one)"
         )
-    if not math.isfinite(value) or value < 0:
+    largest = sys.float_info.max  # whole numbers have no bound in Python
+    if not 0 <= value <= largest:
         raise ValueError(f"{where} = {value!r}: the radius must be finite and >= 0; 0 switches the ascent off")
     return float(value)

@@ -28,6 +28,7 @@ class Spectral(Ball):
 
     def check(self, params: ParameterNames) -> None:
         params.require_whole(f"ball = {self}")
+        params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         x = a.form()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fenland.rules import current_radius
 from fenland.step.state import Memory
 
 PREFIX = "fenland."
-WHOLE = "fenland"  # where a base has no such parts
+_PARTS = {"state", "param_groups"}
 StateDict = dict[str, Any]
 
 
@@ -30,10 +30,11 @@ class Loaded:
 def pack(base: torch.optim.Optimizer, memory: Memory) -> StateDict:
     """The base's state dict with fenland's vectors in each parameter's state and its numbers in each group."""
     packed: StateDict = base.state_dict()
-    if "state" not in packed or "param_groups" not in packed:  # a base that packs in a way of its own (Lookahead)
-        own: StateDict = {"state": {}, "param_groups": [{"params": []}]}
-        return {**packed, WHOLE: _added(own, base, memory)}
-    return _added(packed, base, memory)
+    lacks = _PARTS - packed.keys()  # a base that packs in a way of its own (Lookahead)
+    if not lacks:
+        return _added(packed, base, memory)
+    whole: StateDict = {"state": {}, "param_groups": [{"params": _indices(base)}]}
+    return {**packed, **{part: x for part, x in _added(whole, base, memory).items() if part in lacks}}
 
 
 def _added(packed: StateDict, base: torch.optim.Optimizer, memory: Memory) -> StateDict:
@@ -52,12 +53,6 @@ def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str,
     Raises:
         ValueError: it is no optimizer's state, or a number or vector in it cannot be this optimizer's.
     """
-    if WHOLE in state_dict:
-        rest = {k: v for k, v in state_dict.items() if k != WHOLE}
-        own_part = state_dict[WHOLE]
-        count = len([p for group in base.param_groups for p in group["params"]])
-        own_part = {**own_part, "param_groups": [{**own_part["param_groups"][0], "params": list(range(count))}]}
-        return replace(unpack(own_part, base, starts), base_part=rest)
     if "state" not in state_dict or "param_groups" not in state_dict:
         raise ValueError(
             f"state_dict has the keys {sorted(map(str, state_dict))}: an optimizer's has 'state' and 'param_groups'"
@@ -77,12 +72,26 @@ def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str,
     ids = [i for group, _ in split for i in group["params"]]
     params = [p for group in base.param_groups for p in group["params"]]
     kept = {}
+    if [len(group["params"]) for group, _ in split] != [len(group["params"]) for group in base.param_groups]:
+        own = {}  # the base says what does not fit
     for i, p in zip(ids, params, strict=False):  # the base says where lengths differ
         if own.get(i):
             kept[p] = {name: _fitted(x, p, name) for name, x in own[i].items()}
     numbers = {**starts, **{name: value for name, value in found.items() if name != "count"}}
     base_state = {**state_dict, "state": base_part, "param_groups": [group for group, _ in split]}
-    return Loaded(base_state, int(found.get("count", 0)), numbers, kept)
+    for part in _PARTS - base.state_dict().keys():
+        del base_state[part]
+    return Loaded(base_state, _count(found.get("count", 0)), numbers, kept)
+
+
+def _indices(base: torch.optim.Optimizer) -> list[int]:
+    return list(range(sum(len(group["params"]) for group in base.param_groups)))
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value < 0:
+        raise ValueError(f"{PREFIX}count in the state_dict is {value!r}: must be a whole number >= 0")
+    return int(value)
 
 
 def _split(values: dict[Any, Any]) -> tuple[dict[Any, Any], dict[str, Any]]:

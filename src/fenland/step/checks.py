@@ -45,8 +45,18 @@ def check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) 
         raise ValueError(f"base = {name}: its own option is called rho, which is the radius here; use another base")
     if any(group.get("maximize") for group in groups):
         raise ValueError(f"base = {name}(maximize=True): the ascent would run downhill; minimise the negated objective")
+    if any(0 in p.stride() and p.numel() > 1 for group in groups for p in group["params"] if _is_dense(p)):
+        raise ValueError(
+            "a parameter is expanded, so that several of its elements share memory and cannot each be perturbed; "
+            "give the optimizer a contiguous copy of it"
+        )
     if any(p.is_meta for group in groups for p in group["params"]):
         raise ValueError("a parameter is on the meta device, which holds no numbers: materialise the model first")
+
+
+def _is_dense(p: Any) -> bool:
+    """Whether it is a plain tensor that has strides."""
+    return p.layout == torch.strided and not torch.nn.parameter.is_lazy(p)
 
 
 def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames) -> None:

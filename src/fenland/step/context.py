@@ -160,7 +160,7 @@ class StepContext(Context):
         elif unit.length is not None:
             self.record.radius_factors = (unit.length, self.rho * share)
         else:
-            self.record.radius_factors = (torch.full_like(a.norm, self.rho * share),)
+            self.record.radius_factors = (torch.ones_like(a.norm), self.rho * share)
 
     def as_steps(self, c: Any, x: Leaf) -> Scalar | list[Scalar]:
         """The factor of a direction as scalars, one for all or one a tensor, a loss scale in it."""
@@ -183,14 +183,14 @@ class StepContext(Context):
 
     def retract(self, e: Lazy) -> None:
         """Go to the retraction of e."""
-        formed = e.form()
+        c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())
         geometry: Any = self.rules.ball.geometry
-        points = zip(self.weights(formed), formed.tensors, formed.params or (), strict=True)
-        there = [geometry.retract(w, x, p) for w, x, p in points]
-        del points  # it holds the last view of a weight, and whose memory is seen by others is not exchanged
-        self.perturbation.arrive(list(formed.params or ()), there)
+        params = list(x.params or ())
+        steps = c if isinstance(c, list) else [c] * len(params)
+        each = zip(params, x.tensors, steps, strict=True)  # one tensor of e at a time
+        self.perturbation.arrive(params, [geometry.retract(p.detach(), u * k, p) for p, u, k in each])
         if self.sampled:
-            self.measure(None, None, formed.V)
+            self.measure(None, None, x.V)
 
     def measure(self, direction: Any, steps: Any, V: Any) -> None:
         """What the parameters' precision holds of e."""

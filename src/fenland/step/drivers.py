@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
-from fenland.step.base_step import Handover, clip_factor
+from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_
 from fenland.step.checks import refuse_two_calls
 from fenland.step.closures import Closure, Evaluation, loss_of, refuse_inside_a_closure
 from fenland.step.grad_scaling import Unscaled
@@ -78,6 +78,9 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
         clip = clip_factor(runner.rules.max_norm, d.norm)
         ok = torch.stack(finite).all() & torch.isfinite(d.norm)
         step.record.skipped = ~ok
+        if not base_multiplies(d, clip, runner.base):
+            multiply_(clip, d.raw or [])
+            clip = 1.0
         step.settled = Handover(d.raw or [], clip, d.V.layouts is not None, ok)  # type: ignore[attr-defined]
         return values
 
@@ -114,7 +117,7 @@ def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
     runner.refuse("descend", busy=False)
     step: Any = runner.pending
     before = runner.before
-    if step.scaling.active != scaling.active:
+    if step.scaling.scaler is not scaling.scaler:
         raise RuntimeError(
             "a scaler in one half of the step only: both passes carry its scale, so call ascend(scaler=scaler) and "
             "descend(scaler=scaler)"

@@ -17,6 +17,7 @@ class Unscaled:
     """No loss scale."""
 
     active = False
+    scaler: Any = None
 
     def factor(self, like: Vector) -> Scalar | None:
         """1 / scale, what gradients must still be multiplied with; None for 1."""

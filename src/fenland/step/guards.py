@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 import warnings
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fenland.algebra.shards import local
 
 Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers or attributes
+_FEW = 16  # elements of a tensor that is a pointer or a counter
 OPT_IN = "fenland_guarded"  # a module lists here the attributes that a forward advances
 
 
@@ -74,10 +76,10 @@ class Guard:
             self._seats = list(_seats_of(model))
         for module, name in self._seats:
             value = module.__dict__.get(name)
-            if not isinstance(value, torch.Generator):
+            if not _is_generator(value):
                 now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
             elif self.replay_rng:
-                now.random[module, name] = value.get_state()
+                now.random[module, name] = _state(value)
         weights: set[int] | None = None
         for module in model.modules():
             for name, buffer in module._buffers.items():
@@ -117,7 +119,7 @@ class Guard:
             elif isinstance(whose, torch.device):
                 torch.get_device_module(whose).set_rng_state(state, whose)
             else:
-                whose[0].__dict__[whose[1]].set_state(state)
+                _set_state(whose[0].__dict__[whose[1]], state)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
         """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
@@ -142,7 +144,7 @@ class Guard:
         if self._checked or self.model is None:
             return None
         return {
-            (module, name): (id(value), value._version) if isinstance(value, Tensor) else value
+            (module, name): _seen(value)
             for module in self.model.modules()
             if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
             for name, value in module.__dict__.items()
@@ -170,6 +172,14 @@ class Guard:
             )
 
 
+def _seen(value: Any) -> Any:
+    """A number as it is, a few whole numbers as a list, any other tensor as who it is and how often it was written."""
+    if not isinstance(value, Tensor):
+        return value
+    pointer = value.is_cpu and not value.is_floating_point() and not value.is_complex() and value.numel() <= _FEW
+    return value.tolist() if pointer else (id(value), value._version)
+
+
 def _advanced(before: Any, first: Any, last: Any) -> bool:
     if isinstance(last, tuple):  # a tensor: the same object, written to in both passes
         same = isinstance(before, tuple) and isinstance(first, tuple) and before[0] == first[0] == last[0]
@@ -181,8 +191,35 @@ def _seats_of(model: nn.Module) -> Iterable[Seat]:
     for module in model.modules():
         listed = getattr(module, OPT_IN, ())
         for name, value in module.__dict__.items():
-            if isinstance(value, torch.Generator) or name in listed:
+            if _is_generator(value) or name in listed:
                 yield module, name
+
+
+def _is_generator(value: Any) -> bool:
+    """Whether it is a random generator of torch, Python or NumPy."""
+    numpy = sys.modules.get("numpy")
+    ours = (numpy.random.Generator, numpy.random.RandomState) if numpy is not None else ()
+    return isinstance(value, (torch.Generator, random.Random, *ours))
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    return copy.deepcopy(generator.bit_generator.state) if _has_bits(generator) else generator.get_state()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif _has_bits(generator):
+        generator.bit_generator.state = copy.deepcopy(state)
+    else:
+        generator.set_state(state)
+
+
+def _has_bits(generator: Any) -> bool:
+    """Whether it is one of NumPy's new kind."""
+    return type(generator).__module__.startswith("numpy") and type(generator).__name__ == "Generator"
 
 
 def _holds_weights(buffer: Tensor, weights: set[int]) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-from fenland.arguments import installing
-
 _NEEDED = re.compile(r"""(?P<name>[\w.-]+).*extra\s*==\s*['"](?P<extra>\w+)['"]""")
 # Packages whose module has another name.
 _MODULES = {"sklearn": "scikit-learn", "PIL": "pillow", "hessian_eigenthings": "hessian-eigenthings"}
@@ -22,7 +20,7 @@ def said(module: str) -> str:
     extra = next((extra for name, extra in _listed() if name == package), "lab")
     gone = [name for name, own in _listed() if own == extra and not _installed(name)]
     names = ", ".join(dict.fromkeys([package, *gone]))
-    return f"{names} {'is' if names == package else 'are'} not installed; run: {installing(extra)}"
+    return f"{names} {'is' if names == package else 'are'} not installed; run: pip install 'fenland[{extra}]'"
 
 
 def _listed() -> list[tuple[str, str]]:
