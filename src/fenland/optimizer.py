@@ -146,6 +146,8 @@ class SharpnessAware(torch.optim.Optimizer):
             raise AttributeError("SharpnessAware calls the optimizer that it wraps `base`, not base_optimizer")
         if name.startswith("__") or "base" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name in ("train", "eval"):  # a schedule-free base's move the weights
+            self._runner.refuse(name, busy=True)
         try:
             return getattr(self.base, name)
         except AttributeError:
@@ -298,11 +300,11 @@ class SharpnessAware(torch.optim.Optimizer):
         try:
             self.ascend(scaler=scaler)
             yield
+            self.descend(scaler=scaler)
         except BaseException:
             if self._runner.pending is not None:
                 self.restore()
             raise
-        self.descend(scaler=scaler)
 
     def first_step(self, zero_grad: bool = False) -> None:
         """`ascend()`, for people who come from davda54/sam. Gradients are None afterwards in any case."""

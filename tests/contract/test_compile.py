@@ -73,6 +73,9 @@ def test_no_recompilation_after_the_first_step(variant, perturb):
 
 
 @every_perturb
+@pytest.mark.filterwarnings(
+    "ignore:ascend.. has seen no forward:UserWarning"
+)  # compiled forwards show none, and it is said
 def test_nor_in_two_calls(perturb):
     got, frames = train(VARIANTS[0], perturb, compiled=True, form="two_call")
     assert frames == [frames[0]] * len(frames)

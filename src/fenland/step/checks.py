@@ -31,6 +31,8 @@ def check_base(base: Any, own: type) -> None:
             f"base = {base!r}: must be a torch.optim.Optimizer instance, "
             "such as torch.optim.SGD(model.parameters(), lr=0.1)"
         )
+    if not hasattr(base, "param_groups"):
+        raise TypeError(f"base is {type(base).__name__}, which shows no param_groups: wrap the optimizer inside it")
     for kind in type(base).__mro__:
         if kind.__name__ in _REFUSED:
             raise TypeError(
@@ -71,6 +73,10 @@ def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames
         raise ValueError(f"method = {method}: several points around w need a flat ball, not {rules.ball}")
     if method.reads_dual and not rules.ball.is_norm:
         raise ValueError(f"method = {method}: reads the ball's dual norm, and {rules.ball} is no norm")
+    if method.corrects and any(group.get("lr", 0.0) is None for group in base.param_groups):
+        raise ValueError(
+            f"method = {method}: adds lr times a correction, and {type(base).__name__} has lr = None; give it a lr"
+        )
     rules.ball.check(names)
     method.check(names)
     if method.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):

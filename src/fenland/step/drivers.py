@@ -98,6 +98,8 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
             step.come_back()
         runner.check_first(step, two_calls=True)
         runner.attributes.append(runner.guard.attributes())
+        if before is None:
+            runner.warn_of_unseen(step)
         if step.asks and step.request.at is not None:
             step.go()
         else:  # no ascent: d is g, or the gradient of the pass that comes
@@ -213,11 +215,13 @@ def _one_pass(
         if step not in asking:
             step.drop()
     with ExitStack() as contexts:
+        if stale is not None:
+            contexts.callback(stale.close)
         for runner in runners:
             contexts.enter_context(runner.reduction.context(request))
         value = run(request)
-    if stale is not None:
-        stale.refuse()
+        if stale is not None:
+            stale.refuse()
     loss = loss_of(value)
     for step in asking:
         away = bool(step.perturbation.params)

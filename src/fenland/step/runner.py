@@ -64,7 +64,7 @@ class Runner:
         self.before: Snapshot | None = None
         self.attributes = [self.guard.attributes()]  # before the first step, after its pass 1
         self._after_first: Snapshot | None = None
-        self._warned_of_nothing = False
+        self._warned_of_nothing = self._warned_of_unseen = False
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -117,6 +117,21 @@ class Runner:
         if early and step.g is not None and not math.isfinite(step.g.norm):  # where ranks differ others would wait
             step.fill_record()
             raise FloatingPointError(_nonfinite(step.record))
+
+    def warn_of_unseen(self, step: Step) -> None:
+        """Gradients are there, but no forward of the model was seen: a compiled one shows none. Say so once."""
+        if self.watch is None or self._warned_of_unseen or step.g is None or not step.g.params:
+            return
+        inside = list(self.watch.model.modules())
+        drops = any(isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.training and m.p > 0 for m in inside)
+        if drops or any(b is not None for m in inside for b in m._buffers.values()):
+            self._warned_of_unseen = True
+            warnings.warn(
+                "ascend() has seen no forward of model= since the last step, as with a compiled model: its buffers and "
+                "random numbers are not guarded. Use opt.step(closure), which knows where its passes begin",
+                UserWarning,
+                stacklevel=5,
+            )
 
     # Between ascend() and descend().
 

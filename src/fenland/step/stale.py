@@ -37,13 +37,16 @@ class StaleGradients:
         once = self._param.grad is self._old and self._old._version == self._version + 1
         return once and bool(self._content.any())
 
-    def refuse(self) -> None:
-        """Raise where pass 1 was added to an old gradient."""
+    def close(self) -> None:
+        """Let go of the parameter and its gradient, whatever became of the pass."""
         if self._param is not None:
             self._handle.remove()
-            if not self._seen:  # a closure that writes p.grad by hand
-                self._found = self._written_once()
-            self._param = self._old = None
+        self._param = self._old = None
+
+    def refuse(self) -> None:
+        """Raise where pass 1 was added to an old gradient."""
+        if self._param is not None and not self._seen:  # a closure that writes p.grad by hand
+            self._found = self._written_once()
         if self._found:
             raise RuntimeError(
                 "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "

@@ -13,6 +13,7 @@ from torch import nn
 from fenland.lab.config import RunConfig
 from fenland.lab.config.options import arguments, read_options
 from fenland.lab.errors import BadInput, one_of
+from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS
 from fenland.presets.table import Preset
 from fenland.rules import Renormalize
@@ -123,15 +124,20 @@ def build_optimizer(config: RunConfig, model: nn.Module, total_steps: int | None
     given |= {"seed": config.seed} if "seed" in row.takes else {}
     given |= {"total_steps": total_steps or config.epochs} if "total_steps" in row.takes else {}
     try:
-        if row.stable:
-            own = {name: options.pop(name) for name in arguments(Renormalize) if name in options}
-            given["method"] = Renormalize(**own)
-        return row.build(base, **{**given, **options})
+        own = {name: options.pop(name) for name in arguments(Renormalize) if row.stable and name in options}
+        made = row.build(base, **{**given, **options})
+        return _renormalized(made, given["rho"], own) if row.stable else made
     except (TypeError, ValueError) as error:
         blamed = [text for text in config.options if text.partition("=")[0] in str(error)]
         if not blamed:
             raise
         raise BadInput("options", f"{config.optimizer}:{blamed[0]}", str(error)) from error
+
+
+def _renormalized(made: SharpnessAware, rho: float, options: dict[str, Any]) -> SharpnessAware:
+    """The same rules with the method's d brought back to the length of the clean gradient."""
+    rules = vars(made.rules) | {"method": Renormalize(made.rules.method, **options)}
+    return SharpnessAware(made.base, rho, model=made.model, **rules)
 
 
 def _base(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
