@@ -73,19 +73,19 @@ def still(w: torch.nn.Parameter, momentum: float = 0.0) -> torch.optim.SGD:
 
 def sources(canvas: Canvas) -> Figure:
     """Twelve noisy gradients at one point, and where each source climbs to on the last."""
-    kinds = {
-        "gradient": fenland.Gradient(),
+    kinds: dict[str, fenland.Method] = {
+        "gradient": fenland.Ascend(),
         "momentum of the base": fenland.BaseMomentum(),
-        "moving average": fenland.ExponentialAverage(theta=0.2),
-        "gradient minus average": fenland.Friendly(),
-        "random": fenland.Random(seed=3),
+        "moving average": fenland.Ascend(fenland.ExponentialAverage(theta=0.2)),
+        "gradient minus average": fenland.Ascend(fenland.Friendly()),
+        "random": fenland.AtRandomPoint(seed=3),
         "three inner steps": fenland.InnerSteps(3),
     }
     figure, axes = _plane(canvas, tuple(kinds))
     noise = torch.randn(12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    for label, source in kinds.items():
+    for label, method in kinds.items():
         w = weights(-0.6, 1.0)
-        opt = fenland.SharpnessAware(still(w, momentum=0.9), rho=0.35, source=source)
+        opt = fenland.SharpnessAware(still(w, momentum=0.9), rho=0.35, method=method)
         for step in noise:
             seen = seen_by(opt, w, lambda w, step=step: valley(w) + 0.8 * (step @ w))
         _arrow(axes, canvas, label, (-0.6, 1.0), seen[-1])
@@ -122,20 +122,20 @@ def perturbation(ball: fenland.Ball, rho: float, angle: float) -> tuple[float, f
 
 def combines(canvas: Canvas) -> Figure:
     """What the base gets: minus the step that SGD with learning rate 1 makes."""
-    kinds = {
-        "h (SAM)": fenland.AtAscentPoint(),
+    kinds: dict[str, fenland.Method] = {
+        "h (SAM)": fenland.Ascend(),
         "renormalised (SSAM)": fenland.Renormalize(),
-        "surrogate gap (GSAM)": fenland.SurrogateGap(alpha=0.6),
-        "penalty (GNP)": fenland.Penalty(alpha=0.5),
-        "weighted (WSAM, coupled)": fenland.Weighted(gamma=0.6, decoupled=False),
-        "g (no ascent)": fenland.AtAscentPoint(),
+        "surrogate gap (GSAM)": fenland.Ascend(combine=fenland.SurrogateGap(alpha=0.6)),
+        "penalty (GNP)": fenland.Ascend(combine=fenland.Penalty(alpha=0.5)),
+        "weighted (WSAM, coupled)": fenland.Ascend(combine=fenland.Weighted(gamma=0.6)),
+        "g (no ascent)": fenland.Ascend(),
     }
     figure, axes = _plane(canvas, tuple(kinds))
-    for label, combine in kinds.items():
+    for label, method in kinds.items():
         w = weights(-0.75, 0.4)
         rho = 0.0 if label.startswith("g ") else 0.45
         base = torch.optim.SGD([w], lr=1.0)
-        (before, *_), after = seen_by(fenland.SharpnessAware(base, rho=rho, combine=combine), w, valley), point(w)
+        (before, *_), after = seen_by(fenland.SharpnessAware(base, rho=rho, method=method), w, valley), point(w)
         _arrow(axes, canvas, label, (0, 0), (before[0] - after[0], before[1] - after[1]))
     axes.margins(0.18)
     return figure

@@ -62,6 +62,11 @@ def test_included_examples_are_run_by_their_own_test():
     shown = {b.example for b in ALL if b.example}
     runs = re.findall(r'^    \("(\w+)", "\w+", \[', (ROOT / "tests" / "test_examples.py").read_text(), re.M)
     assert shown, "pages show examples"
+    # A study is run by the tests of studies, which hand its file to the command.
+    for path in (ROOT / "tests" / "lab" / "study").glob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        named = re.search(r'^EXAMPLE = .*"examples" / "(\w+)\.py"$', text, re.M)
+        runs += [named[1]] if named and 'main(["study", str(EXAMPLE)' in text else []
     assert shown <= {f"examples/{name}.py" for name in runs}
     # A snippet inside a block with other lines would run half.
     assert not [(b.page, b.line) for b in ALL if "--8<--" in b.code and not b.example]

@@ -10,7 +10,7 @@ from fenland.lab.errors import BadInput, one_of
 if TYPE_CHECKING:
     from fenland.lab.study.study import Study
 
-__all__ = ["STUDIES", "find", "is_file"]
+__all__ = ["STUDIES", "find"]
 
 _NAMES = (
     "saddle-escape", "quartic", "quadratic", "matrix-sensing", "gamma", "uniform-stability", "spectrum",
