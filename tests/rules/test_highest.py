@@ -23,7 +23,7 @@ class Farthest(fenland.Method):
 
 
 @pytest.mark.parametrize(
-    ("candidates", "highest"), [((0.5, -1.0, 0.25), 0.5), ((-3.0, 0.5), -3.0), ((-1.0, -0.5), -0.5)]
+    ("candidates", "highest"), [((0.5, -1.0, 0.25), 0.5), ((1.0, 0.5), 1.0), ((-3.0, 0.5), -3.0), ((-1.0, -0.5), -0.5)]
 )
 def test_the_highest_of_the_candidates_is_told(candidates, highest):
     start = torch.tensor([3.0, 4.0], dtype=torch.float64)

@@ -114,12 +114,13 @@ class Step(StepContext):
     def search(self, evaluate: Any) -> None:
         """Answer `Highest`: the key whose point has the highest loss; weights and gradients are as before."""
         request: Highest = self.request
-        best, found = -float("inf"), None
+        best, found = -float("inf"), next(iter(request.candidates))  # where no loss is a number
         self.drop()
         for key, e in request.candidates.items():
             formed = e.form()
             one = torch.ones_like(formed.norm)
-            self.perturbation.apply(list(formed.params or ()), formed.tensors, one, [True] * len(formed.tensors))
+            ours = formed is not e.terms[0][1]  # else it is a gradient that the rule goes on with
+            self.perturbation.apply(list(formed.params or ()), formed.tensors, one, [ours] * len(formed.tensors))
             loss = self.loss_of_all(evaluate())
             self.perturbation.undo()
             self.drop()
