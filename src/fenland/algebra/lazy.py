@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from fenland.algebra.base import Algebra, Scalar, Vector, inverse
+from fenland.algebra.base import Algebra, Scalar, Vector, inverse, looked_at
 
 Coefficient: TypeAlias = "Any"  # a float, a scalar of the algebra, or a list of these, one a tensor (radii by group)
 _serials = count()
@@ -74,11 +74,12 @@ class Lazy:
             return x.norm if is_number(c, 1.0) else abs(c) * x.norm
         square: Any = 0.0
         for i, (c, x) in enumerate(self.terms):
-            square = square + (c * x.norm) ** 2
+            length = _wide(x.norm)  # squares of 1e20 leave float32's range
+            square = square + (c * length) ** 2
             for k, y in self.terms[i + 1 :]:
                 square = square + 2 * c * k * x.dot(y)
         root: Scalar = square.clamp_min(0).sqrt()
-        return root
+        return root.to(self.terms[0][1].norm.dtype)
 
     def dot(self, other: Lazy) -> Scalar:
         """<x, y>, a scalar."""
@@ -198,12 +199,21 @@ def _leaf_dot(x: Leaf, y: Leaf) -> Scalar:
     known = young._dots.get(old.serial)
     if known is None:
         _, (xs, ys), V = aligned([old, young])
+        if looked_at(old.norm) and not old.norm.item() * young.norm.item() < _LARGE:
+            xs, ys = ([t.double() for t in ts] if not ts[0].is_complex() else ts for ts in (xs, ys))
         known = V.dot(xs, ys)
         for leaf in (old, young):
             if leaf.factor is not None:
                 known = known * leaf.factor
         young._dots[old.serial] = known
     return known
+
+
+_LARGE = 1e30  # a product of norms from which on <x, y> is added up in float64, where somebody may look
+
+
+def _wide(s: Scalar) -> Scalar:
+    return s.double() if looked_at(s) else s
 
 
 def aligned(leaves: Sequence[Leaf]) -> tuple[Sequence[Tensor] | None, list[Vector], Algebra]:

@@ -108,6 +108,7 @@ class Sparse(_Wrapping):
         params.require_real(f"ball = {self}")
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
+        a = a.form()
         scores = [x.abs() for x in a.tensors] if self.scores is None else self.scores(s, a)
         ((scale, best),) = self.inner.steepest(a, s).terms
         least = _quantile(scores, self.sparsity, a.V.batch_dims)

@@ -148,15 +148,15 @@ class AdaptiveToNorm(When):
 
     @property
     def starts(self) -> dict[str, float]:
-        return {"norm_mean": math.nan, "norm_var": math.nan}
+        return {"norm_mean": -1.0, "norm_var": 0.0}  # below 0: not yet met
 
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
         length = float(grad_norm)
         if not math.isfinite(length):
             return False  # such a step is skipped: it must not enter the moments
         s = min(length, _LARGEST) ** 2
-        old_mean, old_variance = memory.get("norm_mean", math.nan), memory.get("norm_var", math.nan)
-        if math.isnan(old_mean):  # the first step
+        old_mean, old_variance = memory.get("norm_mean", -1.0), memory.get("norm_var", 0.0)
+        if not old_mean >= 0:  # the first step
             old_mean, old_variance = s, 0.0
         mean = memory["norm_mean"] = self.delta * old_mean + (1 - self.delta) * s
         variance = memory["norm_var"] = self.delta * old_variance + (1 - self.delta) * (s - mean) ** 2

@@ -162,6 +162,12 @@ def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool
     return finite & within, False
 
 
+def near_overflow(leaves: Sequence[Leaf]) -> bool:
+    """Whether products of such gradients may leave their dtype: then what a rule keeps of them is looked at, too."""
+    dtypes = {t.dtype for x in leaves for t in x.raw or ()} or {torch.float32}
+    return any(x.norm.item() > min(torch.finfo(t).max for t in dtypes) ** 0.4 for x in leaves)
+
+
 def all_finite(d: Vector) -> Tensor:
     """0-d bool tensor, whether every element is finite."""
     return torch.stack([torch.isfinite(x).all() for x in d]).all() if d else torch.ones((), dtype=torch.bool)

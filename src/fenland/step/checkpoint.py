@@ -14,6 +14,7 @@ from fenland.step.state import Memory
 
 PREFIX = "fenland."
 _PARTS = {"state", "param_groups"}
+OWN_PARTS = "own_parts"  # which of them a base's own state dict lacks
 StateDict = dict[str, Any]
 
 
@@ -33,7 +34,8 @@ def pack(base: torch.optim.Optimizer, memory: Memory) -> StateDict:
     lacks = _PARTS - packed.keys()  # a base that packs in a way of its own (Lookahead)
     if not lacks:
         return _added(packed, base, memory)
-    whole: StateDict = {"state": {}, "param_groups": [{"params": _indices(base)}]}
+    group = {"params": _indices(base), PREFIX + OWN_PARTS: sorted(lacks)}
+    whole: StateDict = {"state": {}, "param_groups": [group]}
     return {**packed, **{part: x for part, x in _added(whole, base, memory).items() if part in lacks}}
 
 
@@ -66,20 +68,23 @@ def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str,
             base_part[index] = rest
     split = [_split(group) for group in state_dict["param_groups"]]
     found: dict[str, Any] = {name: value for _, numbers in split for name, value in numbers.items()}
+    own_parts = found.pop(OWN_PARTS, ())
     for group, _ in split:
         if "rho" in group:
             current_radius(group["rho"], 0, "rho in the state_dict")
     ids = [i for group, _ in split for i in group["params"]]
     params = [p for group in base.param_groups for p in group["params"]]
     kept = {}
-    if [len(group["params"]) for group, _ in split] != [len(group["params"]) for group in base.param_groups]:
+    if not own_parts and [len(group["params"]) for group, _ in split] != [
+        len(group["params"]) for group in base.param_groups
+    ]:
         own = {}  # the base says what does not fit
     for i, p in zip(ids, params, strict=False):  # the base says where lengths differ
         if own.get(i):
             kept[p] = {name: _fitted(x, p, name) for name, x in own[i].items()}
     numbers = {**starts, **{name: value for name, value in found.items() if name != "count"}}
     base_state = {**state_dict, "state": base_part, "param_groups": [group for group, _ in split]}
-    for part in _PARTS - base.state_dict().keys():
+    for part in own_parts:
         del base_state[part]
     return Loaded(base_state, _count(found.get("count", 0)), numbers, kept)
 

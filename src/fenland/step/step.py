@@ -30,6 +30,7 @@ from fenland.step.base_step import (
     form,
     is_finite,
     multiply_,
+    near_overflow,
 )
 from fenland.step.context import StepContext
 from fenland.step.gradients import Gradient, collect
@@ -152,6 +153,9 @@ class Step(StepContext):
             formed.factor, factor = None, 1.0
         if look:
             finite = all_finite(formed.raw or [])
+        if (self.vectors or added) and self.host and near_overflow(leaves):
+            kept = [x for values in self.vectors.values() for x in values.values()]
+            finite = finite & all_finite([*kept, *(c for _, c, _ in added)])
         if averaged:
             formed, factor, finite = self._average(clip, last, whole)
         elif self.reduction.ranks_differ:
