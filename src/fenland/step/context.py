@@ -188,7 +188,7 @@ class StepContext(Context):
         params = list(x.params or ())
         steps = c if isinstance(c, list) else [c] * len(params)
         each = zip(params, x.tensors, steps, strict=True)  # one tensor of e at a time
-        self.perturbation.arrive(params, [geometry.retract(p.detach(), u * k, p) for p, u, k in each])
+        self.perturbation.arrive(params, [geometry.retract(local(p.detach()), u * k, p) for p, u, k in each])
         if self.sampled:
             self.measure(None, None, x.V)
 
