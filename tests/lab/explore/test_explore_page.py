@@ -80,7 +80,10 @@ def test_the_gallery_links_what_is_there(page, studies):
         target, _, place = link.partition("#")
         content = (page.parent / target).read_text()
         assert not place or f'id="{place}"' in content, link
-    assert "Claims of papers: 1 of 3 holds, 1 does not, 1 cannot be decided at this scale." in text
+    assert (
+        "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not."
+        in text
+    )
     assert 'alt="Rolls &amp; means. Rolls by number."' in text
     assert "No roll is above the last side" in text
     assert "<twice>" not in text
