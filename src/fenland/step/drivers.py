@@ -97,7 +97,7 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
         if step.request.at is None and runner.rules.method.clean_gradient:
             step.come_back()
         runner.check_first(step, two_calls=True)
-        runner.attributes.append(runner.guard.attributes())
+        runner.attributes = [runner.attributes[0], runner.guard.attributes()]
         if before is None:
             runner.warn_of_unseen(step)
         if step.asks and step.request.at is not None:

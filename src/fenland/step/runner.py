@@ -146,7 +146,7 @@ class Runner:
     def end_second_pass(self, moved: bool) -> None:
         """Buffers and random numbers are as after pass 1; what is no buffer and went on twice is named."""
         if moved and len(self.attributes) > 1:
-            self.guard.warn_of_advanced([*self.attributes[-2:], self.guard.attributes()])
+            self.guard.warn_of_advanced([*self.attributes, self.guard.attributes()])
         if self._after_first is not None:
             self.guard.bring_back(self._after_first)
         self._after_first = None
