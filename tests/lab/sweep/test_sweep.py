@@ -194,6 +194,8 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.pop() == "waiting"
     assert len(said) == 5
     assert said[0].startswith("        sgd seed 0: epoch 1/2, loss 0.5000, test 90.00%, 1,234 images/s, ")
+    assert said[0].endswith(", time left not known yet")  # no pace from one look: it would count the start-up
+    assert said[1].endswith(" s left")
     assert said[1].startswith("[1/4] sgd seed 0: test 90.00%, test loss 0.3000, 1.0 s of training, ")
     assert said[2].startswith("[2/4] sam seed 0: diverged in epoch 1/2, ")
     assert said[3].startswith("[3/4] sgd seed 1: FAILED, RuntimeError: no [bold], ")

@@ -128,7 +128,8 @@ class Lines:
         self._worked = 0.0
         self._seen: dict[str, int] = {}
         self._over: set[str] = set()
-        self._start = self._spoke = time.monotonic()
+        self._spoke = time.monotonic()
+        self._paced: tuple[float, float] | None = None  # when the pace is measured from, and the work done by then
 
     def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
         """Count, and speak when it has been quiet for long."""
@@ -154,8 +155,17 @@ class Lines:
         self._say(text)
 
     def _left(self) -> str:
-        passed = time.monotonic() - self._start
-        return f"{duration(passed * (self._work - self._worked) / max(self._worked, 1e-9))} left"
+        """Time left at the pace since the first line: what came before it is start-up and loading, not training."""
+        left = self._work - self._worked
+        if left <= 0:
+            return f"{duration(0.0)} left"
+        if self._paced is None:
+            self._paced = time.monotonic(), self._worked
+        begun, before = self._paced
+        gained = self._worked - before
+        if gained <= 0:
+            return "time left not known yet"
+        return f"{duration((time.monotonic() - begun) * left / gained)} left"
 
     def _say(self, line: str) -> None:
         self._spoke = time.monotonic()
