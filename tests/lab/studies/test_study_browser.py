@@ -37,7 +37,7 @@ def test_a_study_can_be_read_at_any_width(tiny_study, tmp_path, name):
     dark = name in STUDIES[::2]
     found = visit(done.report, TABLES, dark=dark, scratch=tmp_path)
     check(found, len(done.verdicts), dark)
-    figures = study.figures(config, tables)
+    figures = study.draw(config, tables)
     for width, each in found.measured.items():
         assert [figure[0] for figure in each["figures"]] == [f"figure-{figure.name}" for figure in figures]
         for figure, wide, high, right in each["figures"]:
