@@ -33,7 +33,7 @@ import torch
 import torch.distributed as dist
 from fenland.lab.config import RunConfig
 from fenland.lab.training.trainer import train
-from fenland.lab.training import loop
+from fenland.lab.training import checkpoint, loop
 
 loop.CHECKPOINT_SECONDS, loop.LOOK_EVERY, loop.WRITING = 0.0, 3, float("inf")
 
@@ -67,7 +67,7 @@ for strategy, optimizer, precision in eval(sys.argv[3]):
         pass
     loop.Loop._step = step
     dist.barrier()
-    found[name + " at"] = torch.load(path, weights_only=True)["at"]["step"]
+    found[name + " at"] = checkpoint.read(path, config)["at"]["step"]
     dist.barrier()  # the first process goes on to write there
     found[name + " again"] = plain(train(config, checkpoint=path))
 if dist.get_rank() == 0:
