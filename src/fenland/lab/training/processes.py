@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -82,7 +83,7 @@ def together(work: Callable[[], int]) -> int:
     code = work()
     # An exception does not come here: it ends this process, and torchrun ends the others.
     dist.broadcast_object_list([None], 0)
-    dist.destroy_process_group()
+    _leave()
     return code
 
 
@@ -95,10 +96,21 @@ def _follow() -> None:
         said: list[Any] = [None]
         dist.broadcast_object_list(said, 0)
         if said[0] is None:
-            dist.destroy_process_group()
-            return
+            _leave()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # in the ordinary way gloo now and then aborts a process at its end; nothing is left to do
         with contextlib.suppress(BadInput):  # the first process found it too, and reports it
             train_here(said[0][0], None, said[0][1])
+
+
+def _leave() -> None:
+    """Leave the group together, with nothing alive that still holds it."""
+    import torch.distributed as dist
+
+    gc.collect()
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _lead(train: Train, config: RunConfig, on_epoch: OnEpoch | None, checkpoint: Path | None) -> RunResult:
