@@ -232,15 +232,6 @@ def _combine_pieces(alpha: Scalar | float, g: Tensor, beta: Scalar | float, h: T
         y.add_(x, alpha=alpha) if isinstance(alpha, float) else y.addcmul_(x, alpha)
 
 
-def axpby(a: Scalar | float, xs: Vector, b: Scalar | float, ys: Vector) -> Vector:
-    """a * x + b * y, new tensors; x and y stay."""
-    if not xs:
-        return []
-    out = list(torch._foreach_mul(xs, a))
-    torch._foreach_add_(out, torch._foreach_mul(ys, b))
-    return out
-
-
 def _dot(x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
     if x.is_complex():
         return torch.view_as_real(x).mul(torch.view_as_real(y)).sum(dtype=dtype)

@@ -27,14 +27,12 @@ class Handover:
     Attributes:
         d: the gradients as they stand, local tensors.
         factor: what is still to be multiplied in.
-        sharded: some parameter is a DTensor.
         finite: 0-d bool tensor, whether this step may be taken.
         after: after the base's step, w += lr * c: (local w, c, group).
     """
 
     d: Vector
     factor: Coefficient
-    sharded: bool
     finite: Tensor
     after: list[tuple[Tensor, Tensor, dict[str, Any]]] = field(default_factory=list)
 

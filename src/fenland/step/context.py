@@ -248,11 +248,6 @@ def _length(e: Lazy) -> tuple[Scalar, ...]:
     return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)
 
 
-def _any(value: Any) -> Any:
-    """A coefficient as it is: where groups have radii of their own it is a list, one number a tensor."""
-    return value
-
-
 def _finite(norm: Scalar) -> bool:
     value = norm.item()
     return value - value == 0

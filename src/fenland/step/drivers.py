@@ -81,7 +81,7 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
         if not base_multiplies(d, clip, runner.base):
             multiply_(clip, d.raw or [])
             clip = 1.0
-        step.settled = Handover(d.raw or [], clip, d.V.layouts is not None, ok)  # type: ignore[attr-defined]
+        step.settled = Handover(d.raw or [], clip, ok)
         return values
 
     return _whole_step([runner], [scaling], passes)  # type: ignore[no-any-return]

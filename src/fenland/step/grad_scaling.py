@@ -86,10 +86,6 @@ class Scaled(Unscaled):
     def step(self, base: torch.optim.Optimizer) -> None:
         self.scaler.step(base)
 
-    def skip(self, base: torch.optim.Optimizer) -> None:
-        """The step is not taken: without gradients the scaler's step touches nothing, and it has seen the overflow."""
-        self.scaler.step(base)
-
 
 def scaling(scaler: Any, claim: Any) -> Unscaled:
     """How gradients are read and handed over with this scaler (None or a disabled one: plainly)."""

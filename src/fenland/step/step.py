@@ -161,8 +161,7 @@ class Step(StepContext):
         elif self.reduction.ranks_differ:
             finite = torch.isfinite(leaves[-1].norm)  # g is each rank's own, h everybody's
         self.record.skipped = ~finite
-        sharded = formed.V.layouts is not None  # type: ignore[attr-defined]
-        return Handover(formed.raw or [], factor, sharded, finite, added)
+        return Handover(formed.raw or [], factor, finite, added)
 
     def _average(self, clip: bool, last: bool, whole: bool) -> tuple[Gradient, Any, Any]:
         """Average what `p.grad` holds over the ranks; with what is left to multiply in, and whether it is finite."""
