@@ -137,6 +137,14 @@ def multiply_(factor: Coefficient, d: Vector) -> None:
         torch._foreach_mul_(d, factor)
 
 
+def left_to_base(d: Gradient, factor: Coefficient, base: torch.optim.Optimizer) -> Coefficient:
+    """The factor where the base takes it; else it is multiplied into d, and 1.0 is left."""
+    if base_multiplies(d, factor, base):
+        return factor
+    multiply_(factor, d.raw or [])
+    return 1.0
+
+
 def corrections(after: Lazy, groups: Sequence[dict[str, Any]]) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
     """What is added to w after the base's step; formed in the memory of its youngest gradient."""
     formed, factor = form(after, groups)

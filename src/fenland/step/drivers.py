@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
-from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_
+from fenland.step.base_step import Handover, clip_factor, left_to_base
 from fenland.step.checks import refuse_two_calls
 from fenland.step.closures import Closure, Evaluation, loss_of, refuse_inside_a_closure
 from fenland.step.grad_scaling import Unscaled
@@ -78,9 +78,7 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
         clip = clip_factor(runner.rules.max_norm, d.norm)
         ok = torch.stack(finite).all() & torch.isfinite(d.norm)
         step.record.skipped = ~ok
-        if not base_multiplies(d, clip, runner.base):
-            multiply_(clip, d.raw or [])
-            clip = 1.0
+        clip = left_to_base(d, clip, runner.base)
         step.settled = Handover(d.raw or [], clip, ok)
         return values
 

@@ -29,6 +29,7 @@ from fenland.step.base_step import (
     corrections,
     form,
     is_finite,
+    left_to_base,
     multiply_,
     near_overflow,
 )
@@ -168,9 +169,10 @@ class Step(StepContext):
         formed = self.reduction.average(self.groups)
         length = formed.norm
         factor = clip_factor(self.rules.max_norm if clip else None, length)
-        if whole or not base_multiplies(formed, factor, self.base_optimizer):
+        if whole:
             multiply_(factor, formed.raw or [])
             factor = 1.0
+        factor = left_to_base(formed, factor, self.base_optimizer)
         if last:
             self.scaling.unscale(self.base_optimizer, formed, ())
         return formed, factor, torch.isfinite(length)
