@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ ARGUMENTS: dict[str, Any] = {
     "total_iterations": 10,
     "weight_decay": 0.0,
     "base_optimizer": torch.optim.SGD,
-    "rho_scheduler": None,
+    "rho_scheduler": SimpleNamespace(step=lambda: 0.05),
 }
 MATRICES_ONLY = ("SpectralSphere",)
 FLOAT32_ONLY = ("FAdam",)
