@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fenland.algebra import Leaf, Lists, Scalar, Vector
 from fenland.algebra.shards import layouts, local
-from fenland.step.storage import ALIASED, BUCKET_VIEW, OWNED, holdings
+from fenland.step.perturbation import ALIASED, BUCKET_VIEW, OWNED, holdings
 
 _DENSE = {torch.strided}
 _PLAIN = Lists()
@@ -30,8 +30,8 @@ class Gradient(Leaf):
     params: list[Tensor]
 
     def __init__(self, params: list[Tensor], wholes: Vector, factor: Scalar | None) -> None:
-        self.held = holdings(wholes)
         kinds = layouts(wholes)
+        self.held = holdings(wholes, sharded=kinds is not None)
         tensors = wholes if kinds is None else [local(x) for x in wholes]
         owned = [True] * len(wholes) if not any(self.held) else [h == OWNED for h in self.held]
         super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
@@ -65,8 +65,7 @@ class Gradient(Leaf):
             p.grad = whole
 
     def empty(self) -> None:
-        super().empty()
-        self.wholes = []
+        self.raw, self.wholes = None, []
 
 
 def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
