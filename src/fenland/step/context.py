@@ -45,6 +45,7 @@ class StepContext(Context):
         self.vectors: dict[str, dict[Tensor, Tensor]] = {}  # put in this step, not yet kept
         self.alive: list[Gradient] = []  # answers whose memory is still theirs
         self.at_hand: Gradient | None = None  # the one that `p.grad` holds now
+        self.views_lost = False  # every p.grad was a view of a buffer when it was given up
         self.g: Gradient | None = None
         self.h: Gradient | None = None
         self.last: Grad | None = None

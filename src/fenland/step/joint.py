@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fenland.algebra import Leaf
 from fenland.rules import ParameterNames
+from fenland.step.forward_watch import UnguardedWarning
 from fenland.step.grad_scaling import Scaled
 from fenland.step.gradients import Gradient
 from fenland.step.guards import Guard
@@ -50,7 +51,9 @@ class JointRunner(Runner):
         self.guard: Guard = JointGuard([runner.guard for runner in runners])
         self.names: Any = _Names([runner.names for runner in runners])
         self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
-        self.watch = self.unguarded = self.pending = self.before = None
+        self.watch = self.pending = self.before = None
+        nobody_named = None not in [runner.unguarded for runner in runners]
+        self.unguarded = UnguardedWarning([p for group in groups for p in group["params"]]) if nobody_named else None
         self.watches = [watch for runner in runners for watch in runner.watches]
         self._warned_of_nothing = True
 
@@ -58,6 +61,11 @@ class JointRunner(Runner):
         """The scaling of all."""
         known = [one for one in scalings if one is not None]  # of all or of none: there is one scaler
         return JointScaling(known, [runner.base for runner in self.runners]) if known else None
+
+    def warn_of_unguarded(self, two_calls: bool) -> None:
+        super().warn_of_unguarded(two_calls)
+        for runner in self.runners:
+            runner.unguarded = None
 
     def skip(self, step: Step, before: Any) -> None:
         for k, runner in enumerate(self.runners):
@@ -70,6 +78,8 @@ class JointRunner(Runner):
     def roll_back(self, steps: Sequence[Step], before: Any) -> None:
         for step in steps:
             step.close()
+        if self.unguarded is not None:
+            self.unguarded.stop()
         for k, runner in enumerate(self.runners):
             runner.roll_back([], None if before is None else before[k])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ BUCKET = 1 << 18  # elements; smaller gradients travel together (1 MiB in float3
 class Global:
     """Every pass is synchronised, if anything is: g and h are everybody's, and nothing is left to do."""
 
-    ranks_differ = False
+    ranks_differ: Literal[False] = False
 
 
 class Local:
@@ -36,7 +36,7 @@ class Local:
     fall back on a rank's own g.
     """
 
-    ranks_differ = True
+    ranks_differ: Literal[True] = True
 
     def __init__(self, ddp: nn.parallel.DistributedDataParallel, always_average: bool) -> None:
         self.ddp: Any = ddp

@@ -21,7 +21,7 @@ import torch
 from fenland.algebra import Lazy, Leaf
 from fenland.rules.requests import Highest, Update
 from fenland.step.context import StepContext
-from fenland.step.gradients import Gradient, collect, refuse_lost_views
+from fenland.step.gradients import Gradient, are_views, collect, refuse_lost_views
 
 
 class Step(StepContext):
@@ -34,7 +34,7 @@ class Step(StepContext):
     def begin(self) -> Step:
         """Start the program; it runs to its first request. Each micro-batch begins anew, on the same `self`."""
         self.g = self.h = self.last = self.at_hand = None
-        self.alive = []
+        self.alive, self.views_lost = [], False
         self.program = self.rules.method.step(weakref.proxy(self))  # a cycle would keep a step that is dropped alive
         self.request = next(self.program)
         self.asks = not isinstance(self.request, Update)
@@ -45,9 +45,11 @@ class Step(StepContext):
         request = self.request
         if request.at is None and not self.alive:
             return  # the first pass at w: the closure's own business
-        kept = {self.g} if self.keeps_g and self.g is not None else set()
+        kept: set[Leaf] = {self.g} if self.keeps_g and self.g is not None else set()
         if request.keep is not None:
             kept |= _leaves_of(request.keep)
+        if self.last is None or any(self.g.held if self.g is not None else ()):  # else nobody's views are given up
+            self.views_lost = are_views(self.groups)
         if request.at is not None:
             self.perturb(request.at, kept)
         for leaf in self.alive:
@@ -61,8 +63,8 @@ class Step(StepContext):
         On a manifold the gradient is its tangent part, carried back to w.
         """
         found = self.at_hand = collect(self.groups, None if self.scaling is None else self.scaling.factor)
-        if self.g is not None and any(self.g.held) and not self.reduction.ranks_differ:
-            refuse_lost_views(self.g, found)
+        if self.views_lost and not self.reduction.ranks_differ:
+            refuse_lost_views(found)
         if self.rules.ball.geometry is not None:
             self.to_tangent(found)
         if self.request.dual:
