@@ -77,19 +77,13 @@ def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) ->
         factor = 1.0
     if look:
         finite = all_finite(formed.raw or [])
-    finite = _with_what_is_kept(s, finite, leaves, added)
+    if (s.vectors or added) and s.host and near_overflow(leaves):  # what it would keep or add is looked at, too
+        kept = [x for values in s.vectors.values() for x in values.values()]
+        finite = finite & all_finite([*kept, *(c for _, c, _ in added)])
     if s.reduction.ranks_differ:  # g is each rank's own, d or h everybody's
         finite = torch.isfinite(formed.norm if averaged else leaves[-1].norm)
     s.record.skipped = ~finite
     return Handover(formed.raw or [], factor, finite, added)
-
-
-def _with_what_is_kept(s: Any, finite: Tensor, leaves: Sequence[Leaf], added: Sequence[Any]) -> Tensor:
-    """The same, and whether the vectors that the step would keep or add are finite, too: looked at near overflow."""
-    if not (s.vectors or added) or not s.host or not near_overflow(leaves):
-        return finite
-    kept = [x for values in s.vectors.values() for x in values.values()]
-    return finite & all_finite([*kept, *(c for _, c, _ in added)])
 
 
 def is_fused(base: torch.optim.Optimizer) -> bool:

@@ -182,8 +182,8 @@ def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], be
     while asking := [step for step in steps if step.asks]:
         if passes == 1 and after_first is None:
             after_first = _before_second_pass(runners)
-        if passes:
-            _bring_back(runners, before)
+        for runner, then in zip(runners, before, strict=True) if passes else ():
+            runner.guard.bring_back(then)
         request = asking[0].request
         if isinstance(request, Highest):
             asking[0].search(partial(_once_more, runners, before, run))
@@ -248,13 +248,9 @@ def _one_pass(
 
 
 def _once_more(runners: Sequence[Runner], before: list[Snapshot], run: Evaluation) -> Any:
-    _bring_back(runners, before)
-    return run(None)
-
-
-def _bring_back(runners: Sequence[Runner], snapshots: list[Snapshot]) -> None:
-    for runner, then in zip(runners, snapshots, strict=True):
+    for runner, then in zip(runners, before, strict=True):
         runner.guard.bring_back(then)
+    return run(None)
 
 
 def finish(

@@ -150,7 +150,7 @@ class Runner:
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
         finite: Tensor = step.settled.finite
-        if not self.host_decides():
+        if not (self.on_host or self.host_decides()):
             if before is not None:
                 self.guard.undo_where(~finite, before)
             return finite

@@ -21,7 +21,7 @@ import torch
 from fenland.algebra import Lazy, Leaf
 from fenland.rules.requests import Highest, Update
 from fenland.step.context import StepContext
-from fenland.step.gradients import Gradient, are_views, collect, refuse_lost_views
+from fenland.step.gradients import Gradient, are_views, collect, drop, refuse_lost_views
 
 
 class Step(StepContext):
@@ -55,7 +55,8 @@ class Step(StepContext):
         for leaf in self.alive:
             leaf.own() if leaf in kept else leaf.empty()
         self.alive = [leaf for leaf in self.alive if leaf in kept]
-        self.drop()
+        self.at_hand = None
+        drop(self.groups)
 
     def come_back(self, losses: Any = None) -> None:
         """Read the gradient that `p.grad` holds, bring the weights back to w, and let the program go on.
