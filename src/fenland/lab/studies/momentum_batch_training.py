@@ -99,7 +99,7 @@ WITH_NORM = Grid(
 
 
 def train(config: Trained, lab: Lab) -> Tables:
-    """One row a case in "trained" (SGD has no radius), and in "normed" where batch norm and augmentation are asked for."""
+    """One row a case in "trained" (SGD has no radius), and in "normed" for the network with batch norm, if any."""
     found = GRID(config, lab)
     runs = found["runs"].drop_duplicates(["run", "reading"], ignore_index=True)
     normed = {"normed": WITH_NORM(config, lab)["runs"]} if config.table_model else {}
