@@ -50,6 +50,7 @@ class Engine:
             augment=config.augment,
             dtype=dtype,
             cutout=config.cutout,
+            cutout_share=config.cutout_share,
             rank=world.rank,
             world=world.size,
         )
