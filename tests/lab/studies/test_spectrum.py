@@ -43,7 +43,7 @@ def test_a_small_run_has_the_eigenvalues_of_its_dense_hessian(tmp_path, monkeypa
     done = run_study(STUDY, "quick", SMALL, tmp_path)
     tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "spectrum/tables").iterdir()}
     runs, spectrum = tables["runs"], tables["spectrum"]
-    assert len(runs) == 3, 'SGD has no radius'
+    assert len(runs) == 3, "SGD has no radius"
     for name in runs["run"]:
         weights = torch.load(tmp_path / "runs" / name / "weights.pt", weights_only=True)
         full = torch.linalg.eigvalsh(dense(weights, _digits()))
