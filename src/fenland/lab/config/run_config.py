@@ -63,8 +63,8 @@ class RunConfig:
         REQUIRED,
         NAME,
         "mlp, lenet, convnet, resnet20, resnet56 (with -identity: the paper's shortcut), wrn16-10, wrn28-10 or any "
-        "wrnD-K, pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit. For "
-        "texts a pre-trained transformer: its hub name owner/name, or its folder.",
+        "wrnD-K, pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), "
+        "vit. For texts a pre-trained transformer: its hub name owner/name, or its folder.",
         auto=True,
     )
     optimizer: str = entry(

@@ -1,8 +1,8 @@
 """The records of the plan: one JSON file a task, one row a run, no weights.
 
 A file holds ``{"task": KEY, "runs": [ROW, ...]}``. A row says what was run (``method``, ``purpose``, ``settings``),
-what came of it (``status``, ``test_accuracy``, ``test_loss``, ``test_ece``, ``train_accuracy``, ``train_loss``; for runs on
-the test set ``corruptions``: the same three for noise, blur and contrast), what it cost (``process_seconds``,
+what came of it (``status``, ``test_accuracy``, ``test_loss``, ``test_ece``, ``train_accuracy``, ``train_loss``; for
+runs on the test set ``corruptions``: the same three for noise, blur, contrast), what it cost (``process_seconds``,
 ``seconds``, ``gradient_evaluations``) and where (``environment``, ``data_id``). In rows of other purposes than ``test``
 the names with ``test_`` speak of the held-out examples.
 """
