@@ -1,0 +1,104 @@
+"""What a method buys on real tasks: goes on with the plan, run by run, until nothing is missing.
+
+    python benchmarks/evidence.py --data FOLDER [--only TASK ...] [--plan] [--until HH:MM]
+
+FOLDER holds a folder a data set (cifar10, fashion_mnist), each with train.parquet and test.parquet in the hub's schema.
+Every run leaves a row in docs/records/evidence/TASK.json; a run that has one is not run again. So start it as often as
+you like, on any machine: it goes on where the records end. An interrupted run goes on from its checkpoint. When rows
+have come, `python docs/evidence.py` makes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+from pathlib import Path
+
+# One core a process, so that two runs share two cores; it must be set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from fenland.lab.evidence import plan
+from fenland.lab.evidence.records import Rows
+from fenland.lab.evidence.run import carry_out
+from fenland.lab.evidence.tasks import TASKS, Task
+
+RECORDS = Path(__file__).parents[1] / "docs" / "records" / "evidence"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the folder with a folder a data set")
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="these tasks alone")
+    parser.add_argument("--plan", action="store_true", help="print what is missing, with hours, and end")
+    parser.add_argument("--until", metavar="HH:MM", help="start no run after this time of the day")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="where the records are")
+    parser.add_argument("--out", type=Path, default=Path("out/evidence"), help="where checkpoints are kept")
+    given = parser.parse_args()
+    tasks = {key: TASKS[key] for key in given.only}
+    rows = Rows(given.records)
+    if given.plan:
+        print(*outlook(tasks, rows), sep="\n")
+        return
+    if given.data is None:
+        parser.error("--data FOLDER is needed to run; --plan works without it")
+    go_on(tasks, rows, given.data, given.out, given.until)
+
+
+def go_on(tasks: dict[str, Task], rows: Rows, data: Path, out: Path, until: str | None) -> None:
+    """Run what is missing, one after the other."""
+    while (unit := next((each for each in plan.missing(tasks, rows) if each.known), None)) is not None:
+        if until and datetime.datetime.now().strftime("%H:%M") >= until:
+            print(f"it is {until}: {len(plan.missing(tasks, rows))} runs are left")
+            return
+        run = unit.run
+        at = f"lr {run.lr:g}" + ("" if run.rho is None else f", rho {run.rho:g}") + f", seed {run.seed}"
+        name = f"{unit.task} | {unit.method} | {unit.purpose} | {at}"
+        print(f"{datetime.datetime.now():%H:%M:%S} {name} ...", flush=True)
+        row = carry_out(unit, data / tasks[unit.task].folder, out)
+        rows.add(unit.task, row)
+        print(f"{datetime.datetime.now():%H:%M:%S} {name}: {_ends(row)}", flush=True)
+    print("nothing is missing")
+
+
+def _ends(row: dict[str, object]) -> str:
+    if row["status"] != "finished":
+        return f"{row['status']} after {row['process_seconds']:.0f} s"
+    return (
+        f"accuracy {row['test_accuracy']:.4f}, loss {row['test_loss']:.4f}, ece {row['test_ece']:.4f}, "
+        f"{row['process_seconds']:.0f} s of the process"
+    )
+
+
+def outlook(tasks: dict[str, Task], rows: Rows) -> list[str]:
+    """A line a task and method: runs done and missing, and about how many hours of one core the missing ones take."""
+    lines = []
+    total = 0.0
+    for key, task in tasks.items():
+        mine = [each for each in plan.missing(tasks, rows) if each.task == key]
+        pace = rate(task, rows, key)
+        hours = sum(each.gradients for each in mine) * pace / 3600
+        total += hours
+        lines.append(f"{key}: {len(rows.of(key))} runs done, {len(mine)} missing, about {hours:.1f} h of one core")
+        for name in task.methods:
+            open_ = [each.purpose for each in mine if each.method == name]
+            counts = ", ".join(f"{open_.count(kind)} {kind}" for kind in dict.fromkeys(open_))
+            lines.append(f"  {name}: {counts or 'done'}")
+    return [*lines, f"all together about {total:.1f} h of one core"]
+
+
+# Seconds a gradient of one example, on one busy core of an AMD EPYC, where a task has no rows to tell it.
+SECONDS = {"lenet": 1.6e-4, "convnet": 1.8e-3}
+
+
+def rate(task: Task, rows: Rows, key: str) -> float:
+    """Seconds a gradient of one example."""
+    done = [row for row in rows.of(key) if row["status"] == "finished"]
+    if not done:
+        return SECONDS[task.fields["model"]]
+    gradients = sum(row["gradient_evaluations"] * row["settings"]["batch_size"] for row in done)
+    return float(sum(row["process_seconds"] for row in done) / gradients)
+
+
+if __name__ == "__main__":
+    main()
