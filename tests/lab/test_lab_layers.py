@@ -25,7 +25,7 @@ RANKS = (
     ("compare",),
     ("study",),
     ("studies",),
-    ("explore", "bench", "evidence"),
+    ("explore", "bench", "evidence", "recipes"),
     ("commands",),
     ("cli",),
 )

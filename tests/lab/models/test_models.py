@@ -55,7 +55,15 @@ def test_parameter_counts(name: str, shape: tuple[int, int, int], count: int) ->
 
 
 # One column of the last layer's weights and its bias more for each class.
-WIDTHS = {"mlp": 256, "lenet": 84, "convnet": 128, "wrn16-10": 640, "wrn28-10": 640, "resnext29-32x4d": 1024, "vit": 192} | {
+WIDTHS = {
+    "mlp": 256,
+    "lenet": 84,
+    "convnet": 128,
+    "wrn16-10": 640,
+    "wrn28-10": 640,
+    "resnext29-32x4d": 1024,
+    "vit": 192,
+} | {
     "vgg11": 512,
     "vgg16": 512,
     "vgg11-plain": 512,

@@ -15,7 +15,7 @@ from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer, check_o
 from fenland.lab.training.trainer import train
 
 QUICK = RunConfig("digits", "mlp", "sgd", lr=0.05, batch_size=64, epochs=3)
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "process_seconds", "images_per_second")
 
 
 def numbers(record: EpochRecord) -> str:

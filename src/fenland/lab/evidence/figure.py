@@ -36,7 +36,7 @@ def gains(tasks: Sequence[Compared]) -> tuple[list[Line], Callable[[Canvas], Fig
 def _gained(task: Compared, name: str, matched: str) -> dict[str, Interval]:
     pairs = {EPOCHS: task.base, SECONDS: matched}
     found = {label: difference(task.rows, name, other, MEASURES["accuracy"]) for label, other in pairs.items() if other}
-    return {label: each for label, each in found.items() if each.n >= max(task.needed, 2)}
+    return {label: each for label, each in found.items() if each.n >= task.needed}
 
 
 def _draw_gains(canvas: Canvas, lines: list[Line]) -> Figure:

@@ -13,9 +13,11 @@ from fenland.lab.evidence.tasks import TASKS, Task
 from fenland.lab.store.statistics import Interval
 
 OPEN = "open"
+NONE = "–"
+NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
 ALT_GAINS = (
-    "Gain in test accuracy over SGD, with 95 % intervals, one row a task and method, at the same epochs and at the same "
-    "seconds; the numbers are in the table below."
+    "Gain in test accuracy over the base, with 95 % intervals, one row a task and method, at the same epochs and at "
+    "the same seconds; the numbers are in the table below."
 )
 ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a task; the numbers are in the table below."
 
@@ -60,22 +62,24 @@ def gains(tasks: list[Compared]) -> str:
             cells = [shown(task, name, task.base, "accuracy"), shown(task, name, matched, "accuracy")]
             cells += [shown(task, name, task.base, kind) for kind in ("loss", "ece", "corrupted")]
             price = cost(task.rows, name, task.base)
-            lines.append(
-                f"| {task.title} | {name} | {' | '.join(cells)} | {OPEN if price is None else f'{price:.2f}'} |"
-            )
-    return "\n".join([*lines, ""])
+            if cells[0] != OPEN and price is not None:
+                lines.append(f"| {task.title} | {name} | {' | '.join(cells)} | {price:.2f} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else f"{NOTHING}\n"
 
 
 def shown(task: Compared, name: str, other: str, kind: str) -> str:
-    """A difference with its interval, bold where that excludes zero; or how many seeds there are so far."""
-    if not other:
-        return "–"
-    found = difference(task.rows, name, other, MEASURES[kind])
-    return OPEN if found.n < max(task.needed, 2) else written(found, MEASURES[kind], signed=True)
+    """A difference with its interval, bold where that excludes zero; whether it is open, or is not measured here."""
+    measure, own = MEASURES[kind], tests(task.rows, name)
+    if not other or (own and all(measure.of(row) is None for row in own.values())):
+        return NONE
+    found = difference(task.rows, name, other, measure)
+    return OPEN if found.n < task.needed else written(found, measure, signed=True)
 
 
 def written(found: Interval, measure: Measure, signed: bool = False) -> str:
     """``mean (low to high)`` with the measure's decimals."""
+    if not found.n:
+        return NONE
     sign = "+" if signed else ""
     text = f"{found.mean:{sign}.{measure.places}f}"
     if found.n > 1:

@@ -14,6 +14,7 @@ from fenland.lab.evidence.tasks import REST, Point, Task
 # What a run is for: to choose a point, to be compared on the test set, or SAM's curve over the radius.
 CHOOSING, TEST, RADIUS = "choosing", "test", "radius"
 CURVES = ("SAM", "SSAM")
+_FILES = ("data_id", "model_id")
 # Seeds that every method has before one has more: three give an interval.
 EARLY = 3
 
@@ -41,7 +42,7 @@ class Unit:
     @property
     def settings(self) -> dict[str, Any]:
         """What identifies the run in the records, wherever its files lie."""
-        told = {name: value for name, value in self.run.identity().items() if name != "data_id"}
+        told = {name: value for name, value in self.run.identity().items() if name not in _FILES}
         plain: dict[str, Any] = json.loads(json.dumps(told))
         return plain
 
@@ -57,14 +58,16 @@ def unit(key: str, task: Task, name: str, purpose: str, point: Point | None, see
     """A run on the test set, or one of half the length on held-out examples; without a point it is not known yet."""
     method, choosing = task.methods[name], purpose != TEST
     epochs = round(task.fields["epochs"] * method.longer)
-    epochs = max(epochs // 2, 1) if choosing else epochs
-    examples = task.examples - (task.validate if choosing and "limit" not in task.fields else 0)
+    half = dict(task.half) if choosing else {}
+    epochs = max(epochs // 2, 1) if choosing and not half else epochs
+    left = task.examples - (task.validate if choosing and "limit" not in task.fields else 0)
+    examples = half.get("limit", left)
     steps = epochs * (examples // task.fields["batch_size"])
     late = [f"start={round(method.late * steps)}"] if method.late else []
     rate, rho = point or method.points[0]
     own = {"epochs": epochs, "lr": rate, "rho": rho, "options": (*method.options, *late), "seed": seed}
     held = {"validate": task.validate if choosing else 0, "evaluate_every": epochs, "weights": not choosing}
-    run = RunConfig(**{**task.fields, **own, **held}, data=task.data, optimizer=method.optimizer)
+    run = RunConfig(**{**task.fields, **half, **own, **held}, data=task.data, optimizer=method.optimizer)
     return Unit(key, name, purpose, run, steps, point is not None)
 
 
@@ -73,6 +76,7 @@ def chosen(key: str, task: Task, name: str, rows: Rows) -> Point | None:
 
     A run that diverged counts as tried, and is chosen only where all did.
     """
+    key, task = task.like or (key, task)
     found = []
     for point in task.methods[name].points:
         row = rows.find(key, unit(key, task, name, CHOOSING, point).settings)
@@ -110,7 +114,7 @@ def _of_task(key: str, task: Task, turns: list[int], rows: Rows) -> Iterator[Uni
     names = [name for turn in turns for name, method in task.methods.items() if method.turn == turn]
     for turn in turns:
         group = [name for name in names if task.methods[name].turn == turn]
-        for name in group:
+        for name in group if task.like is None else ():
             for point in task.methods[name].points:
                 yield unit(key, task, name, CHOOSING, point)
         yield from _seeds(key, task, group, range(min(EARLY, task.seeds)), rows)

