@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import griffe
+
 from fenland.lab.report.equations import markdown
 
 SECTION = re.compile(r"^(Args|Arguments|Attributes|Returns|Raises|Yields|Warns|Examples):\s*$")

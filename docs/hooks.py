@@ -1,4 +1,4 @@
-"""What the site needs beside the pages: the list of decisions, pictures by theme, typeset equations, tables that scroll.
+"""What the site needs beside the pages: decisions listed, pictures by theme, typeset equations, tables that scroll.
 
 Equations are MathML, which every current browser shows and screen readers read, without a script and without a font
 to load.

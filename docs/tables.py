@@ -63,9 +63,10 @@ def headline() -> str:
     ratio = it.get("cpu", it["wall"])["median"]
     threads = "one CPU thread" if record["environment"]["threads"] == 1 else "a CPU"
     return (
-        f"**fenland turns any first-order `torch.optim` optimizer into one of {len(published)} published sharpness-aware "
-        f"methods, such\nas SAM and Stable SAM. A step then takes {ratio:.2f} times as long as before, of which the two "
-        f"gradients alone account for 2**\n(SAM over SGD, {options['model']}, batch {options['batch']}, {threads}).\n"
+        f"**fenland turns any first-order `torch.optim` optimizer into one of {len(published)} published "
+        f"sharpness-aware methods, such\nas SAM and Stable SAM. A step then takes {ratio:.2f} times as long as before, "
+        f"of which the two gradients alone account for 2**\n(SAM over SGD, {options['model']}, "
+        f"batch {options['batch']}, {threads}).\n"
     )
 
 

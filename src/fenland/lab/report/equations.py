@@ -12,8 +12,10 @@ import re
 
 _GREEK = ("alpha", "beta", "gamma", "delta", "eta", "theta", "lambda", "mu", "xi", "rho", "sigma", "tau")
 _FUNCTIONS = ("min", "max", "exp", "log")
-_NAMED = ("argmax", "sign", "mean", "slerp", "Retr", "Transport", "std", "lr", "decay", "start", "stop", "source", "ball",
-          "combine", "base.step")  # fmt: skip
+_NAMED = (
+    "argmax", "sign", "mean", "slerp", "Retr", "Transport", "std", "lr", "decay", "start", "stop", "source", "ball",
+    "combine", "base.step",
+)  # fmt: skip
 _SIGNS = {
     "< ": r"\lt ", "<=": r"\le ", ">=": r"\ge ", "<-": r"\leftarrow ", "-=": r"\leftarrow w -",
     "..": r"\ldots ", "*": r"\,", "~": r"\sim ",

@@ -21,11 +21,12 @@ _HEAD = """# Methods
 Each method below is one function, `fenland.NAME(base, rho, ...)`, which wraps any first-order `torch.optim` optimizer.
 New to this? Take `SSAM` or `SAM` and read [How to choose](../choosing-a-method.md) first.
 
-**How to read the tables.** $w$ are the weights and $g$ is the gradient there; $e$ is the perturbation and $h$ the gradient
+**How to read the tables.** $w$ are the weights and $g$ is their gradient; $e$ is the perturbation and $h$ the gradient
 at $w + e$; the base optimizer then makes its step at $w$ with $d$. $\\lvert\\cdot\\rvert$ is one L2 norm over all
-parameters that move. *Gradients* counts gradient evaluations a step: 1 is the price of the base optimizer alone. *Kept* counts
-parameter-sized buffers that stay between steps, in addition to those of the base. *In step* counts further ones that
-live only during the second pass. *Syncs* counts how often a step makes the host wait for an accelerator, with a fused base.
+parameters that move. *Gradients* counts gradient evaluations a step: 1 is the price of the base optimizer alone. *Kept*
+counts parameter-sized buffers that stay between steps, in addition to those of the base. *In step* counts further ones
+that live only during the second pass. *Syncs* counts how often a step makes the host wait for an accelerator, with a
+fused base.
 
 """
 
@@ -43,8 +44,8 @@ Papers reuse names. This is what each name means here.
 | XSAM | `XSAM`, Chen and Zhou 2026 | X-SAM, arXiv 2601.10251 (not available) |
 | n-SAM | `NStepSAM`: n ascent steps | SAM with the full-data gradient, in papers on SDEs |
 
-These tables are made from the table of methods by `fenland variants --markdown > docs/methods/index.md`; do not edit them
-by hand.
+The command `fenland variants --markdown > docs/methods/index.md` makes these tables from the table of methods; do not
+edit them by hand.
 """
 
 
@@ -60,17 +61,22 @@ def family(row: Preset) -> str:
 
 def _family(name: str) -> str:
     title, common = FAMILIES[name]
-    lines = [f"## {title}", "", f"These methods differ from SAM in that {common}. Each of them, with an example:"]
-    lines[-1] += f" [{title}]({name}.md)."
-    lines += [
+    rows = [row for row in PRESETS.values() if family(row) == name]
+    lines = [
+        f"## {title}",
+        "",
+        f"These methods differ from SAM in that {common}. Each has an example on [its family's page]({name}.md).",
         "",
         "| method | equation | gradients | kept | in step | syncs | source |",
         "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| [{r.name}]({name}.md#fenland.{r.name.removesuffix('-U')}) | {markdown(r.equation)} | {r.evaluations} | {r.kept} "
-        f"| {r.in_step} | {r.syncs} | {r.source} |"
-        for r in PRESETS.values()
-        if family(r) == name
+        *(f"| {_link(row)} | {markdown(row.equation)} | {' | '.join(_facts(row))} |" for row in rows),
     ]
     return "\n".join(lines) + "\n\n"
+
+
+def _link(row: Preset) -> str:
+    return f"[{row.name}]({family(row)}.md#fenland.{row.name.removesuffix('-U')})"
+
+
+def _facts(row: Preset) -> tuple[str, ...]:
+    return row.evaluations, str(row.kept), str(row.in_step), str(row.syncs), row.source
