@@ -79,7 +79,8 @@ class Step(StepContext):
         if self.rules.ball.geometry is not None:
             self.to_tangent(found)
         if self.request.dual:
-            found.dual = self.rules.ball.dual_norm(found.only(self.moving(found)), self)
+            moving = found.only(self.moving(found))
+            found.dual = moving.dot(self.rules.ball.steepest(moving, self))
         return found
 
     def answer(self, found: Any) -> None:
