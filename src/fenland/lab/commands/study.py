@@ -164,7 +164,7 @@ class Study:
         for verdict in found.verdicts:
             line = f"  {words[verdict.holds]:<13}  {verdict.claim}  {verdict.measured}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        took = f"measured in {duration(found.seconds)}" + (" earlier" if found.reused else "")
+        took = f"{duration(found.seconds)} of computing" + (", measured earlier" if found.reused else "")
         console.print(f"  {found.report} ({took})", markup=False, highlight=False, soft_wrap=True)
 
     def _close(self, done: Sequence[Done], failed: dict[str, str], index: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
+from fenland.lab.store.files import read_json
 from fenland.lab.study.index import place_in, studies_below
+from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import once, tally
 from fenland.lab.sweep.progress import duration
@@ -58,7 +60,7 @@ class Record:
         machines: where it and its training runs ran, without repetitions.
         date: of the run.
         commit: of the checkout that measured, "-dirty" where it was edited; empty for an installed package.
-        seconds: that measuring took, or its training runs where they were found stored and took longer.
+        seconds: that computing took, see `fenland.lab.study.run.Done`.
         verdicts: all of them.
     """
 
@@ -118,9 +120,9 @@ def _from_file(path: Path) -> list[Record]:
 
 
 def _of_study(folder: Path) -> Record:
-    about, listed, here = (_read(folder / f"{name}.json") for name in ("config", "verdicts", "environment"))
-    runs = [folder.parent / "runs" / name / "environment.json" for name in about["runs"]]
-    environments = [here, *(_read(path) for path in runs if path.is_file())]
+    about, listed, here = (read_study(folder, name) for name in (CONFIG, VERDICTS, ENVIRONMENT))
+    runs = [folder.parent / "runs" / name / ENVIRONMENT for name in about["runs"]]
+    environments = [here, *(read_json(path, "run the study again") for path in runs if path.is_file())]
     machines = [{name: each.get(name) for name in MACHINE} for each in environments]
     return Record(
         study=about["study"],
@@ -133,17 +135,9 @@ def _of_study(folder: Path) -> Record:
         machines=tuple(each for index, each in enumerate(machines) if each not in machines[:index]),
         date=str(here.get("time", ""))[:10],
         commit=str(here.get("commit") or ""),
-        seconds=_seconds(folder, about),
+        seconds=float(about["seconds"]),
         verdicts=tuple(Verdict(**verdict) for verdict in listed["verdicts"]),
     )
-
-
-def _seconds(folder: Path, about: Mapping[str, Any]) -> float:
-    """A study that was stopped and taken up again, or shares runs, has trained longer than its last process ran."""
-    runs = [folder.parent / "runs" / name / "result.json" for name in about["runs"]]
-    trained = sum(float(_read(path).get("seconds") or 0.0) for path in runs if path.is_file())
-    last = float(about["seconds"])
-    return trained if trained / int(about["workers"]) > last else last
 
 
 def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,11 +150,6 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(f"{row.data} (JPEG)" if row.stored == "JPEG" else str(row.data) for row in rows)
     named = config.get("data", ())
     return (named,) if isinstance(named, str) else tuple(named)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def markdown(records: Sequence[Record], order: Sequence[str] = ()) -> str:
