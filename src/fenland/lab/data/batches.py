@@ -33,6 +33,14 @@ def room(device: torch.device) -> int | None:
     return int(free * ROOM)
 
 
+def check_size(batch_size: int, examples: int, world: int) -> None:
+    """Refuse a batch that is larger than the train set, or that its processes cannot share equally."""
+    if batch_size > examples:
+        raise BadInput("batch_size", batch_size, f"give at most {examples}, the size of the train set")
+    if batch_size % world:
+        raise BadInput("batch_size", batch_size, f"give a multiple of {world}, the number of processes")
+
+
 class Batches:
     """Normalised batches for training and for evaluation, on a device.
 
@@ -72,10 +80,7 @@ class Batches:
         world: int = 1,
         limit: int | None = None,
     ) -> None:
-        if batch_size > len(images.train):
-            raise BadInput("batch_size", batch_size, f"give at most {len(images.train)}, the size of the train set")
-        if batch_size % world:
-            raise BadInput("batch_size", batch_size, f"give a multiple of {world}, the number of processes")
+        check_size(batch_size, len(images.train), world)
         mean, deviation = images.statistics()
         self.batch_size = batch_size
         self.steps = len(images.train) // batch_size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from fenland.lab.errors import BadInput
 from fenland.lab.study.index import studies_below
+from fenland.lab.study.kept import CONFIG, VERDICTS, read_study
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import figure_of, tally
 
@@ -32,8 +32,7 @@ def gallery(folder: Path, beside: Path) -> list[dict[str, Any]]:
 
 
 def _study(folder: Path, beside: Path) -> dict[str, Any]:
-    listed = _read(folder / "verdicts.json")
-    about = _read(folder / "config.json")
+    listed, about = read_study(folder, VERDICTS), read_study(folder, CONFIG)
     figures = {each["name"]: each for each in listed["figures"]}
     verdicts = [Verdict(**each) for each in listed["verdicts"]]
     page = folder / "report.html"
@@ -67,8 +66,3 @@ def _figure(path: Path, about: dict[str, str]) -> dict[str, str] | None:
         "source": f"data:image/png;base64,{data}", "alt": about["description"], "title": about["title"],
         "width": str(size[0]), "height": str(size[1]),
     }  # fmt: skip
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

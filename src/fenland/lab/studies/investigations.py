@@ -79,6 +79,6 @@ def ends_and_curves(
 def investigation(place: str, paper: Mapping[str, Any], choices: Sequence[str], **fields: Any) -> Study:
     """A study of the report: the rest of `Study` beside what all of them share."""
     return Study(
-        source=REPORT.at(place), paper=PAPER | paper, choices=(*choices, *CHOICES), beside=(lossy, runs_guessed),
+        source=REPORT.at(place), paper={**PAPER, **paper}, choices=(*choices, *CHOICES), beside=(lossy, runs_guessed),
         **fields,
     )  # fmt: skip

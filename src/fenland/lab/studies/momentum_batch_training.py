@@ -181,7 +181,8 @@ def _corner(measured: Measured, optimizer: str) -> pd.DataFrame:
     """The runs of the largest batch, and radius where there is one."""
     rows = done(measured, SAME)
     rows = rows[(rows["optimizer"] == optimizer) & (rows["batch_size"] == rows["batch_size"].max())]
-    return rows if optimizer == "sgd" else rows[rows["rho"] == max(measured.config.train_rhos)]
+    largest: pd.DataFrame = rows if optimizer == "sgd" else rows[rows["rho"] == max(measured.config.train_rhos)]
+    return largest
 
 
 def stuck(measured: Measured) -> Finding:

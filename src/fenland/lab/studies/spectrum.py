@@ -123,7 +123,7 @@ def at_equal_loss(mine: str, theirs: str) -> Statement:
             of = {key: each for key, each in part.groupby(["optimizer", "seed"])}
             seeds = [seed for seed in part["seed"].unique() if {(mine, seed), (theirs, seed)} <= set(of)]
             apart = {seed: _apart(of[mine, seed], of[theirs, seed]) for seed in seeds}
-            kept = [np.mean(each) for each in apart.values() if each]
+            kept = [float(np.mean(each)) for each in apart.values() if each]
             words = f"{model}: {{value}} times as much ({sum(map(len, apart.values()))} points of equal loss)"
             found[words] = ratio_of(interval(kept))
         return found
