@@ -1,15 +1,44 @@
-"""XSAM: the position on the arc from g to h is the one whose point has the highest loss."""
+"""Methods that keep something between steps: LookSAM a vector, XSAM a number that it searches for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fenland.algebra import inverse
+from fenland.algebra import inverse, project, ratio
 from fenland.arguments import check_number, check_positive, check_whole
 from fenland.rules.context import Context
 from fenland.rules.methods.base import Method
 from fenland.rules.requests import Grad, Highest, Program, Update
 from fenland.rules.two_gradient import arc
+
+
+@dataclass(frozen=True)
+class Reuse(Method):
+    r"""d = h, and v = h - <h, g> g / ||g||^2 is kept; on steps without ascent d = g + alpha * (||g|| / ||v||) * v.
+
+    Goes with `when=EveryK(k)`; k = 1 is SAM. Before the first ascent d = g. v ages up to k - 1 steps.
+    Source: Liu, Mai, Chen, Hsieh, You 2022, arXiv 2203.02714 (LookSAM); the official repository holds no code.
+
+    Attributes:
+        alpha: weight of v. 0.7: the value of the known ports.
+    """
+
+    alpha: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha)
+
+    keeps = ("v",)
+
+    def step(self, s: Context) -> Program:
+        g = yield Grad()
+        if s.due(g):
+            h = yield Grad(at=s.climb(g), keep=g)
+            s.put("v", h - project(h, g))
+            yield Update(h)
+            return
+        v = s.get("v")
+        yield Update(g if v is None else g + v * (self.alpha * ratio(g.norm, v.norm)))
 
 
 @dataclass(frozen=True)
@@ -38,9 +67,7 @@ class SphericalSearch(Method):
         check_positive("rho_max", self.rho_max, "no search (grid=())")
         check_whole("every", self.every, 1)
 
-    @property
-    def searches(self) -> bool:
-        return True
+    searches = True
 
     @property
     def numbers(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Balls whose radius follows something else than rho alone: a loss budget, or the full-data gradient."""
+"""Balls whose radius follows something else than rho alone: ||a||, a loss budget, or the full-data gradient."""
 
 from __future__ import annotations
 
@@ -10,8 +10,36 @@ import torch
 
 from fenland.algebra import Lazy, Scalar, inverse
 from fenland.arguments import check_number
-from fenland.rules.ball import Ball
+from fenland.rules.choices import Ball
 from fenland.rules.context import Context
+
+
+@dataclass(frozen=True)
+class Unnormalized(Ball):
+    r"""e = rho * a: the radius shrinks with the gradient (USAM). rho has the unit w per gradient.
+
+    Source: Andriushchenko and Flammarion 2022, arXiv 2206.06232; it is the ascent that the SSAM paper calls SAM
+    (Tan et al., JMLR 2025, arXiv 2401.07250; authors' usam.py). Not a norm ball: |e| = rho * ||a||.
+    """
+
+    is_norm: ClassVar[bool] = False
+
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        return Lazy(a.terms, a.norm)
+
+
+@dataclass(frozen=True)
+class Clipped(Ball):
+    r"""e = rho * a * min(1, 1 / ||a||): USAM where ||a|| < 1, SAM where it is larger.
+
+    What the code of Andriushchenko and Flammarion 2022 (arXiv 2206.06232, `--sam_no_grad_norm`) computes: its step
+    rho * a is afterwards projected onto the rho-ball. Not a norm ball: |e| = rho * min(||a||, 1).
+    """
+
+    is_norm: ClassVar[bool] = False
+
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        return Lazy((a * a.norm.clamp_min(1.0).reciprocal()).terms, a.norm.clamp_max(1.0))
 
 
 @dataclass(frozen=True)
