@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fenland.lab.evidence import plan
+from fenland.lab.evidence.outlook import outlook
 from fenland.lab.evidence.records import Rows
 from fenland.lab.evidence.run import carry_out
 from fenland.lab.evidence.tasks import TASKS, Task
@@ -41,7 +42,7 @@ def main() -> None:
     tasks = {key: TASKS[key] for key in given.only}
     rows = Rows(given.records)
     if given.plan:
-        print(*outlook(tasks, rows), sep="\n")
+        print(*printed(tasks, rows), sep="\n")
         return
     if given.data is None:
         parser.error("--data FOLDER is needed to run; --plan works without it")
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def go_on(tasks: dict[str, Task], rows: Rows, given: argparse.Namespace) -> None:
-    """Run what is missing, one after the other."""
+    """Run what is missing, one after the other; what is missing is looked up again after each."""
     while (unit := next((each for each in plan.missing(tasks, rows) if each.known), None)) is not None:
         if given.until and datetime.datetime.now().strftime("%H:%M") >= given.until:
             print(f"it is {given.until}: {len(plan.missing(tasks, rows))} runs are left")
@@ -76,34 +77,16 @@ def _ends(row: dict[str, object]) -> str:
     )
 
 
-def outlook(tasks: dict[str, Task], rows: Rows) -> list[str]:
+def printed(tasks: dict[str, Task], rows: Rows) -> list[str]:
     """A line a task and method: runs done and missing, and about how many hours of one core the missing ones take."""
     lines = []
-    total = 0.0
-    for key, task in tasks.items():
-        mine = [each for each in plan.missing(tasks, rows) if each.task == key]
-        pace = rate(task, rows, key)
-        hours = sum(each.gradients for each in mine) * pace / 3600
-        total += hours
-        lines.append(f"{key}: {len(rows.of(key))} runs done, {len(mine)} missing, about {hours:.1f} h of one core")
-        for name in task.methods:
-            open_ = [each.purpose for each in mine if each.method == name]
-            counts = ", ".join(f"{open_.count(kind)} {kind}" for kind in dict.fromkeys(open_))
-            lines.append(f"  {name}: {counts or 'done'}")
-    return [*lines, f"all together about {total:.1f} h of one core"]
-
-
-# Seconds a gradient of one example, on one busy core of an AMD EPYC, where a task has no rows to tell it.
-SECONDS = {"minilm-l6": 0.03, "lenet": 1.6e-4, "convnet": 1.8e-3}
-
-
-def rate(task: Task, rows: Rows, key: str) -> float:
-    """Seconds a gradient of one example."""
-    done = [row for row in rows.of(key) if row["status"] == "finished"]
-    if not done:
-        return SECONDS[task.fields["model"]]
-    gradients = sum(row["gradient_evaluations"] * row["settings"]["batch_size"] for row in done)
-    return float(sum(row["process_seconds"] for row in done) / gradients)
+    found = outlook(tasks, rows)
+    for each in found:
+        lines.append(f"{each.task}: {each.done} runs done, {each.left} missing, about {each.hours:.1f} h of one core")
+        for name, counts in each.missing.items():
+            words = ", ".join(f"{count} {purpose}" for purpose, count in counts.items())
+            lines.append(f"  {name}: {words or 'done'}")
+    return [*lines, f"all together about {sum(each.hours for each in found):.1f} h of one core"]
 
 
 if __name__ == "__main__":

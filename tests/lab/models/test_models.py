@@ -24,6 +24,9 @@ def parameters(model: torch.nn.Module) -> int:
 @pytest.mark.parametrize(
     ("name", "shape", "count"),
     [
+        ("resnet18", CIFAR, 11_173_962),
+        ("resnet18-group", CIFAR, 11_173_962),
+        ("resnet18-plain", CIFAR, 11_169_162),
         ("resnet20", CIFAR, 272_474),
         ("resnet20-identity", CIFAR, 269_722),
         ("resnet56", CIFAR, 855_770),
@@ -68,6 +71,9 @@ WIDTHS = {
     "vgg16": 512,
     "vgg11-plain": 512,
     "vgg16-plain": 512,
+    "resnet18": 512,
+    "resnet18-group": 512,
+    "resnet18-plain": 512,
 }
 
 
@@ -245,3 +251,15 @@ def test_wrong_names_are_refused_with_those_that_exist() -> None:
 def test_wrong_sizes_are_refused(make: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-group", "resnet18-plain"])
+def test_the_switch_is_the_norm_of_every_convolution(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, CIFAR, 10)
+    kinds = {"resnet18": torch.nn.BatchNorm2d, "resnet18-group": torch.nn.GroupNorm}
+    norms = [layer for layer in model.modules() if isinstance(layer, (torch.nn.BatchNorm2d, torch.nn.GroupNorm))]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert len(convolutions) == 20
+    assert [type(each) for each in norms] == [kinds[name]] * 20 if name in kinds else norms == []
+    assert {each.bias is None for each in convolutions} == {name in kinds}

@@ -41,7 +41,7 @@ class Rows:
         return self.folder / f"{task}.json"
 
     def find(self, task: str, settings: Row) -> Row | None:
-        """The row of the run with these settings."""
+        """The row of the run with these settings; None where there is none."""
         return next((row for row in self.of(task) if row["settings"] == settings), None)
 
     def add(self, task: str, row: Row) -> None:
