@@ -79,7 +79,8 @@ def _old(key: str) -> str:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_short_and_stands_on_a_task_of_the_plan(name):
     recipe = RECIPES[name]
-    assert len(recipe.pasted.splitlines()) <= 19
+    lines = [line for line in recipe.pasted.splitlines() if line and not line.startswith(("import", "from", "#"))]
+    assert len(lines) <= (18 if name == "lora" else 15)
     points = TASKS[recipe.task].methods[recipe.method].points
     assert (recipe.lr, recipe.rho) in points
     fields = TASKS[recipe.task].fields
