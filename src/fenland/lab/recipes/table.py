@@ -55,7 +55,7 @@ for _ in range(epochs):
 
 _ADAPTERS = _TEXTS.replace("import fenland\n", "import fenland\nfrom peft import LoraConfig, get_peft_model\n").replace(
     "weights, steps = model.parameters(), epochs * len(loader)\n",
-    'lora = LoraConfig(\n    task_type="SE"""_CLS", r=8, lora_alpha=16, lora_dropout=0.1)\n'
+    'lora = LoraConfig(\n    task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.1)\n'
     "model = get_peft_model(model, lora)\n"
     "weights = [w for w in model.parameters() if w.requires_grad]\n"
     "steps = epochs * len(loader)\n",
