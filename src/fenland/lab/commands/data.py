@@ -21,7 +21,8 @@ _MOST = 20  # classes that are listed
 class Data:
     """Show what --data would load, before you train on it.
 
-    Splits, classes, counts, modes and sizes, test images that are train images too, and sixteen images as one PNG.
+    Splits, classes, counts, modes and sizes, test images that are train images too, and sixteen images as one PNG; of
+    texts how long they are, and some of them.
 
     Example: fenland data data/mnist --sheet out/mnist.png
     """
@@ -73,6 +74,10 @@ class Data:
             if found.repeated:
                 print(f"{found.repeated} of {found.test.rows} test images are in the train set too")
             print(sheet)
+        elif found.texts:
+            if found.repeated:
+                print(f"{found.repeated} test texts are in the train set too")
+            print(*found.texts, sep="\n")
 
 
 def _splits(found: Look) -> Any:
@@ -80,7 +85,7 @@ def _splits(found: Look) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("used to", "split", "images", "modes", "sizes"):
+    for name in ("used to", "split", "texts" if found.texts else "images", "kind" if found.texts else "modes", "sizes"):
         table.add_column(name)
     for use, seen in (("train", found.train), ("test", found.test)):
         modes = dict(seen.modes) | ({"unusable": seen.unusable} if seen.unusable else {})
