@@ -105,7 +105,8 @@ def test_tries_and_curves_show_each_loss_and_the_choice(tmp_path: Path) -> None:
 def _choosing(unit: plan.Unit, loss: float) -> Row:
     return {
         "task": unit.task, "method": unit.method, "purpose": unit.purpose, "status": "finished",
-        "settings": unit.settings, "test_loss": loss, "test_accuracy": 1 - loss, "process_seconds": 1.0, "gradient_evaluations": 10,
+        "settings": unit.settings, "test_loss": loss, "test_accuracy": 1 - loss, "process_seconds": 1.0,
+        "gradient_evaluations": 10,
     }  # fmt: skip
 
 
