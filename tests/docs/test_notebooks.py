@@ -29,7 +29,8 @@ def code(name: str) -> str:
 def run(program: str, folder) -> subprocess.CompletedProcess:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, env={**os.environ, **offline})
+    env = {**os.environ, **offline}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, env=env)
 
 
 def test_the_page_names_every_notebook():
