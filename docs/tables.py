@@ -13,8 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fenland.lab.evidence import page
+from fenland.lab.evidence.records import Rows
+
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
+EVIDENCE = HERE / "records" / "evidence"
 PLACE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -159,6 +163,16 @@ def whole() -> str:
     return "\n".join([*lines, ""])
 
 
+def pictured(name: str, alt: str) -> Callable[[], str]:
+    """A picture of the evidence, where `python docs/evidence.py` has drawn it."""
+
+    def shown() -> str:
+        there = (HERE / "images" / "evidence" / f"{name}-light.svg").exists()
+        return f"![{alt}](images/evidence/{name}-light.svg)\n" if there else ""
+
+    return shown
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "evidence": evidence,
@@ -167,6 +181,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "cheaper": cheaper,
     "curvature": curvature,
     "when-not": when_not,
+    "evidence-gains": lambda: page.gains(page.compared(Rows(EVIDENCE))),
+    "evidence-means": lambda: page.means(page.compared(Rows(EVIDENCE))),
+    "evidence-tries": lambda: page.tries(Rows(EVIDENCE)),
+    "evidence-curves": lambda: page.curves(Rows(EVIDENCE)),
+    "evidence-state": lambda: page.state(Rows(EVIDENCE)),
+    "evidence-picture": pictured("gains", page.ALT_GAINS),
+    "evidence-radii": pictured("radii", page.ALT_RADII),
 }
 
 
@@ -178,13 +199,13 @@ def filled(text: str) -> str:
 def main(check: bool) -> int:
     """Write the pages that changed, or name them."""
     stale = []
-    for page in [HERE.parent / "README.md", *sorted(HERE.rglob("*.md"))]:
-        text = page.read_text(encoding="utf-8")
+    for path in (HERE.parent / "README.md", *sorted(HERE.rglob("*.md"))):
+        text = path.read_text(encoding="utf-8")
         now = filled(text)
         if now != text:
-            stale.append(page.name)
+            stale.append(path.name)
             if not check:
-                page.write_text(now, encoding="utf-8")
+                path.write_text(now, encoding="utf-8")
     if check and stale:
         print(f"stale: {', '.join(stale)}; run: python docs/tables.py", file=sys.stderr)
     return int(check and bool(stale))

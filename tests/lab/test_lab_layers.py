@@ -25,7 +25,7 @@ RANKS = (
     ("compare",),
     ("study",),
     ("studies",),
-    ("explore", "bench"),
+    ("explore", "bench", "evidence", "recipes"),
     ("commands",),
     ("cli",),
 )

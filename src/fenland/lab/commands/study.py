@@ -67,6 +67,8 @@ class Study:
     table: Annotated[str, arg(metavar="DIR")] = ""
     """Print the table of claims, published, measured and whether they hold, over the studies (or record files) in this
     folder, as Markdown; with --json as records. Runs nothing."""
+    pages: Annotated[str, arg(metavar="DIR")] = ""
+    """With --table: write it into this folder instead, reproduction.md and one page a study."""
     json: bool = False
     """Print one JSON document; progress goes to stderr."""
 
@@ -76,6 +78,8 @@ class Study:
 
         if self.table:
             return self._table()
+        if self.pages:
+            raise BadInput("pages", self.pages, "goes with --table DIR, the folder of the studies or records")
         if self.list:
             return self._list([find(name) for name in self.names or STUDIES])
         if not self.names:
@@ -89,7 +93,8 @@ class Study:
 
     def _table(self) -> int:
         from fenland.lab.studies import STUDIES
-        from fenland.lab.study.reproduction import collect, markdown, plain
+        from fenland.lab.studies.papers import ITEMS
+        from fenland.lab.study.reproduction import collect, pages, plain, write_pages
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
@@ -98,7 +103,14 @@ class Study:
         ]
         if not records:
             raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
-        output.print_json(plain(records)) if self.json else print(markdown(records, list(STUDIES)), end="")
+        if self.json:
+            output.print_json(plain(records))
+            return output.OK
+        found = pages(records, list(STUDIES), ITEMS)
+        if self.pages:
+            print(write_pages(found, Path(self.pages)))
+        else:
+            print("\n".join(found.values()), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:

@@ -46,6 +46,7 @@ class Training:
     label_smoothing: float = 0.0
     augment: bool = False
     cutout: int = 0
+    cutout_share: float = 1.0
     limit: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"

@@ -39,7 +39,7 @@ def follow(run: RunConfig, test_examples: int | None) -> pd.DataFrame:
     """
     rows = []
     with _alone(run.threads):
-        ours, theirs = _Member(run), _Member(dataclasses.replace(run, replace=NEIGHBOUR))
+        ours, theirs = _Member(run), _Member(neighbour(run))
         for epoch in range(run.epochs + 1):
             if epoch:
                 for batch, other in zip(ours.batches.epoch(epoch), theirs.batches.epoch(epoch), strict=True):
@@ -55,6 +55,11 @@ def follow(run: RunConfig, test_examples: int | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def neighbour(run: RunConfig) -> RunConfig:
+    """The other member of the pair."""
+    return dataclasses.replace(run, replace=NEIGHBOUR)
+
+
 def bounds(run: RunConfig) -> pd.DataFrame:
     """``epoch, bound, why``: what the theory allows a softmax regression, or why it says nothing.
 
@@ -65,7 +70,7 @@ def bounds(run: RunConfig) -> pd.DataFrame:
     from fenland.theory import Smoothness, distance_bound
 
     name = OPTIMIZERS[run.optimizer].title
-    first, second = (_Member(dataclasses.replace(run, replace=k)).batches for k in (None, NEIGHBOUR))
+    first, second = (_Member(member).batches for member in (run, neighbour(run)))
     longest = max(
         float(images.flatten(1).double().square().sum(1).max())
         for batches in (first, second)
