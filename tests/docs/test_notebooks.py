@@ -44,7 +44,7 @@ def test_a_notebook_is_committed_without_outputs_and_its_lines_are_short(name):
         if cell["cell_type"] == "code":
             assert cell["outputs"] == []
             assert cell["execution_count"] is None
-            assert all(len(line.rstrip("\n")) <= 79 for line in cell["source"]), cell["source"]
+            assert all(len(line.rstrip("\n")) <= 75 for line in cell["source"]), cell["source"]
     linked = re.findall(r"\]\((\.\./[^)#]+)", "".join("".join(c["source"]) for c in cells(name)))
     assert linked
     assert all((FOLDER / each).exists() for each in linked)
