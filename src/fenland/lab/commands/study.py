@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -44,7 +44,8 @@ class Study:
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
     """Studies to run, or all; see --list. The path of a Python file runs the study in it."""
     preset: Annotated[str, arg(metavar="NAME")] = "quick"
-    """quick (minutes on a laptop) or paper (the published scale)."""
+    """quick (minutes on a laptop), paper (the published scale) or, where a study has it, two-cores (published data and
+    lengths of training, as far as two cores get in hours)."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUE")] = ()
     """Set a field of the configuration, as in --set seeds=0..9; may be given several times. Several studies: those
     that have the field."""
@@ -67,6 +68,8 @@ class Study:
     table: Annotated[str, arg(metavar="DIR")] = ""
     """Print the table of claims, published, measured and whether they hold, over the studies (or record files) in this
     folder, as Markdown; with --json as records. Runs nothing."""
+    plan: bool = False
+    """Say what the studies would train and take, from two steps of each distinct run on this machine; run nothing."""
     pages: Annotated[str, arg(metavar="DIR")] = ""
     """With --table: write it into this folder instead, reproduction.md and one page a study."""
     json: bool = False
@@ -86,6 +89,10 @@ class Study:
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
         studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
         plans = self._plans(studies)
+        if self.plan:
+            from fenland.lab.commands.plans import show
+
+            return show(studies, self.preset, plans, shared.data_root(self.data_root), self.json)
         try:
             return self._run_all(studies, plans, output.console(stderr=self.json))
         except KeyboardInterrupt:
@@ -116,6 +123,7 @@ class Study:
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
         from fenland.lab.compare.comparison import check_out
+        from fenland.lab.study.plan import Folders, check_here
         from fenland.lab.study.settings import configure, fields
         from fenland.lab.sweep.trackers import check_trackers
 
@@ -133,8 +141,11 @@ class Study:
                 cure = words if only else "none of these studies has such a field; see fenland study NAME --list"
                 raise BadInput("set", f"{name}={value}", cure)
         plans = [{name: value for name, value in given.items() if name in own[study.name]} for study in studies]
+        folders: Any = Folders(shared.data_root(self.data_root))
         for study, plan in zip(studies, plans, strict=True):
-            configure(study, self.preset, plan)
+            config = configure(study, self.preset, plan)
+            if not self.plan:
+                check_here(study, self.preset, config, study.trained(config, folders))
         return plans
 
     def _cluster(self) -> Cluster | None:

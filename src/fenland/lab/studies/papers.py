@@ -33,7 +33,7 @@ ITEMS = (
     Item(STABILITY, "Beale, x² − y², toy network", "own-settings", "two cores, an hour",
          "the learning rate on Beale is the summary's, not the code's; the toy network's data are not known"),
     Item(STABILITY, "momentum and batch", "momentum-batch", f"ResNet-18 without batch norm on CIFAR-10, {GPU}",
-         "an MLP on digits"),
+         "learning rates, schedule, weight decay and epochs are not known"),
     Item(NEURON, "the single neuron", "single-neuron", "two cores, minutes", "one loss of the paper's class"),
     Item("Long, Bartlett 2024", "edge of stability", "edge-of-stability", "MNIST, CIFAR-10 and a text, larger networks",
          "a tanh network on digits"),
