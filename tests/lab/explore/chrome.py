@@ -18,6 +18,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * 127.0.0.1:1",
 )  # fmt: skip
 KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "End": 35}
+KEYS["Escape"] = 27
 
 
 def _pipe(inherited):
