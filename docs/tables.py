@@ -15,6 +15,7 @@ from typing import Any
 
 from fenland.lab.evidence import page
 from fenland.lab.evidence.records import Rows
+from fenland.lab.recipes import RECIPES
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
@@ -183,6 +184,20 @@ def pictured(name: str, alt: str) -> Callable[[], str]:
     return shown
 
 
+def recipes() -> str:
+    """What each recipe sets, and what was measured with it."""
+    lines = ["| Recipe | For | Method | lr | rho | Gain over the base |", "|---|---|---|---:|---:|---|"]
+    for each in RECIPES.values():
+        cells = (f"`{each.name}`", each.use, each.method, f"{each.lr:g}", f"{each.rho:g}", each.gain)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def pasted(name: str) -> Callable[[], str]:
+    """The code of a recipe as a block that runs."""
+    return lambda: f"```python\n{RECIPES[name].pasted}```\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "evidence": evidence,
@@ -191,6 +206,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "cheaper": cheaper,
     "curvature": curvature,
     "when-not": when_not,
+    "recipes": recipes,
+    "recipe-transformer": pasted("transformer"),
+    "recipe-lora": pasted("lora"),
     "evidence-gains": lambda: page.gains(page.compared(Rows(EVIDENCE))),
     "evidence-means": lambda: page.means(page.compared(Rows(EVIDENCE))),
     "evidence-tries": lambda: page.tries(Rows(EVIDENCE)),

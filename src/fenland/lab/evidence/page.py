@@ -113,27 +113,28 @@ SPENT = Measure("seconds", lambda row: row["process_seconds"], 0, False)
 
 
 def curves(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
-    """Validation loss over the radius, at the chosen learning rate; half the length of a run."""
-    lines = ["| task | method | learning rate | rho: validation loss |", "|---|---|---:|---|"]
+    """Validation accuracy and loss over the radius, at the chosen learning rate; half the length of a run."""
+    lines = ["| task | method | learning rate | rho: accuracy in %, loss |", "|---|---|---:|---|"]
     for key, task in tasks.items():
         for name in (name for name in plan.CURVES if name in task.methods):
             units = [each for each in plan.curve(key, task, name, rows) if each.known]
             pairs = [(each.run, rows.find(key, each.settings)) for each in units]
-            cells = [f"{run.rho:g}: {_lost(row)}" for run, row in pairs]
+            cells = [f"{run.rho:g}: {_validated(row)}" for run, row in pairs]
             if any(row is not None for _, row in pairs):
                 lines.append(f"| {task.title} | {name} | {units[0].run.lr:g} | {'; '.join(cells)} |")
     return "\n".join([*lines, ""]) if len(lines) > 2 else "No curve is begun yet.\n"
 
 
-def _lost(row: Row | None) -> str:
+def _validated(row: Row | None) -> str:
     if row is None:
         return OPEN
-    return f"{row['test_loss']:.3f}" if row["status"] == "finished" else "diverged"
+    both = f"{100 * plan.accuracy_of(row):.2f}, {plan.loss_of(row):.3f}"
+    return both if row["status"] == "finished" else "diverged"
 
 
 def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
-    """What each method chose from, with the validation loss of each point; the chosen one is bold."""
-    lines = ["| task | method | learning rate, rho: validation loss |", "|---|---|---|"]
+    """What each method chose from: validation accuracy and loss of each point; the chosen one is bold."""
+    lines = ["| task | method | learning rate, rho: accuracy in %, loss |", "|---|---|---|"]
     for key, task in tasks.items():
         for name, method in task.methods.items():
             best = plan.chosen(key, task, name, rows)
@@ -141,7 +142,7 @@ def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
             for point in method.points:
                 row = rows.find(key, plan.unit(key, task, name, plan.CHOOSING, point).settings)
                 at = f"{point[0]:g}" if point[1] is None else f"{point[0]:g}, {point[1]:g}"
-                cells.append(f"**{at}: {_lost(row)}**" if point == best else f"{at}: {_lost(row)}")
+                cells.append(f"**{at}: {_validated(row)}**" if point == best else f"{at}: {_validated(row)}")
             if any(not cell.endswith(OPEN) for cell in cells):
                 lines.append(f"| {task.title} | {name} | {'; '.join(cells)} |")
     return "\n".join([*lines, ""]) if len(lines) > 2 else "No run of the choosing is done yet.\n"
