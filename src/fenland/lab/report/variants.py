@@ -65,7 +65,7 @@ def _family(name: str) -> str:
     lines = [
         f"## {title}",
         "",
-        f"These methods differ from SAM in that {common}. Each has an example on [its family's page](methods/{name}.md).",
+        f"These methods differ from SAM in that {common}. Each has an [example](methods/{name}.md).",
         "",
         "| method | equation | gradients | kept | in step | syncs | source |",
         "|---|---|---|---|---|---|---|",
