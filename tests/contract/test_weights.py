@@ -149,7 +149,7 @@ def test_conditional_parameters_follow_their_own_rule(variant, case):
     assert len(seen) == 1
     assert_same(seen[0], before)
     method = getattr(session.opt.rules.method, "method", session.opt.rules.method)  # inside Renormalize
-    still = case == "first_pass_only" and not method.combine.keeps_g  # else d holds its share of g
+    still = case == "first_pass_only" and "g" not in method.combine.reads  # else d holds its share of g
     assert torch.equal(extra, before) == still
     assert session.problem.model.first.weight.isfinite().all()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +19,6 @@ STEPS = 3
 
 @pytest.fixture(autouse=True)
 def fresh_dynamo() -> Iterator[None]:
-    gc.collect()  # optimizers without model= that other tests left watch every module, which dynamo would trace
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

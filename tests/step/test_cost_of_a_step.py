@@ -5,6 +5,7 @@ those of one closure step with four tensors and `model=`, after the first steps,
 base's own step.
 """
 
+import gc
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,13 +91,18 @@ def setting(build):
 
 
 def calls_of(build):
+    """Of this optimizer alone: what other tests left is collected before, and nothing of it may be hooked in."""
     opt, closure = setting(build)
     counted, before = Calls(), sys.getprofile()
+    gc.collect()
+    assert not torch.nn.modules.module._has_any_global_hook(), "somebody else's hooks would be counted"
+    gc.disable()  # a finalizer is no part of a step
     sys.setprofile(counted)
     try:
         opt.step(closure)
     finally:
         sys.setprofile(before)
+        gc.enable()
     return counted
 
 

@@ -120,7 +120,7 @@ def looked_at(s: Scalar) -> bool:
 def inverse(s: Scalar) -> Scalar:
     """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
     least = TINY.get(s.dtype, TINY_LOW)
-    if looked_at(s):
+    if Algebra.looks and s.is_cpu and s.dim() == 0:  # as `looked_at`; a call less
         return torch.zeros_like(s) if s.item() < least else s.reciprocal()
     return s.clamp_min(least).reciprocal() * (s >= least)
 
@@ -128,12 +128,14 @@ def inverse(s: Scalar) -> Scalar:
 def ratio(numerator: Scalar, denominator: Scalar, look: bool = True) -> Scalar:
     """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
     least = TINY.get(denominator.dtype, TINY_LOW)
-    if look and looked_at(denominator) and denominator.item() > least:
+    if look and denominator.is_cpu and Algebra.looks and denominator.dim() == 0 and denominator.item() > least:
         return numerator / denominator
     return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
 
 
 def accumulator_dtype(xs: Sequence[Tensor]) -> torch.dtype:
     """The dtype of sums over `xs`: float64 where any tensor is double, else float32."""
-    double = (torch.float64, torch.complex128)
-    return torch.float64 if any(x.dtype in double for x in xs) else torch.float32
+    return torch.float32 if _DOUBLE.isdisjoint([x.dtype for x in xs]) else torch.float64
+
+
+_DOUBLE = frozenset((torch.float64, torch.complex128))

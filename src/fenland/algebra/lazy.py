@@ -7,6 +7,7 @@ there already, it is two numbers and two leaves; its length and its products fol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -26,8 +27,6 @@ class Lazy:
         terms: pairs (c_i, x_i); c_i is a float or a scalar of the algebra, each leaf occurs once.
         length: what a ball says of ||e|| / rho, where that is not 1 and e is no multiple of a; else None.
     """
-
-    __slots__ = ("length", "terms")
 
     def __init__(self, terms: list[tuple[Coefficient, Leaf]], length: Scalar | None = None) -> None:
         self.terms = terms
@@ -61,17 +60,18 @@ class Lazy:
     def __sub__(self, other: Lazy) -> Lazy:
         return self + other * -1.0
 
-    @property
+    @cached_property
     def V(self) -> Algebra:
         """The algebra of its leaves."""
         return self.terms[0][1].V
 
-    @property
+    @cached_property
     def norm(self) -> Scalar:
         """||x||_2, a scalar; no pass over the sum, only over leaves that were not measured before."""
         if len(self.terms) == 1:
             c, x = self.terms[0]
-            return x.norm if is_number(c, 1.0) else abs(c) * x.norm
+            whole: Scalar = times(abs(c), x.norm)
+            return whole
         square: Any = 0.0
         for i, (c, x) in enumerate(self.terms):
             length = _wide(x.norm)  # squares of 1e20 leave float32's range
@@ -119,8 +119,6 @@ class Leaf(Lazy):
         dual: the ball's dual norm where the gradient was taken, if it was asked for.
     """
 
-    __slots__ = ("_V", "_dots", "_norm", "dual", "factor", "losses", "owned", "params", "raw", "serial")
-
     def __init__(
         self,
         tensors: Vector,
@@ -130,8 +128,7 @@ class Leaf(Lazy):
         factor: Scalar | None = None,
     ) -> None:
         self.raw: Vector | None = tensors
-        self._V, self.params, self.owned, self.factor = V, params, owned, factor
-        self._norm: Scalar | None = None
+        self.V, self.params, self.owned, self.factor = V, params, owned, factor
         self._dots: dict[int, Scalar] = {}
         self.serial = 0 if V.batch_dims else next(_serials)  # replicas are traced, and a count cannot be
         self.length = None
@@ -141,10 +138,6 @@ class Leaf(Lazy):
     @property
     def terms(self) -> list[tuple[Coefficient, Leaf]]:  # type: ignore[override]
         return [(1.0, self)]  # made when asked for: kept, it would be a reference cycle around a whole gradient
-
-    @property
-    def V(self) -> Algebra:
-        return self._V
 
     @property
     def tensors(self) -> Vector:
@@ -163,14 +156,15 @@ class Leaf(Lazy):
             self.factor = None
         return self.raw
 
-    @property
+    @cached_property
     def norm(self) -> Scalar:
-        if self._norm is None:
-            if self.raw is None:
-                self.tensors  # noqa: B018 - says what is wrong
-            measured = self.V.norm(self.raw)  # type: ignore[arg-type]
-            self._norm = measured if self.factor is None else measured * self.factor
-        return self._norm
+        measured = self.V.norm(self.tensors if self.raw is None else self.raw)
+        return measured if self.factor is None else measured * self.factor
+
+    def __mul__(self, c: Coefficient) -> Lazy:
+        return Lazy([(c, self)])
+
+    __rmul__ = __mul__
 
     def like(self, tensors: Vector) -> Leaf:
         """Other tensors over the same parameters, new ones that may be written to."""
@@ -238,9 +232,9 @@ def _same(a: Sequence[Tensor] | None, b: Sequence[Tensor] | None) -> bool:
 
 def times(a: Coefficient, b: Coefficient) -> Coefficient:
     """a * b, without a kernel for factors that are plainly 1."""
-    if is_number(a, 1.0):
+    if not isinstance(a, Tensor) and a == 1.0:
         return b
-    return a if is_number(b, 1.0) else a * b
+    return a if not isinstance(b, Tensor) and b == 1.0 else a * b
 
 
 def scaled(c: Any, by: Scalar) -> Any:

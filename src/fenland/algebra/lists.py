@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype, looked_at
+from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype
 from fenland.algebra.shards import Layout, complete
 
 
@@ -32,10 +32,16 @@ class Lists(Algebra):
         return Lists([known.get(p) for p in params] if known else None)
 
     def norm(self, xs: Vector) -> Scalar:
-        whole = _joined_norm(xs) if self.layouts is None and xs and xs[0].is_cpu else None
-        if whole is None:
+        if self.layouts is None and xs and False not in [x.is_cpu for x in xs] and {x.dtype for x in xs} in _FULL:
+            small, large = _apart(tuple(map(Tensor.numel, xs)))
+            if small is None:
+                parts = list(torch._foreach_norm(xs))
+            else:
+                parts = [_length(_flatten(small(xs))), *(() if large is None else torch._foreach_norm(large(xs)))]
+            whole = _length(torch.stack(parts)) if len(parts) > 1 else parts[0]
+        else:
             whole = self.whole_norm(self.per_tensor_norms(xs))
-        if looked_at(whole) and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
+        if Algebra.looks and whole.is_cpu and whole.dtype != torch.float64 and not 1e-18 < whole.item() < 1e18:
             # Squares left float32's range (or it is a true 0, inf or NaN): once more in float64.
             wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
             whole = self.whole_norm(wide).to(whole.dtype)
@@ -63,7 +69,9 @@ class Lists(Algebra):
     def dot(self, xs: Vector, ys: Vector) -> Scalar:
         dtype = accumulator_dtype(xs)
         small, large = _apart(tuple(map(Tensor.numel, xs)))
-        if self.layouts is not None or small is None or not _joinable([*xs, *ys]):
+        both = [*xs, *ys]
+        joinable = False not in [x.is_cpu for x in both] and {x.dtype for x in both} in _FULL
+        if self.layouts is not None or small is None or not joinable:
             return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
         joined = torch.dot(_flatten(small(xs)), _flatten(small(ys)))
         pairs = [] if large is None else zip(large(xs), large(ys), strict=True)
@@ -122,27 +130,12 @@ class Lists(Algebra):
         return a, length
 
 
-def _joined_norm(xs: Vector) -> Scalar | None:
-    """||x||_2 on a CPU, where a call a tensor costs more than the tensor: small ones are joined and measured at once.
-
-    None where that gains nothing (few small tensors) or does not apply (other dtypes or devices among them).
-    """
-    small, large = _apart(tuple(map(Tensor.numel, xs)))
-    if small is None or not _joinable(xs):
-        return None
-    if large is None:
-        return _length(_flatten(xs))
-    return _length(torch.stack([_length(_flatten(small(xs))), *torch._foreach_norm(large(xs))]))
-
-
-def _joinable(xs: Vector) -> bool:
-    """Whether these are tensors of a CPU, of one dtype that sums are kept in."""
-    return False not in [x.is_cpu for x in xs] and {x.dtype for x in xs} in _FULL
-
-
 @lru_cache(maxsize=16)
 def _apart(sizes: tuple[int, ...]) -> tuple[Callable[[Vector], Any] | None, Callable[[Vector], Any] | None]:
-    """What picks the small tensors (None where they are too few to join) and the large ones (None: there is none)."""
+    """What picks the small tensors (None where they are too few to join) and the large ones (None: there is none).
+
+    On a CPU a call a tensor costs more than a small tensor: those are joined and measured at once.
+    """
     small = [i for i, n in enumerate(sizes) if n <= JOINED]
     large = [i for i, n in enumerate(sizes) if n > JOINED]
     if len(small) < FEW:
@@ -185,19 +178,11 @@ def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
     """x <- s * x in place, s one scalar for all tensors or one a tensor."""
     if not xs:
         return
-    if isinstance(s, list):
-        torch._foreach_mul_(xs, s)
+    if isinstance(s, list) or s.is_cpu or {x.device for x in xs} == {s.device}:
+        torch._foreach_mul_(xs, s)  # a 0-d CPU scalar serves every device as it is
     else:
-        _per_device(s, xs, lambda t, group: torch._foreach_mul_(group, t))
-
-
-def _per_device(s: Scalar, xs: Vector, f: Callable[[Scalar, Vector], None]) -> None:
-    """Call f with s moved to each device that xs live on (a 0-d CPU scalar serves every device as it is)."""
-    if s.device.type == "cpu" or (devices := {x.device for x in xs}) == {s.device}:
-        f(s, xs)
-        return
-    for device in devices:
-        f(s.to(device), [x for x in xs if x.device == device])
+        for device in {x.device for x in xs}:
+            torch._foreach_mul_([x for x in xs if x.device == device], s.to(device))
 
 
 def combine_(alpha: Scalar | float, gs: Vector, beta: Scalar | float, hs: Vector, scratch: bool = True) -> None:

@@ -55,7 +55,8 @@ class Climber:
 
     def dual_norm(self, a: Vector) -> float:
         """max <a, e> over ||e|| <= 1 (unit: loss per unit of the radius)."""
-        return float(self.ball.dual_norm(self._leaf(a), self._context))
+        x = self._leaf(a)
+        return float(x.dot(self.ball.steepest(x, self._context)))
 
     def norm(self, e: Vector, a: Vector) -> float:
         """||e|| in the ball's norm; `a` is the gradient at w, which some balls depend on.

@@ -2,10 +2,9 @@
 
 from fenland.rules.adaptive import Adaptive, Fisher
 from fenland.rules.averages import Centralized, ExponentialAverage, Friendly, Previous
-from fenland.rules.ball import L2, Ball, Clipped, Unnormalized
-from fenland.rules.combine import AtAscentPoint, Combine
+from fenland.rules.choices import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Source, When
 from fenland.rules.context import Context
-from fenland.rules.loss_budget import FullNorm, LossBudget
+from fenland.rules.lengths import Clipped, FullNorm, LossBudget, Unnormalized
 from fenland.rules.lp import InfNorm, Lp
 from fenland.rules.masks import NORM_LAYERS, OnlyLayers, RandomTensors, Sparse, ZScore
 from fenland.rules.methods import (
@@ -27,10 +26,9 @@ from fenland.rules.radius import Cosine, LearningRateTied, Radius, TiedToLearnin
 from fenland.rules.radius import current_radius as current_radius
 from fenland.rules.requests import Grad, Highest, Update
 from fenland.rules.riemannian import Riemannian
-from fenland.rules.source import Gradient, Source
 from fenland.rules.spectral import Spectral
 from fenland.rules.two_gradient import Control, Penalty, Spherical, SurrogateGap, Weighted
-from fenland.rules.when import AdaptiveToNorm, Always, Both, EveryK, When, Window, WithProbability
+from fenland.rules.when import AdaptiveToNorm, Both, EveryK, Window, WithProbability
 
 __all__ = [
     "L2",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fenland.algebra import Lazy, Scalar, Vector, inverse
 from fenland.arguments import check_among, check_number
-from fenland.rules.ball import Ball
+from fenland.rules.choices import Ball
 from fenland.rules.context import Context
 from fenland.rules.parameters import ParameterNames
 

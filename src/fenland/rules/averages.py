@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from fenland.algebra import Lazy, Leaf
 from fenland.arguments import check_among, check_between, check_number
+from fenland.rules.choices import Source
 from fenland.rules.context import Context
 from fenland.rules.parameters import ParameterNames
-from fenland.rules.source import Source
 
 
 @dataclass(frozen=True)

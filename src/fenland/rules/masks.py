@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fenland.algebra import Lazy, Scalar, Vector
 from fenland.arguments import check_among, check_between, check_instance, check_whole
-from fenland.rules.ball import L2, Ball
+from fenland.rules.choices import L2, Ball
 from fenland.rules.context import Context
 from fenland.rules.parameters import ParameterNames
 

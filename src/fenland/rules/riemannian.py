@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from fenland.arguments import installing
-from fenland.rules.ball import L2, Geometry
+from fenland.rules.choices import L2, Geometry
 
 _EMBEDDED = ("Euclidean", "Sphere", "SphereExact", "EuclideanStiefel", "EuclideanStiefelExact")
-
-
-@dataclass(frozen=True)
-class Riemannian(L2):
-    r"""e = rho * r / ||r||, r = grad_R L(w); w_adv = Retr_w(e); h = Transport_{w_adv -> w}(grad_R L(w_adv)).
-
-    Manifolds are those of `geoopt.ManifoldParameter`; plain parameters stay flat. One norm over all parameters. The
-    base must update on the manifold too (`geoopt.optim.RiemannianSGD`). Source: Truong et al. 2023, arXiv 2309.17215;
-    Yun and Yang 2023 (Riemannian SAM); the rule is quoted from memory.
-
-    Only manifolds with the metric of the space around them (Sphere, Stiefel(canonical=False)): elsewhere the base would
-    turn d into a Riemannian gradient a second time.
-    """
-
-    def __post_init__(self) -> None:
-        if importlib.util.find_spec("geoopt") is None:
-            raise ImportError(f"Riemannian() needs geoopt: {installing('riemannian')}")
-
-    @property
-    def geometry(self) -> Geometry:
-        return _EMBEDDED_MANIFOLDS
 
 
 class _Embedded(Geometry):
@@ -51,7 +30,23 @@ class _Embedded(Geometry):
         return h if manifold is None else manifold.transp(there, w, manifold.egrad2rgrad(there, h))
 
 
-_EMBEDDED_MANIFOLDS = _Embedded()
+@dataclass(frozen=True)
+class Riemannian(L2):
+    r"""e = rho * r / ||r||, r = grad_R L(w); w_adv = Retr_w(e); h = Transport_{w_adv -> w}(grad_R L(w_adv)).
+
+    Manifolds are those of `geoopt.ManifoldParameter`; plain parameters stay flat. One norm over all parameters. The
+    base must update on the manifold too (`geoopt.optim.RiemannianSGD`). Source: Truong et al. 2023, arXiv 2309.17215;
+    Yun and Yang 2023 (Riemannian SAM); the rule is quoted from memory.
+
+    Only manifolds with the metric of the space around them (Sphere, Stiefel(canonical=False)): elsewhere the base would
+    turn d into a Riemannian gradient a second time.
+    """
+
+    geometry: ClassVar[Geometry] = _Embedded()
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("geoopt") is None:
+            raise ImportError(f"Riemannian() needs geoopt: {installing('riemannian')}")
 
 
 def _manifold(param: Tensor) -> Any:

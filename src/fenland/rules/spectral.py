@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fenland.algebra import Lazy, Scalar
-from fenland.rules.ball import Ball
+from fenland.rules.choices import Ball
 from fenland.rules.context import Context
 from fenland.rules.parameters import ParameterNames
 

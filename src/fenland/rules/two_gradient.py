@@ -9,7 +9,7 @@ import torch
 
 from fenland.algebra import Lazy, Leaf, inverse, project, ratio
 from fenland.arguments import check_among, check_number
-from fenland.rules.combine import Combine
+from fenland.rules.choices import Combine
 
 
 @dataclass(frozen=True)

@@ -1,48 +1,15 @@
-"""On which steps does the ascent run? On the others the base gets the clean gradient.
-
-Every decision is a pure function of the step, of the all-reduced ||g|| and of saved numbers, so all ranks agree.
-"""
+"""On which steps does the ascent run, if not on all?"""
 
 from __future__ import annotations
 
 import math
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fenland.algebra import Scalar
 from fenland.arguments import check_between, check_number, check_whole
-
-
-@dataclass(frozen=True)
-class When(ABC):
-    """A decision a step, the same on all ranks."""
-
-    @property
-    def looks_at_gradient(self) -> bool:
-        """Whether the decision needs ||g||, which costs one host synchronisation on an accelerator."""
-        return False
-
-    @property
-    def starts(self) -> dict[str, float]:
-        """The rule's numbers between steps with their first values: a checkpoint loads only what has its place."""
-        return {}
-
-    @abstractmethod
-    def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
-        """Whether step number `step` (from 0) ascends, ||g|| being `grad_norm`.
-
-        `memory` is the rule's own between steps and is saved with the optimizer.
-        """
-
-
-@dataclass(frozen=True)
-class Always(When):
-    """Every step ascends: two gradient evaluations a step."""
-
-    def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
-        return True
+from fenland.rules.choices import When
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure, be
     passes, value = 0, None
     while asking := [step for step in steps if step.asks]:
         if passes == 1 and after_first is None:
-            after_first = [runner.guard.take() for runner in runners]
+            after_first = _before_second_pass(runners)
         if passes:
             _bring_back(runners, before)
         request = asking[0].request
@@ -196,10 +196,26 @@ def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure, be
         for runner, found in zip(runners, seen, strict=True):
             found.append(runner.guard.attributes() if found[0] is not None else None)
     if after_first is not None:
-        for runner, found in zip(runners, seen, strict=True):
-            runner.guard.warn_of_advanced([found[0], found[1], found[-1]])
-        _bring_back(runners, after_first)
+        _after_last_pass(runners, seen, after_first)
     return value
+
+
+def _before_second_pass(runners: Sequence[Runner]) -> list[Snapshot]:
+    """Pass 1 has run: buffers and generators as they are to be after the step."""
+    for runner in runners:
+        if runner.unguarded is not None:
+            runner.unguarded.watch()
+    return [runner.guard.take() for runner in runners]
+
+
+def _after_last_pass(runners: Sequence[Runner], seen: list[list[Any]], after_first: list[Snapshot]) -> None:
+    """Buffers and generators are as after pass 1; what nobody guards is named once."""
+    for runner, found, then in zip(runners, seen, after_first, strict=True):
+        if runner.unguarded is not None:
+            runner.warn_of_unguarded(two_calls=False)
+        if found[0] is not None:
+            runner.guard.warn_of_advanced([found[0], found[1], found[-1]])
+        runner.guard.bring_back(then)
 
 
 def _one_pass(

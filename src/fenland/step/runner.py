@@ -101,11 +101,9 @@ class Runner:
             self.watch.quiet = False
 
     def check_first(self, step: Step, two_calls: bool) -> None:
-        """Once the gradient at w is there: warn of what is not guarded, and of a step without any gradient."""
-        if self.unguarded is not None:
-            warning, self.unguarded = self.unguarded, None
-            warning.close(of_randomness=self.guard.replay_rng and two_calls)
-        if step.g is not None and not step.g.params and not self._warned_of_nothing:
+        """Once the gradient at w is there: warn of a step without any gradient."""
+        first = step.h if step.g is None else step.g
+        if first is not None and not first.params and not self._warned_of_nothing:
             self._warned_of_nothing = True
             warnings.warn(
                 "no parameter of the optimizer has a gradient, so this step does nothing: does the closure call "
@@ -133,6 +131,12 @@ class Runner:
                 stacklevel=5,
             )
 
+    def warn_of_unguarded(self, two_calls: bool) -> None:
+        """A pass at w + e has run: say once what it has changed and nobody guards."""
+        if self.unguarded is not None:
+            warning, self.unguarded = self.unguarded, None
+            warning.close(of_randomness=self.guard.replay_rng and two_calls)
+
     # Between ascend() and descend().
 
     def begin_second_pass(self, before: Snapshot | None) -> None:
@@ -142,9 +146,13 @@ class Runner:
         if before is not None:
             self._after_first = self.guard.take_after_first()
             self.guard.bring_back(before)
+        if self.unguarded is not None:
+            self.unguarded.watch()
 
     def end_second_pass(self, moved: bool) -> None:
         """Buffers and random numbers are as after pass 1; what is no buffer and went on twice is named."""
+        if moved:
+            self.warn_of_unguarded(two_calls=True)
         if moved and len(self.attributes) > 1:
             self.guard.warn_of_advanced([*self.attributes, self.guard.attributes()])
         if self._after_first is not None:
@@ -217,7 +225,9 @@ class Runner:
         self.end_step()
 
     def end_step(self) -> None:
-        """Watch for the next step's beginning."""
+        """Watch for the next step's beginning, and for nothing else."""
+        if self.unguarded is not None:
+            self.unguarded.stop()
         if self.watch is not None:
             self.watch.quiet = False
             self.watch.begin_anew()

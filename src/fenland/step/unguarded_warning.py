@@ -13,10 +13,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 
 class UnguardedWarning:
-    """Watches module calls until the first ascent and notes what pass 2 would change unseen.
+    """Watches the calls of modules in the pass at w + e of one step, and notes what that pass changes unseen.
 
     Only modules that hold parameters of the optimizer count, with all that is inside them. That a module draws random
     numbers is seen from the generator, so that `F.dropout`, attention and recurrent layers count as `nn.Dropout` does.
+    The hooks are torch's global ones, which are everybody's: they are there between `watch` and `stop`, never longer.
     """
 
     def __init__(self, params: Iterable[Tensor]) -> None:
@@ -25,7 +26,11 @@ class UnguardedWarning:
         self._buffers: str | None = None
         self._random: str | None = None
         self._outermost: tuple[int, Tensor] | None = None
-        me = weakref.ref(self)  # the hooks are global: they must not keep an abandoned optimizer alive
+        self._handles: list[Any] = []
+
+    def watch(self) -> None:
+        """Begin to watch, until `stop`."""
+        me = weakref.ref(self)  # an optimizer that is abandoned at w + e must not be kept alive
 
         def enter(module: nn.Module, args: Any) -> None:
             warning = me()
@@ -40,6 +45,12 @@ class UnguardedWarning:
         self._handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
         for handle in self._handles:
             weakref.finalize(self, handle.remove)  # holds the handle from outside any cycle
+
+    def stop(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._outermost = [], None
 
     def _enter(self, module: nn.Module) -> None:
         if id(module) not in self._seen:
@@ -62,8 +73,7 @@ class UnguardedWarning:
 
     def close(self, of_randomness: bool) -> None:
         """Stop watching; warn once if something was found, of randomness only where pass 2 should replay it."""
-        for handle in self._handles:
-            handle.remove()
+        self.stop()
         found = []
         if self._buffers:
             found.append(f"{self._buffers} has buffers, which the pass at the ascent point changes a second time")

@@ -216,7 +216,7 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "save_to_disk": (saved, "was written by save_to_disk, which is not read here; convert each split, as in datasets."),
     "CSV": (
         lambda folder: [(folder / f"{name}.csv").write_text("label\n") for name in ("train", "test")],
-        "holds tables of text (test.csv, train.csv), which have no images; it needs train.parquet",
+        "holds tables of text (test.csv, train.csv); convert each split to parquet: it needs train.parquet",
     ),
     "classes without splits": (
         lambda folder: write_tree(folder.parent, {"set": {"cat": 2, "dog": 2}}),

@@ -38,7 +38,7 @@ def hundred(count: int, size: tuple[int, ...] = (32, 32, 3)) -> tuple[datasets.D
 @pytest.fixture(autouse=True)
 def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub answers, without being asked."""
-    monkeypatch.setattr("fenland.lab.data.hub._answers", lambda repository: True)
+    monkeypatch.setattr("fenland.lab.huggingface.answers", lambda repository, kind: True)
 
 
 @pytest.fixture
@@ -80,7 +80,10 @@ def table(**columns: list[object]) -> datasets.Dataset:
 CELL = {"bytes": png(np.zeros((32, 32, 3), np.uint8)), "path": None}
 # The train split, and what is said about it.
 WRONG: dict[str, tuple[datasets.Dataset, str]] = {
-    "no image": (table(x=[1], label=[1]), "has the columns x, label; it needs one named image or img"),
+    "no image": (
+        table(x=[1], label=[1]),
+        "has the columns x, label; it needs one named image or img (images), or text",
+    ),
     "no label": (table(img=[CELL], kind=[1]), "has the columns img, kind; it needs one named label or fine_label"),
     "pixels": (table(img=[[1, 2]], label=[1]), "column img is list<item: int64>; it must be a struct with encoded"),
     "text": (table(img=[CELL], label=["cat"]), "column label is string; it must hold integer classes"),
@@ -210,11 +213,11 @@ def test_an_answer_is_one_even_where_it_is_no(monkeypatch: pytest.MonkeyPatch) -
     import huggingface_hub
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    from fenland.lab.data import hub as loader
+    from fenland.lab import huggingface
 
-    def answer(self: object, repository: str, timeout: float) -> None:
+    def answer(self: object, repository: str, repo_type: str, timeout: float) -> None:
         raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
 
     monkeypatch.undo()
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
-    assert loader._answers("some/images")
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", answer)
+    assert huggingface.answers("some/images", "dataset")

@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "scrambled pages": (scramble, "corrupt parquet"),
     "no image": (
         lambda file: change_schema(file, x=pyarrow.array([1]), label=pyarrow.array([1])),
-        "has the columns x, label; it needs one named image or img",
+        "has the columns x, label; it needs one named image or img (images), or text",
     ),
     "no label": (
         lambda file: write_split(file, 10, columns=("image", "kind")),

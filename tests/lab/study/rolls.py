@@ -4,14 +4,20 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
+from rich.console import Console
+from toy import STUDY
 
 from fenland.lab.errors import BadInput
-from fenland.lab.study import Piece
+from fenland.lab.study import Piece, Study
+from fenland.lab.study import pieces as module
+from fenland.lab.study.laboratory import Laboratory
+from fenland.lab.study.run import run_study
 
 
 def roll(seed: int, wait: float = 0.0) -> pd.DataFrame:
@@ -25,6 +31,24 @@ def where(seed: int, wait: float = 0.0) -> pd.DataFrame:
     """The process that computes it."""
     time.sleep(wait)
     return pd.DataFrame({"seed": [seed], "process": [os.getpid()], "parent": [os.getppid()]})
+
+
+def burn(seed: int, seconds: float) -> pd.DataFrame:
+    """Keep the processor busy for so long."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return where(seed)
+
+
+def burns(config, lab) -> dict[str, pd.DataFrame]:
+    """Tables of a study that burns 0.4 s for each of ten seeds."""
+    return {"rolls": pd.concat(lab.keep_all(pieces(burn, 10, seconds=0.4), "burns"), ignore_index=True)}
+
+
+def burning() -> Study:
+    """A study that does."""
+    return replace(STUDY, runs=burns, claims=(), figures=())
 
 
 def meet(seed: int, marks: str, here: int) -> pd.DataFrame:
@@ -60,18 +84,15 @@ def pieces(function, count, **values):
     return [Piece("rolls", {"seed": seed}, partial(function, seed, **values)) for seed in range(count)]
 
 
-def main() -> None:
-    """Compute slow pieces in two processes until killed."""
-    from rich.console import Console
-    from toy import STUDY
-
-    from fenland.lab.study import pieces as module
-    from fenland.lab.study.laboratory import Laboratory
-
+def main(what: str, out: Path) -> None:
+    """Compute slow pieces in two processes, or a study in this one, until killed."""
+    console = Console(stderr=True)
+    if what == "study":
+        run_study(burning(), out=out, console=console)
+        return
     module.START_SECONDS = 0.0
-    lab = Laboratory(Path(sys.argv[1]), STUDY, Console(stderr=True), workers=2)
-    lab.keep_all(pieces(where, 40, wait=0.5), "slow rolls")
+    Laboratory(out, STUDY, console, workers=2).keep_all(pieces(where, 40, wait=0.5), "slow rolls")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], Path(sys.argv[2]))

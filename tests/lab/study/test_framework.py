@@ -12,6 +12,7 @@ from fenland.lab.config import RunConfig, words
 from fenland.lab.errors import BadInput
 from fenland.lab.studies import STUDIES, find
 from fenland.lab.study import Lab, Piece, Study
+from fenland.lab.study.kept import seal_study
 from fenland.lab.study.laboratory import Laboratory
 from fenland.lab.study.run import judge_again, run_study, write_failure
 from fenland.lab.study.settings import configure, fields, plain, restore
@@ -28,8 +29,8 @@ def test_a_study_leaves_everything_and_nothing_half(tmp_path, quiet):
     folder = tmp_path / "toy"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "config.json", "environment.json", "verdicts.json", "report.html", "tables/rolls.parquet", "figures/rolls.png",
-        "figures/rolls.pdf",
+        "checksums.json", "config.json", "environment.json", "verdicts.json", "report.html", "tables/rolls.parquet",
+        "figures/rolls.png", "figures/rolls.pdf",
     }  # fmt: skip
     assert [verdict.holds for verdict in done.verdicts] == [True, False, None]
     assert json.loads((folder / "verdicts.json").read_text())["verdicts"][0]["figure"] == "rolls"
@@ -72,6 +73,7 @@ def test_judging_again_reads_the_tables_as_they_are(tmp_path, quiet):
     run_study(STUDY, out=tmp_path, console=quiet)
     path = tmp_path / "toy/tables/rolls.parquet"
     pd.read_parquet(path).assign(value=6).to_parquet(path)
+    seal_study(tmp_path / "toy", ("rolls",))
     assert judge_again(tmp_path / "toy", {"toy": STUDY}.get).verdicts[0].holds is False
 
 
@@ -104,6 +106,12 @@ def test_wrong_settings_name_the_field_and_the_cure(name, value, words):
     with pytest.raises(BadInput, match=words) as caught:
         configure(STUDY, "quick", {name: value})
     assert f"{name}={value}" in str(caught.value)
+
+
+def test_what_a_study_refuses_is_said_of_set():
+    with pytest.raises(BadInput) as caught:
+        configure(find("quartic"), "quick", {"grid": "0", "starts": "5"})
+    assert str(caught.value) == "set=grid=0: quartic: give a value > 0"
 
 
 def test_unknown_names_are_answered_with_those_that_exist():

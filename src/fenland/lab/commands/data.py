@@ -22,7 +22,8 @@ _MOST = 20  # classes that are listed
 class Data:
     """Show what --data would load, before you train on it.
 
-    Splits, classes, counts, modes and sizes, test images that are train images too, and sixteen images as one PNG.
+    Splits, classes, counts, modes and sizes, test images that are train images too, and sixteen images as one PNG; of
+    texts how long they are, and some of them.
 
     Example: fenland data data/mnist --sheet out/mnist.png
     """
@@ -76,10 +77,15 @@ class Data:
             if found.repeated:
                 print(f"{found.repeated} of {found.test.rows} test images are in the train set too")
             print(sheet)
+        elif found.texts:
+            if found.repeated:
+                print(f"{found.repeated} test texts are in the train set too")
+            print(*found.texts, sep="\n")
 
 
 def _splits(found: Look) -> Any:
-    table = output.table(("used to", "split", "images", "modes", "sizes"))
+    kinds = ("texts", "kind") if found.texts else ("images", "modes")
+    table = output.table(("used to", "split", *kinds, "sizes"))
     for use, seen in (("train", found.train), ("test", found.test)):
         modes = dict(seen.modes) | ({"unusable": seen.unusable} if seen.unusable else {})
         table.add_row(use, seen.name, str(seen.rows), _shares(modes, seen), _shares(seen.sizes, seen))

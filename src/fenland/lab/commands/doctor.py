@@ -124,11 +124,10 @@ def _stored(folder: str, run: str, examples: int) -> Patient:
     """The model and optimizer of a stored run, and the first examples of its train set."""
     import torch
 
-    from fenland.lab import data
-    from fenland.lab.models import build_model
     from fenland.lab.store.listing import find
     from fenland.lab.store.runs import Store
     from fenland.lab.training.optimizers import build_optimizer
+    from fenland.lab.training.task import load_examples, make_batches, make_model
 
     store = Store(output.existing_store(folder))
     names = [each.folder.name for each in store.runs() if store.finished(each.folder.name, weights=True)]
@@ -142,12 +141,12 @@ def _stored(folder: str, run: str, examples: int) -> Patient:
     if chosen.folder.name not in names:
         raise BadInput("run", run, "was stored without its weights; run it again with --weights on")
     config = chosen.config
-    images = data.load(config)
+    found = load_examples(config)
     dtype = torch.float64 if config.precision == "64-true" else torch.float32
-    model = build_model(config.model, images.shape, len(images.classes)).to(dtype)
+    model = make_model(config, found).to(dtype)
     model.load_state_dict(torch.load(chosen.folder / "weights.pt", weights_only=True))
-    size = min(config.batch_size, len(images.train))
-    batches = data.Batches(images, torch.device("cpu"), size, config.seed, dtype=dtype)
+    size = min(config.batch_size, len(found.train))
+    batches = make_batches(found, config, torch.device("cpu"), dtype)
     seen = list(batches.evaluation("train", limit=examples, size=size))
     return model, _loss(config), seen, build_optimizer(config, model)
 

@@ -76,8 +76,9 @@ class Report:
         for folder in folders:
             try:
                 print(judge_again(folder, find).report)
-            # One study of another version, or a table that is gone, must not keep the others from being written.
+            # One study of another version, or one that is damaged, must not keep the others from being written.
             except (BadInput, OSError, ValueError, KeyError, TypeError) as error:
-                print(f"fenland: {folder}: {error}; run the study again", file=sys.stderr)
+                cure = "" if isinstance(error, BadInput) else "; run the study again"
+                print(f"fenland: {folder}: {error}{cure}", file=sys.stderr)
                 code = output.FAILED
         return code

@@ -28,7 +28,7 @@ class Variants:
     json: bool = False
     """Print one JSON document instead of the table."""
     markdown: bool = False
-    """Print docs/variants.md."""
+    """Print docs/methods/index.md."""
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""

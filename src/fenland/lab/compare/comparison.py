@@ -151,17 +151,17 @@ def check_out(out: Path) -> None:
 
 def _check_fit(runs: Sequence[RunConfig]) -> None:
     """Decode the data (the runs find it in the cache) and see that model, batch size and every optimizer take it."""
-    for share in _by(runs, "data", "data_dir", "test_split", "limit", "label_noise", "replace").values():
-        from fenland.lab import data
-        from fenland.lab.models import build_model
+    from fenland.lab.training.task import load_examples, make_model
 
-        images = data.load(share[0])
+    data = ("data", "data_dir", "test_split", "validate", "limit", "label_noise", "replace")
+    for share in _by(runs, *data, "model", "model_dir", "max_tokens").values():
+        examples = load_examples(share[0])
         for run in share:
-            if run.batch_size > len(images.train):
-                cure = f"give at most {len(images.train)}, the size of the train set"
+            if run.batch_size > len(examples.train):
+                cure = f"give at most {len(examples.train)}, the size of the train set"
                 raise BadInput("batch-size", run.batch_size, cure)
-        for name, group in _by(share, "model").items():
-            model = build_model(name[0], images.shape, len(images.classes))
+        for group in _by(share, "lora").values():
+            model = make_model(group[0], examples)
             for run, *_ in _by(group, "optimizer", "base", "options").values():
                 _check_optimizer(run, model)
 

@@ -56,14 +56,16 @@ class RunConfig:
     data: str = entry(
         REQUIRED,
         NAME,
-        "digits, mnist, cifar10, cifar100, a hub name owner/name, or a folder: parquet files in the hub's schema, or "
-        "SPLIT/CLASS/ with images (see fenland data).",
+        "digits, mnist, cifar10, cifar100, a hub name owner/name, or a folder: parquet files in the hub's schema, of "
+        "images or of texts, or SPLIT/CLASS/ with images (see fenland data).",
     )
     model: str = entry(
         REQUIRED,
         NAME,
-        "mlp, lenet, resnet20, resnet56 (with -identity: the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K, "
-        "pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit.",
+        "mlp, lenet, convnet, resnet18 (with -group: group norm, -plain: none), resnet20, resnet56 (with -identity: "
+        "the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K, pyramidnet20-a48, pyramidnet110-a48, "
+        "resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit. For texts a pre-trained transformer: its "
+        "hub name owner/name, or its folder.",
         auto=True,
     )
     optimizer: str = entry(
@@ -88,7 +90,8 @@ class RunConfig:
     schedule: str = entry(
         "cosine",
         among(tuple(SCHEDULES)),
-        "constant, cosine, or step (20 %, 4 %, 0.8 % of the learning rate at 30, 60, 80 % of the epochs).",
+        "constant, cosine, one-cycle (rises over 30 % of the steps, then falls to 0), or step (20 %, 4 %, 0.8 % of the "
+        "learning rate at 30, 60, 80 % of the epochs).",
     )
     limit: int | None = entry(
         None, at_least(1), "Train on this many examples only, stratified over the classes; all for all."
@@ -121,6 +124,9 @@ class RunConfig:
     )
     label_noise: float = entry(0.0, SHARE, "Share of the train labels that are replaced by another class.")
     cutout: int = entry(0, at_least(0), "Side of the square blanked in each training image, in pixels; 0 for none.")
+    cutout_share: float = entry(
+        1.0, SHARE, "Share of the training images in which cutout blanks a square.", hashed=WHERE_SET
+    )
     data_seed: int = entry(
         0, at_least(0), "Fixes which examples --limit takes, which labels are noisy and what --replace takes."
     )
@@ -138,11 +144,39 @@ class RunConfig:
         "Measure the Hessian's extreme eigenvalues every so many epochs and at the last one; 0 for never.",
         hashed=WHERE_SET,
     )
+    validate: int = entry(
+        0,
+        at_least(0),
+        "Hold out this many train examples and test on them, never on the test set: for choosing lr and rho.",
+        hashed=WHERE_SET,
+    )
+    evaluate_every: int = entry(
+        0,
+        at_least(0),
+        "Evaluate after every so many epochs and after the last one; 0 for after each.",
+        hashed=WHERE_SET,
+    )
     channels_last: bool = entry(
         False,
         SWITCH,
         "Keep weights and images with their channels last in memory: faster convolutions, other last digits.",
         auto=True,
+        hashed=WHERE_SET,
+    )
+    model_dir: str | None = entry(
+        None, FOLDER, "Where a pre-trained model named by its folder lies.", option=False, hashed=NEVER
+    )
+    model_id: str = entry("", NAME, "Identity of the files in it.", option=False, hashed=WHERE_SET)
+    max_tokens: int | None = entry(
+        None,
+        at_least(8),
+        "Tokens of a text that are read, the rest is cut off; none for all that the model takes.",
+        hashed=WHERE_SET,
+    )
+    lora: int = entry(
+        0,
+        at_least(0),
+        "Rank of the adapters (LoRA) that are trained in place of a pre-trained model's own weights; 0 for those.",
         hashed=WHERE_SET,
     )
     weights: bool = entry(False, SWITCH, "Keep the final weights of every run.", hashed=NEVER)
@@ -170,7 +204,7 @@ class RunConfig:
         return {
             name: value
             for name, value in self.as_dict().items()
-            if rule[name] != NEVER and (value or rule[name] != WHERE_SET)
+            if rule[name] != NEVER and (value != getattr(RunConfig, name, None) or rule[name] != WHERE_SET)
         }
 
     @property

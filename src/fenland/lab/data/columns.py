@@ -1,4 +1,4 @@
-"""The two columns of the hub's image tables: encoded images and class numbers."""
+"""The two columns of the hub's tables: encoded images or texts, and class numbers."""
 
 from __future__ import annotations
 
@@ -14,32 +14,42 @@ from fenland.lab.data.source import Encoded, some
 from fenland.lab.errors import BadInput
 
 _IMAGE_COLUMNS = ("image", "img")
+_TEXT_COLUMNS = ("text", "sentence", "review", "content")
 # CIFAR-100 on the hub names its hundred classes fine_label.
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
 def find_columns(schema: pyarrow.Schema, argument: str, value: object) -> tuple[str, str]:
-    """The image and the label column, after a check of what they hold.
+    """The column of images, else of texts, and the label column, after a check of what they hold.
 
     Raises:
         BadInput: one is missing, is there more than once or has another type.
     """
-    image, label = (_only(schema, wanted, argument, value) for wanted in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
-    kind = schema.field(image).type
-    if not pyarrow.types.is_struct(kind) or "bytes" not in {field.name for field in kind}:
-        raise BadInput(argument, value, f"column {image} is {kind}; it must be a struct with encoded image bytes")
+    wanted = _IMAGE_COLUMNS if set(schema.names) & set(_IMAGE_COLUMNS) else _TEXT_COLUMNS
+    content = _only(schema, wanted, argument, value, "image or img (images), or text or sentence (texts)")
+    label = _only(schema, _LABEL_COLUMNS, argument, value, " or ".join(_LABEL_COLUMNS[:2]))
+    kind = schema.field(content).type
+    if is_text(content):
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise BadInput(argument, value, f"column {content} is {_short(kind)}; it must hold texts (string)")
+    elif not pyarrow.types.is_struct(kind) or "bytes" not in {field.name for field in kind}:
+        raise BadInput(argument, value, f"column {content} is {kind}; it must be a struct with encoded image bytes")
     kind = schema.field(label).type
     if not pyarrow.types.is_integer(kind):
         cure = "it must hold integer classes: number the classes from 0"
         raise BadInput(argument, value, f"column {label} is {_short(kind)}; {cure}")
-    return image, label
+    return content, label
 
 
-def _only(schema: pyarrow.Schema, wanted: tuple[str, ...], argument: str, value: object) -> str:
+def is_text(column: str) -> bool:
+    """Whether a content column is one of texts: its name says so."""
+    return column in _TEXT_COLUMNS
+
+
+def _only(schema: pyarrow.Schema, wanted: tuple[str, ...], argument: str, value: object, cure: str) -> str:
     match = [name for name in schema.names if name in wanted]
     if not match:
-        cure = f"has the columns {some(schema.names, 12)}; it needs one named {' or '.join(wanted[:2])}"
-        raise BadInput(argument, value, cure)
+        raise BadInput(argument, value, f"has the columns {some(schema.names, 12)}; it needs one named {cure}")
     if len(match) > 1:
         same = len(set(match)) == 1
         found = f"column {match[0]} {len(match)} times" if same else f"the columns {' and '.join(match)}"
@@ -83,3 +93,9 @@ def cells(column: pyarrow.Array, base: Path | None) -> Iterator[Encoded]:
             yield Path(row["path"]) if base is None else base / row["path"]
         else:
             yield None
+
+
+def strings(column: pyarrow.Array) -> Iterator[str | None]:
+    """Each text; None where a row has none."""
+    for cell in column:
+        yield cell.as_py()

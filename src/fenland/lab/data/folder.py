@@ -32,7 +32,7 @@ class Layout(Protocol):
         """Everything that fixes what the split holds: files whose content counts, each with a text that counts too."""
 
     def read(self, split: str, train: str) -> Split:
-        """The split's labels, and its images as they are stored."""
+        """The split's labels, and its images or texts as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _unknown(folder: Path) -> str:
     wanted = "it needs train.parquet and test.parquet, or image folders train/CLASS/ and test/CLASS/"
     if endings & {".csv", ".tsv", ".json", ".jsonl"}:
         listed = some(sorted(name for name in names if Path(name).suffix in (".csv", ".tsv", ".json", ".jsonl")))
-        return f"holds tables of text ({listed}), which have no images; {wanted}"
+        return f"holds tables of text ({listed}); convert each split to parquet: {wanted}"
     loose = sorted(each.name for each in folder.iterdir() if each.is_dir() and shown(each.name))
     named = [name for name in loose if splits.base(name) is not None]
     if named:

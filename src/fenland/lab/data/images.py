@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,10 @@ class Images:
         channels, height, width = self.train.shape[1:]
         return channels, height, width
 
+    def normalised_as(self, other: Images) -> Images:
+        """The same images, to be normalised as others are."""
+        return dataclasses.replace(self, normalisation=other.statistics())
+
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over the train set, in byte units, exact.
 
@@ -61,7 +66,7 @@ class Images:
         return means, deviations
 
 
-def stratified(labels: Labels, count: int, seed: int) -> npt.NDArray[np.int64]:
+def stratified(labels: Labels, count: int, seed: int | tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Choose ``count`` positions at random so that every prefix of the choice has the classes' shares.
 
     Each example gets the rank (i + u) / n inside its shuffled class, u uniform; the smallest ranks are taken.

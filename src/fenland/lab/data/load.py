@@ -12,6 +12,8 @@ from fenland.lab.data import cache, decode, digits
 from fenland.lab.data.folder import Folder, find
 from fenland.lab.data.images import Images
 from fenland.lab.data.selection import select
+from fenland.lab.data.source import Split
+from fenland.lab.data.tokens import Tokenizer, Tokens, tokens
 from fenland.lab.errors import BadInput
 
 # Hub name and image shape (channels, height, width) of the sets that have a short name.
@@ -38,14 +40,39 @@ def identify(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, data_id=_identity(config))
 
 
+def load_texts(config: RunConfig, tokenize: Tokenizer) -> Tokens:
+    """The tokenised data set of a configuration, with the train set that it asks for.
+
+    Args:
+        config: the run.
+        tokenize: the tokenizer of its model.
+
+    Raises:
+        BadInput: the data set is unknown, missing, broken or one of images.
+    """
+    config = _placed(config)
+    splits = _stored(config, config.data_id or _identity(config))
+    if splits[0].texts is None:
+        raise splits[0].bad(f"holds images, but {config.model} reads texts; choose another model or other data")
+    return select(
+        tokens(config.data, *splits, tokenize),
+        validate=config.validate,
+        limit=config.limit,
+        label_noise=config.label_noise,
+        data_seed=config.data_seed,
+        replace=config.replace,
+    )
+
+
 def load(config: RunConfig) -> Images:
     """The decoded data set of a configuration, from the cache where possible, with the train set that it asks for.
 
     Raises:
-        BadInput: the data set is unknown, missing, broken or of an unexpected size.
+        BadInput: the data set is unknown, missing, broken, of an unexpected size or one of texts.
     """
     return select(
         _whole(_placed(config)),
+        validate=config.validate,
         limit=config.limit,
         label_noise=config.label_noise,
         data_seed=config.data_seed,
@@ -117,23 +144,35 @@ def _key(name: str, identity: str) -> str:
     return f"{label}-{hashlib.sha256(f'{name} {identity}'.encode()).hexdigest()[:16]}"
 
 
-def _decode(config: RunConfig, identity: str) -> Images:
+def _of_the_hub(config: RunConfig) -> tuple[Split, Split, list[str]]:
+    from fenland.lab.data import hub
+
+    return hub.read(config.data, hub_name(config.data), config.test_split or "")
+
+
+def _stored(config: RunConfig, identity: str) -> tuple[Split, Split, list[str]]:
+    """Train and test split as they are stored, and the names of the others."""
     folder = folder_of(config)
     if folder is None:
-        from fenland.lab.data import hub
+        return _of_the_hub(config)
+    # The files may have changed since the sweep was planned; a cache under the old name would be wrong for ever.
+    if folder.identity() != identity:
+        raise BadInput(folder.argument, folder.path, "the files changed since this run was planned; start again")
+    return folder.read(folder.train), folder.read(folder.test), folder.others()
 
-        images = decode.images(config.data, *hub.read(config.data, hub_name(config.data), config.test_split or ""))
-        argument, value = "data", config.data
-    else:
-        argument, value = folder.argument, str(folder.path)
-        # The files may have changed since the sweep was planned; a cache under the old name would be wrong for ever.
-        if folder.identity() != identity:
-            raise BadInput(argument, value, "the files changed since this run was planned; start again")
-        train, test = folder.read(folder.train), folder.read(folder.test)
-        images = decode.images(config.data, train, test, folder.others())
+
+def _decode(config: RunConfig, identity: str) -> Images:
+    train, test, others = _stored(config, identity)
+    if train.texts is not None:
+        raise train.bad(
+            f"holds texts, but {config.model} takes images; name a pre-trained transformer, such as --model "
+            "sentence-transformers/all-MiniLM-L6-v2 or the folder of one"
+        )
+    images = decode.images(config.data, train, test, others)
     expected = _ON_THE_HUB.get(config.data, (None, images.shape))[1]
     if images.shape != expected:
-        raise BadInput(argument, value, f"images are {_size(images.shape)}, but {config.data} has {_size(expected)}")
+        size, wanted = _size(images.shape), _size(expected)
+        raise BadInput(train.argument, train.value, f"images are {size}, but {config.data} has {wanted}")
     return images
 
 

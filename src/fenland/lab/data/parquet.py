@@ -1,7 +1,8 @@
-"""A folder of parquet files in the schema of the hub's image data sets.
+"""A folder of parquet files in the schema of the hub's data sets of images or of texts.
 
-An image column ``image`` or ``img`` (struct of ``bytes`` and ``path``) and an integer column ``label``. File names, or
-the folders they are in, name the split. An image without bytes is read from its path, relative to its parquet file.
+An image column ``image`` or ``img`` (struct of ``bytes`` and ``path``), or a column of texts such as ``text`` or
+``sentence``, and an integer column ``label``. File names, or the folders they are in, name the split. An image without
+bytes is read from its path, relative to its parquet file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow
 from pyarrow import parquet
 
 from fenland.lab.data import shards
-from fenland.lab.data.columns import cells, find_columns, no_nulls
+from fenland.lab.data.columns import cells, find_columns, is_text, no_nulls, strings
 from fenland.lab.data.images import Labels
 from fenland.lab.data.source import Encoded, Split, first_line
 from fenland.lab.data.walk import visible
@@ -74,7 +75,7 @@ class ParquetFolder:
         """The labels of all files of a split, and their images one by one."""
         self.check(split)
         files = self.files[split]
-        image, label = find_columns(self._opened(files[0])[0], self.argument, files[0])
+        content, label = find_columns(self._opened(files[0])[0], self.argument, files[0])
         labels = [self._labels(file, label) for file in files]
         ends = list(accumulate(len(each) for each in labels))
 
@@ -86,11 +87,14 @@ class ParquetFolder:
             for file in files:
                 yield from self._images(file)
 
+        def texts() -> Iterator[str | None]:
+            for file in files:
+                yield from self._texts(file, content)
+
         names = self._names(files, label)
         whole: Labels = np.concatenate(labels)
-        return Split(
-            split, self.argument, self.folder, whole, names, f"column {label}", f"column {image}", encoded, place
-        )
+        where, of_text = (f"column {label}", f"column {content}"), texts if is_text(content) else None
+        return Split(split, self.argument, self.folder, whole, names, *where, encoded, place, of_text)
 
     def _opened(self, file: Path) -> tuple[pyarrow.Schema, int]:
         """The schema and the number of rows."""
@@ -110,10 +114,19 @@ class ParquetFolder:
 
     def _images(self, file: Path) -> Iterator[Encoded]:
         image, _ = find_columns(self._opened(file)[0], self.argument, file)
+        for column in self._column(file, image):
+            yield from cells(column, file.parent)
+
+    def _texts(self, file: Path, name: str) -> Iterator[str | None]:
+        for column in self._column(file, name):
+            yield from strings(column)
+
+    def _column(self, file: Path, name: str) -> Iterator[pyarrow.Array]:
+        """A column piece by piece."""
         try:
             with parquet.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(batch_size=256, columns=[image]):
-                    yield from cells(batch.column(0), file.parent)
+                for batch in opened.iter_batches(batch_size=256, columns=[name]):
+                    yield batch.column(0)
         except _BROKEN as error:
             raise self._corrupt(file, error) from None
 

@@ -7,28 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any, TypeVar
 
 import numpy as np
 
-from fenland.lab.data.images import Bytes, Images, Labels, stratified
+from fenland.lab.data.images import Images, Labels, stratified
+from fenland.lab.data.tokens import Tokens
 from fenland.lab.errors import BadInput
 
+Examples = TypeVar("Examples", Images, Tokens)
 # Names of the independent random streams of one data_seed.
-_NOISE, _REPLACE = 1, 2
+_NOISE, _REPLACE, _VALIDATE = 1, 2, 3
 
 
 def select(
-    images: Images,
+    images: Examples,
     *,
+    validate: int = 0,
     limit: int | None = None,
     label_noise: float = 0.0,
     data_seed: int = 0,
     replace: int | None = None,
-) -> Images:
-    """Apply ``limit``, ``label_noise`` and ``replace``, in this order; the test set stays as it is.
+) -> Examples:
+    """Apply ``validate``, ``limit``, ``label_noise`` and ``replace``, in this order.
 
     Args:
-        images: the whole set.
+        images: the whole set, of images or of texts.
+        validate: so many train examples, stratified over the classes, are held out and stand in the place of the test
+            set, which nobody sees: what is chosen by them (a learning rate, a radius) is not chosen by the test set. 0
+            for the test set itself.
         limit: keep this many train examples, stratified over the classes; None for all.
         label_noise: share of the train labels to replace by another class, see ``with_noise``.
         data_seed: fixes every choice.
@@ -42,6 +49,7 @@ def select(
     Raises:
         BadInput: a share outside [0, 1], or no example to replace one by.
     """
+    images = _held_out(images, validate, data_seed)
     kept = np.arange(len(images.train))
     if limit is not None and limit < len(kept):
         kept = stratified(images.train_labels, limit, seed=data_seed)
@@ -56,7 +64,24 @@ def select(
     return _replaced(base, images.test, images.test_labels, spare, label_noise, (data_seed, _REPLACE, replace))
 
 
-def with_noise(images: Images, share: float, data_seed: int) -> Images:
+def _held_out(images: Examples, count: int, data_seed: int) -> Examples:
+    """The set with a part of its train set in the place of the test set."""
+    if not count:
+        return images
+    if count >= len(images.train):
+        raise BadInput("validate", count, f"give less than {len(images.train)}, the size of the train set")
+    chosen = stratified(images.train_labels, count, seed=(data_seed, _VALIDATE))
+    rest = np.setdiff1d(np.arange(len(images.train)), chosen)
+    return dataclasses.replace(
+        images,
+        train=images.train[rest],
+        train_labels=images.train_labels[rest],
+        test=images.train[chosen],
+        test_labels=images.train_labels[chosen],
+    )
+
+
+def with_noise(images: Examples, share: float, data_seed: int) -> Examples:
     """Symmetric label noise (as in Foret et al. 2021, arXiv:2010.01412, section 3.3).
 
     Exactly ``round(share * n)`` of the n train labels become another class, each of the others equally likely. The
@@ -83,8 +108,8 @@ def _others(labels: Labels, classes: int, generator: np.random.Generator) -> Lab
 
 
 def _replaced(
-    base: Images, pool: Bytes, labels: Labels, spare: Labels, share: float, key: tuple[int, int, int]
-) -> Images:
+    base: Examples, pool: Any, labels: Labels, spare: Labels, share: float, key: tuple[int, int, int]
+) -> Examples:
     generator = np.random.default_rng(key)
     position = int(generator.integers(len(base.train)))
     for index in generator.permutation(spare):
@@ -98,4 +123,4 @@ def _replaced(
         raise BadInput("replace", key[-1], "no example is left to replace one by; lower --limit")
     train, train_labels = base.train.copy(), base.train_labels.copy()
     train[position], train_labels[position] = pool[index], label[0]
-    return dataclasses.replace(base, train=train, train_labels=train_labels, normalisation=base.statistics())
+    return dataclasses.replace(base, train=train, train_labels=train_labels).normalised_as(base)

@@ -1,4 +1,4 @@
-"""What every source of images gives: splits of encoded images with their labels, not decoded yet."""
+"""What every source gives: splits of encoded images, or of texts, with their labels, not decoded yet."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Split:
         labels: one class number a row, as they are stored: not checked yet.
         names: names of the classes, in the order of their numbers; None where the source has none.
         label: where the labels come from, for errors, such as ``column label``.
-        image: where the images come from, likewise; empty where the row is a file of its own.
+        image: where the images or texts come from, likewise; empty where the row is a file of its own.
         encoded: goes through the encoded images, from the first row on.
         place: of a row number, the file and what in it the row is called, for errors.
+        texts: goes through the texts likewise, in place of images; None where the split holds images.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Split:
     image: str
     encoded: Callable[[], Iterator[Encoded]]
     place: Callable[[int], tuple[object, str]]
+    texts: Callable[[], Iterator[str | None]] | None = None
 
     def bad_row(self, row: int, column: str, problem: str) -> BadInput:
         """The error of one row; ``column`` names what is wrong there, or is empty."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from markupsafe import Markup
 
 from fenland.lab.errors import BadInput
 from fenland.lab.study.index import studies_below
+from fenland.lab.study.kept import CONFIG, VERDICTS, read_study
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import figure_of, tally
 
@@ -31,8 +31,7 @@ def gallery(folder: Path, beside: Path) -> list[dict[str, Any]]:
 
 
 def _study(folder: Path, beside: Path, prefix: str) -> dict[str, Any]:
-    listed = _read(folder / "verdicts.json")
-    about = _read(folder / "config.json")
+    listed, about = read_study(folder, VERDICTS), read_study(folder, CONFIG)
     figures = [each["name"] for each in listed["figures"]]
     verdicts = [Verdict(**each) for each in listed["verdicts"]]
     page = folder / "report.html"
@@ -58,8 +57,3 @@ def _figure(page: Path, name: str, prefix: str) -> Markup | None:
     pattern = rf'<figure id="figure-{re.escape(name)}".*?(<svg .*?</svg>)'
     found = re.search(pattern, page.read_text(encoding="utf-8"), re.DOTALL)
     return Markup(re.sub(rf'(?<=["# ]){re.escape(name)}-', f"{prefix}-{name}-", found[1])) if found else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

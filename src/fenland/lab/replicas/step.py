@@ -160,7 +160,7 @@ class Program:
             gradients.append(g)
             answer = Leaf(g, Stacked())
             if request.dual:
-                answer.dual = self.rule.ball.dual_norm(answer, s)
+                answer.dual = answer.dot(self.rule.ball.steepest(answer, s))
             s.w = s.state["w"]
             request = running.send(answer)
         return request, gradients

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -21,7 +20,7 @@ from fenland.lab.study.images import check_device, fetch, identified, sources
 from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables
 from fenland.lab.study.quantities import gap, statement
 from fenland.lab.study.recipes import colours, line_of, lines_of
-from fenland.lab.study.twins import LINEAR, bounds, follow
+from fenland.lab.study.twins import LINEAR, bounds, follow, neighbour
 from fenland.lab.study.words import by, left_out, lossy, sentences, shown
 from fenland.lab.training.optimizers import check_optimizer
 
@@ -33,6 +32,8 @@ READING = Source(
 )
 GROWS = Source("SSAM paper, Figs. 4 and 5 by epoch; bounds grow with the steps (Hardt et al. 2016)")
 BOUND = Source("fenland.theory.uniform_stability (SGD: Hardt et al. 2016, theorem 3.8; others derived)", ours=True)
+# (less stable, more stable), as the paper is read: with its own unnormalised ascent, then with Foret's.
+ORDER = (("sgd", "usam"), ("usam", "ssam-u"), ("sgd", "sam"), ("sam", "ssam"))
 WORDS = {"normalised": "|w − w'| / sqrt(|w|² + |w'|²)", "absolute": "|w − w'|"}
 TITLES = {
     "normalised": "Distance of the two runs, normalised",
@@ -47,7 +48,7 @@ class Config:
     """What is run."""
 
     tasks: tuple[str, ...] = ("mnist/mlp", "cifar10/lenet")  # data and network of Figs. 4 and 5, as "data/model"
-    optimizers: tuple[str, ...] = ("sgd", "sam", "ssam")  # from the least to the most stable, as the paper is read
+    optimizers: tuple[str, ...] = ("sgd", "usam", "ssam-u", "sam", "ssam")  # the paper's own ascent first
     rho: float = 0.05  # radius of those with an ascent
     lr: float = 0.1  # constant learning rate
     batch_size: int = 20  # examples a step
@@ -145,8 +146,8 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
 
 def claims(measured: Measured) -> Iterator[Claim]:
     """For each task of the networks, then the bounds."""
-    config, steps = measured.config, list(pairwise(measured.config.optimizers))
-    networks = derived(measured)
+    config, networks = measured.config, derived(measured)
+    steps = [pair for pair in ORDER if set(pair) <= set(networks["optimizer"]) & set(config.optimizers)]
     for task in networks.loc[networks["model"] != LINEAR, "task"].unique():
         rows = derived(measured, task)
         table = Measured(config, measured.tables | {"ends": rows})
@@ -202,7 +203,7 @@ def _note(measured: Measured, rows: pd.DataFrame) -> str:
 def grows(rows: pd.DataFrame, config: Config) -> Statement:
     """The last epoch less the first, for each optimizer."""
     found: dict[str, Interval] = {}
-    for name in config.optimizers:
+    for name in (name for name in config.optimizers if (rows["optimizer"] == name).any()):
         own = rows[rows["optimizer"] == name].assign(value=rows[config.measure])
         found[title_of(name)] = gap(own[own["epoch"].isin([1, own["epoch"].max()])], "epoch", own["epoch"].max(), 1,
                                     "pair")  # fmt: skip
@@ -284,7 +285,12 @@ STUDY = Study(
         "batch_size": 128, "epochs": 100, "limit": None, "pairs": 10, "test_examples": None, "convex_rho": 0.002,
         "convex_limit": None, "device": "cuda",
     },
+    two_cores={
+        "batch_size": 128, "epochs": 30, "limit": None, "pairs": 5, "test_examples": None, "convex_rho": 0.002,
+        "convex_limit": None,
+    },
     runs=measure,
+    trains=lambda config, lab: [each for run in runs_of(config, lab) for each in (run, neighbour(run))],
     claims=claims,
     figures=[draw],
     choices=(
@@ -297,7 +303,8 @@ STUDY = Study(
         "Gap: test loss minus train loss of the run on the unchanged set.",
         "Each pair has its own train set, exchanged example, initial weights and order of batches; both members and "
         "all optimizers of a pair share them.",
-        "The ascent is normalised; the paper's own is --set optimizers=sgd,usam,ssam-u.",
+        "Plain SAM is the unnormalised ascent in the paper (USAM and SSAM-U here), and Foret's, of length rho, stands "
+        "beside it; both have the same rho, in units that differ.",
         "The bounds of fenland.theory.uniform_stability need convex losses with known constants. Neither network is "
         "convex, so they are set beside a softmax regression instead, where L = sqrt(2)·R and beta = R²/2, R the "
         "longest input with its constant. SSAM with the normalised ascent has no bound there.",

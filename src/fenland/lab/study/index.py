@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fenland.lab.report.templating import fill
-from fenland.lab.store.files import write_text
+from fenland.lab.store.files import Damaged, read_json, write_text
+from fenland.lab.study.kept import CONFIG, FAILURE, VERDICTS, read_study
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import figure_of, once, tally
 
@@ -48,7 +48,7 @@ def write_index(out: Path, order: Sequence[str] = ()) -> Path:
 
 def is_study(folder: Path) -> bool:
     """Whether a study is stored in this very folder."""
-    return (folder / "verdicts.json").is_file() and (folder / "config.json").is_file()
+    return (folder / VERDICTS).is_file() and (folder / CONFIG).is_file()
 
 
 def is_comparison(folder: Path) -> bool:
@@ -86,10 +86,16 @@ def _headline(studies: list[dict[str, Any]], verdicts: list[Verdict], comparison
 
 
 def _study(folder: Path, out: Path) -> dict[str, Any] | None:
-    error = _read(folder / "error.json").get("error", "")
-    if not is_study(folder) and not error:
+    listed, about, error = {}, {}, ""
+    try:
+        if is_study(folder):
+            listed, about = read_study(folder, VERDICTS), read_study(folder, CONFIG)
+        if (folder / FAILURE).is_file():
+            error = f"The last run failed: {read_json(folder / FAILURE, 'run the study again')['error']}"
+    except Damaged as damage:
+        error = str(damage)
+    if not (listed or error):
         return None
-    listed, about = _read(folder / "verdicts.json"), _read(folder / "config.json")
     names = [figure["name"] for figure in listed.get("figures", ())]
     verdicts = [Verdict(**each) for each in listed.get("verdicts", ())]
     name = str(listed.get("study", folder.name))
@@ -102,7 +108,7 @@ def _study(folder: Path, out: Path) -> dict[str, Any] | None:
         "page": page.relative_to(out).as_posix() if page.is_file() else "",
         "about": f"{name}, preset {about['preset']}: {tally(verdicts)}" if about else name,
         "verdicts": [(verdict, figure_of(verdict.figure, names)) for verdict in verdicts],
-        "error": f"The last run failed: {error}" if error else "",
+        "error": error,
     }
 
 
@@ -122,10 +128,3 @@ def _comparison(folder: Path, out: Path) -> dict[str, str]:
 def place_in(order: Sequence[str], name: str) -> int:
     """Where a study stands; those that are not listed come last."""
     return order.index(name) if name in order else len(order)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -17,6 +17,8 @@ from fenland.lab.config import RunConfig
 from fenland.lab.store.files import write_text
 from fenland.lab.store.runs import Store
 from fenland.lab.study.identity import code_of, roots_of
+from fenland.lab.study.images import data_folder
+from fenland.lab.study.kept import seconds_of
 from fenland.lab.study.pieces import Task, compute
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class Laboratory:
     ) -> None:
         self.workers = workers
         self.trained: dict[str, RunConfig] = {}
+        self.seconds: dict[str, float] = {}  # of computing, by piece and run, whoever made them and when
+        self.apart = 0.0  # seconds of this process in which pieces and runs were made
         self._out = out
         self._study = study
         self._console = console
@@ -79,6 +83,7 @@ class Laboratory:
         from fenland.lab.sweep.sweep import sweep
         from fenland.lab.sweep.trackers import tracked
 
+        begun = time.process_time()
         known = {run.hash: run for run in map(self._identified, runs)}
         self.trained |= known
         self._drop_stale(known)
@@ -92,7 +97,10 @@ class Laboratory:
                 raise RuntimeError(
                     f"{len(done.failed)} of {len(known)} runs failed, the first ({first.run}): {first.error}"
                 )
-        return read_records(self._out, runs=list(known))
+        records = read_records(self._out, runs=list(known))
+        self.seconds |= dict(zip(records.results["run"], records.results["seconds"].astype(float), strict=True))
+        self.apart += time.process_time() - begun
+        return records
 
     def weights(self, run: RunConfig) -> Mapping[str, Tensor]:
         """The final state dict of a run that was trained with ``weights=True``.
@@ -111,8 +119,7 @@ class Laboratory:
 
     def data_dir(self, data: str) -> str | None:
         """The folder of local parquet files for a data set; None for the embedded one and the hub."""
-        folder = None if self._data_root is None or data == "digits" else self._data_root / data
-        return str(folder) if folder is not None and folder.is_dir() else None
+        return data_folder(self._data_root, data)
 
     def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
         """Tables by the content of their keys and the code that computes them; found again after a kill.
@@ -129,16 +136,17 @@ class Laboratory:
         """
         import pandas
 
+        begun = time.process_time()
         paths = [self._path(piece) for piece in pieces]
-        missing, stored = {}, []
-        for path, piece in zip(paths, pieces, strict=True):
-            if path.is_file():
-                stored.append(path)
-            else:
-                missing[path] = Task(piece, path)
+        stored = {path: seconds for path in paths if (seconds := seconds_of(path)) is not None}
+        missing = {path: Task(piece, path) for path, piece in zip(paths, pieces, strict=True) if path not in stored}
+        for path in filter(Path.is_file, missing):
+            self._console.print(f"  {path} is damaged, and is computed again", highlight=False, soft_wrap=True)
         done = compute(missing.values(), self.workers if self._ray is None else 1)
         for _ in self.track(itertools.chain(stored, done), len(stored) + len(missing), what):
             pass
+        self.seconds |= {path.name: stored.get(path) or seconds_of(path) or 0.0 for path in paths}
+        self.apart += time.process_time() - begun
         return [pandas.read_parquet(path) for path in paths]
 
     def _path(self, piece: Piece) -> Path:

@@ -38,7 +38,7 @@ def write_page(
         "figures": [(drawn, Markup(inline_svg(drawn, list(drawn.labels)))) for drawn in figures],
         "sheets": study.list(config, tables),
         "command": about["command"],
-        "took": f"Measuring took {duration(about['seconds'])}.",
+        "took": f"{duration(about['seconds'])} of computing, all processes and restarts together.",
         "configuration": _configuration(study, config, about),
         "environment": machines(_environments(folder, about)),
         "tables": sorted(tables),

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fenland.lab.errors import BadInput
 from fenland.lab.replicas.threads import one_thread
-from fenland.lab.store import files
+from fenland.lab.study.kept import keep, seconds_of
 from fenland.lab.sweep import workers
 
 if TYPE_CHECKING:
-    import pandas
-
     from fenland.lab.study.parts import Piece
 
 # A worker process takes about this long to import torch. What is to be won must be more.
@@ -66,15 +64,17 @@ def _worth(seconds: float, done: int, left: int, count: int) -> bool:
 
 
 def work(task: Task) -> None:
-    """Compute one and store it."""
+    """Compute one and store it, with the seconds of its process."""
     try:
         with one_thread():
+            begun = time.process_time()
             table = task.piece.compute()
+            seconds = time.process_time() - begun
     except BadInput:
         raise
     except Exception as error:
         raise RuntimeError(f"{type(error).__name__}: {error} ({task.piece})") from error
-    write_table(table, task.path)
+    keep(table, task.path, seconds)
 
 
 def _processes(waiting: deque[Task], count: int) -> Iterator[Task]:
@@ -126,15 +126,9 @@ def _land(future: Future[None], task: Task, count: int) -> None:
     try:
         future.result()
     except BrokenProcessPool:
-        if task.path.is_file():
+        if seconds_of(task.path) is not None:
             return
         try:
             _executor(count).submit(work, task).result()
         except BrokenProcessPool as error:
             raise RuntimeError(f"its worker process died twice (out of memory?) ({task.piece})") from error
-
-
-def write_table(table: pandas.DataFrame, path: Path) -> None:
-    """Write a parquet file whole."""
-    with files.writing(path) as file:
-        table.to_parquet(file, index=False)

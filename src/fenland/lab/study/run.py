@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from fenland import __version__
 from fenland.lab.store import environment
 from fenland.lab.store.files import write_json
+from fenland.lab.study import kept
 from fenland.lab.study.grid import Grid
 from fenland.lab.study.identity import code_of, names_in, roots_of
 from fenland.lab.study.laboratory import Laboratory, training_code
 from fenland.lab.study.parts import Tables, Verdict
-from fenland.lab.study.pieces import write_table
 from fenland.lab.study.settings import configure, plain, restore
 from fenland.lab.study.study import Study
 
@@ -38,7 +38,8 @@ class Done:
         folder: where everything is.
         verdicts: all of them, in the study's order.
         report: the page.
-        seconds: that measuring took, when it was measured.
+        seconds: that computing took: of each process in its pieces, and of training in its runs, whenever they were
+            made; so a study that was killed and taken up again tells the whole.
         reused: whether the stored tables were taken.
     """
 
@@ -87,12 +88,12 @@ def run_study(
     config = configure(study, preset, overrides)
     identity = identity_of(study, config)
     folder = out / study.name
-    stored = read_tables(folder, identity)
-    if stored is None:
+    stored = _stored(folder, identity, console)
+    if not stored:
         lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
-        begun = time.monotonic()
+        begun = time.process_time()
         tables = study.runs(config, lab)
-        seconds = time.monotonic() - begun
+        seconds = sum(lab.seconds.values()) + time.process_time() - begun - lab.apart
         about = {
             "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
             "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
@@ -103,15 +104,15 @@ def run_study(
         _store(folder, tables, about)
     else:
         console.print(f"{study.name}: measured before, in {folder}", highlight=False, soft_wrap=True)
-    return judge(study, config, folder, reused=stored is not None)
+    return judge(study, config, folder, reused=stored)
 
 
 def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
     """Verdicts, figures and the page of what is stored in a folder, written anew."""
     from fenland.lab.study.page import write_page
 
-    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tables = _read_tables(folder, about)
+    about = kept.read_study(folder, kept.CONFIG)
+    tables = kept.read_tables(folder, tuple(about["tables"]))
     verdicts = tuple(study.judge(config, tables))
     drawn = study.draw(config, tables)
     report = write_page(study, config, tables, verdicts, drawn, folder)
@@ -121,8 +122,9 @@ def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "figures": [{"name": each.name, "title": each.title, "description": each.description} for each in drawn],
     }
-    write_json(folder / "verdicts.json", listed)
-    (folder / "error.json").unlink(missing_ok=True)
+    write_json(folder / kept.VERDICTS, listed)
+    kept.seal_study(folder, tuple(about["tables"]))
+    (folder / kept.FAILURE).unlink(missing_ok=True)
     return Done(study.name, folder, verdicts, report, float(about["seconds"]), reused)
 
 
@@ -135,9 +137,9 @@ def judge_again(folder: Path, find: Callable[[str], Study]) -> Done:
 
     Raises:
         FileNotFoundError: no study is stored there.
-        BadInput: this version knows no study of that name, or not its fields.
+        BadInput: this version knows no study of that name, or not its fields, or a file is damaged.
     """
-    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    about = kept.read_study(folder, kept.CONFIG)
     study = find(about["file"] or about["study"])
     return judge(study, restore(study, about["config"]), folder)
 
@@ -146,34 +148,33 @@ def write_failure(out: Path, name: str, error: str, trace: str) -> None:
     """Leave word of a study that failed, for the index page; what an earlier run left stays."""
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "error.json", {"study": name, "error": error, "trace": trace})
+    write_json(folder / kept.FAILURE, {"study": name, "error": error, "trace": trace})
 
 
-def read_tables(folder: Path, identity: str) -> Tables | None:
-    """The stored tables of a folder; None where they are of another configuration or code, or not whole."""
-    try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return _read_tables(folder, about) if about["identity"] == identity else None
-    except (OSError, ValueError, KeyError):  # pyarrow's errors derive from these
-        return None
-
-
-def _read_tables(folder: Path, about: Mapping[str, Any]) -> Tables:
-    import pandas
-
-    return {name: pandas.read_parquet(folder / "tables" / f"{name}.parquet") for name in about["tables"]}
+def _stored(folder: Path, identity: str, console: Console) -> bool:
+    """Whether the tables of this configuration and code are in a folder; a damaged folder is named."""
+    if not (folder / kept.CONFIG).is_file():
+        return False
+    wrong = kept.flaw_of(folder)
+    if wrong:
+        words = f"{folder} is damaged ({wrong}); it is measured again, from what is stored of its parts"
+        console.print(words, highlight=False, soft_wrap=True)
+        return False
+    return bool(kept.read_study(folder, kept.CONFIG)["identity"] == identity)
 
 
 def _store(folder: Path, tables: Tables, about: Mapping[str, Any]) -> None:
-    """Tables first and the configuration last: a kill in between leaves no folder that looks whole."""
+    """Tables first and the checksums last: a kill in between leaves no folder that looks whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in (kept.CONFIG, kept.VERDICTS):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "tables", ignore_errors=True)
     (folder / "tables").mkdir()
     for name, table in tables.items():
-        write_table(table, folder / "tables" / f"{name}.parquet")
-    write_json(folder / "environment.json", environment.describe(_threads()))
-    write_json(folder / "config.json", about)
+        kept.write_table(table, folder / "tables" / f"{name}.parquet")
+    write_json(folder / kept.ENVIRONMENT, environment.describe(_threads()))
+    write_json(folder / kept.CONFIG, about)
+    kept.seal_study(folder, tuple(tables))
 
 
 def _threads() -> int:

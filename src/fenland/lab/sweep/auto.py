@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fenland.lab.errors import BadInput, one_of
+from fenland.lab.models import pretrained
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ _DEFAULTS = {
     "cifar100": Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=True, channels_last=True),
 }
 _OTHER = Defaults("resnet20", lr=0.1, batch_size=128, epochs=30, augment=False, channels_last=True)
+_TEXTS = Defaults("", lr=0.01, batch_size=32, epochs=3, augment=False, channels_last=False)
 # Of bases other than SGD: the usual first choice, not tuned here.
 _RATES = {"adamw": 1e-3}
+# Fine-tuning: see docs/choosing-rho.md for the runs.
+_FINE_TUNING = {"adamw": 1e-4}
 
 
 def automatic(name: str, texts: Mapping[str, str]) -> Any:
@@ -43,8 +47,11 @@ def automatic(name: str, texts: Mapping[str, str]) -> Any:
         return False
     if name == "device":
         return next(device for device, there in _devices().items() if there)
+    texts_are_read = pretrained.named(texts["model"])
     if name == "lr" and texts["base"] in _RATES:
-        return _RATES[texts["base"]]
+        return (_FINE_TUNING if texts_are_read else _RATES)[texts["base"]]
+    if texts_are_read and name != "model":
+        return getattr(_TEXTS, name)
     return getattr(_DEFAULTS.get(texts["data"], _OTHER), name)
 
 

@@ -279,8 +279,9 @@ class _Place:
 
 
 def _anywhere(config: RunConfig) -> RunConfig:
-    """The run with a path to its data that does not depend on the driver's working directory."""
-    return config if config.data_dir is None else dataclasses.replace(config, data_dir=os.path.abspath(config.data_dir))
+    """The run with paths to its data and its model that do not depend on the driver's working directory."""
+    places = {name: getattr(config, name) for name in ("data_dir", "model_dir")}
+    return dataclasses.replace(config, **{name: os.path.abspath(each) for name, each in places.items() if each})
 
 
 def _node() -> str:

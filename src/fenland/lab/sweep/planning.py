@@ -10,7 +10,7 @@ from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
 from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.errors import BadInput
-from fenland.lab.models import check_model
+from fenland.lab.models import check_model, pretrained
 from fenland.lab.sweep.auto import automatic, check_device
 from fenland.lab.training.optimizers import OPTIMIZERS, check_optimizer, check_options
 
@@ -44,7 +44,7 @@ def plan(request: Request) -> list[RunConfig]:
 
     radii = _radii(request)
     options = _options(request)
-    base = data.identify(base_run(request.fields))
+    base = pretrained.identify(data.identify(base_run(request.fields)))
     runs = []
     for seed in _seeds(request.seeds):
         runs += [replace(base, optimizer=name, rho=radii[name], seed=seed, options=options[name]) for name in radii]

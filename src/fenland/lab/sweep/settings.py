@@ -11,6 +11,7 @@ from fenland.lab.config import RunConfig, words
 from fenland.lab.config.entry import AUTO
 from fenland.lab.config.run_config import BASES, FIELDS, SHARED, of_field
 from fenland.lab.errors import BadInput
+from fenland.lab.models import pretrained
 from fenland.lab.store.runs import Store
 from fenland.lab.sweep.planning import base_run
 from fenland.lab.training.optimizers import check_optimizer, check_options
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What a sweep sets unless it is told otherwise: the runs of `fenland compare`.
 _DEFAULTS = ("optimizer=sgd,sam,ssam", "seed=0..4")
+# Fields that identification fills in.
+_IDENTIFIED = ("data", "data_dir", "data_id", "model", "model_dir", "model_id")
 # Columns of the table: the result, its name there, digits, factor.
 SHOWN = (("test_accuracy", "test acc. %", 2, 100.0), ("test_loss", "test loss", 4, 1.0), ("loss_gap", "gap", 4, 1.0))
 
@@ -54,20 +57,20 @@ def plan(given: Sequence[str], device: str | None = None) -> Plan:
     values = words.axes(_DEFAULTS, RunConfig) | axes
     seeds = {"seed": values.pop("seed")}
     runs: dict[str, RunConfig] = {}
-    identified: dict[tuple[str, str | None, str | None], RunConfig] = {}
+    identified: dict[tuple[Any, ...], RunConfig] = {}
     for each in words.combinations(seeds | values):
         run = _blamed(each, lambda each=each: _run(each, device))  # type: ignore[misc]
-        place = run.data, run.data_dir, run.test_split
+        place = run.data, run.data_dir, run.test_split, run.model, run.lora, run.max_tokens
         if place not in identified:
             identified[place] = _blamed(each, lambda run=run: _identified(run))  # type: ignore[misc]
         known = identified[place]
-        run = replace(run, data=known.data, data_dir=known.data_dir, data_id=known.data_id)
+        run = replace(run, **{name: getattr(known, name) for name in _IDENTIFIED})
         runs[run.hash] = run
     if "rho" in axes and all(run.rho is None for run in runs.values()):
         cure = f"none of these optimizers has a radius ({', '.join(values['optimizer'])})"
         raise BadInput("set", f"rho={','.join(axes['rho'])}", cure)
-    # Folders named as data are told apart by data_dir.
-    names = dict.fromkeys((*values, "data_dir"))
+    # Folders named as data are told apart by data_dir, those named as a model by model_dir.
+    names = dict.fromkeys((*values, "data_dir", "model_dir"))
     several = [name for name in names if len({getattr(run, name) for run in runs.values()}) > 1]
     return Plan(tuple(runs.values()), tuple(several))
 
@@ -91,7 +94,7 @@ def _run(values: dict[str, str], device: str | None) -> RunConfig:
 def _identified(run: RunConfig) -> RunConfig:
     from fenland.lab import data
 
-    return data.identify(run)
+    return pretrained.identify(data.identify(run))
 
 
 def _as_settings(cure: str) -> str:

@@ -22,7 +22,7 @@ from fenland.lab.store.files import write_bytes
 
 _LOG = logging.getLogger(__name__)
 # Raise its number when the content changes its meaning.
-_MARK = b"fenland checkpoint 2\n"
+_MARK = b"fenland checkpoint 3\n"
 _BROKEN = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, BadZipFile)
 
 

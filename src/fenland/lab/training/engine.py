@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
 
-from fenland.lab import data
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
-from fenland.lab.models import build_model
+from fenland.lab.training.evaluation import Evaluation, Tally
+from fenland.lab.training.metrics import Seconds
 from fenland.lab.training.optimizers import build_optimizer, check_optimizer
+from fenland.lab.training.task import load_examples, make_batches, make_model
 from fenland.lab.training.world import World
 from fenland.optimizer import SharpnessAware
 
@@ -39,22 +40,12 @@ class Engine:
         self.fabric = fabric
         self.world = world
         self.device = fabric.device
-        images = data.load(config)
-        self.noisy_labels = images.noisy_labels if config.label_noise > 0 else None
+        examples = load_examples(config)
+        self.noisy_labels = examples.noisy_labels if config.label_noise > 0 else None
         dtype = torch.float64 if config.precision == "64-true" else torch.float32
-        self.batches = data.Batches(
-            images,
-            self.device,
-            config.batch_size,
-            config.seed,
-            augment=config.augment,
-            dtype=dtype,
-            cutout=config.cutout,
-            rank=world.rank,
-            world=world.size,
-        )
+        self.batches = make_batches(examples, config, self.device, dtype, world.rank, world.size)
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        model = build_model(config.model, images.shape, len(images.classes))
+        model = make_model(config, examples)
         model = model.to(self.device, dtype).to(memory_format=self._layout)  # type: ignore[call-overload]
         self.parameters = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         self._warm_up(model)
@@ -161,30 +152,26 @@ class Engine:
         return not all(bool(torch.isfinite(x)) for x in found)
 
     @torch.no_grad()
-    def evaluate(self, split: str, limit: int | None) -> tuple[float, float, int]:
-        """Mean loss without label smoothing, share of right answers and number of examples, in evaluation mode."""
+    def evaluate(self, split: str, limit: int | None) -> Evaluation:
+        """What the model is worth on ``train`` or ``test``, in evaluation mode; ``limit`` as in ``evaluation``."""
         self.model.eval()
         # The replicas' own running statistics differ: the first one's count.
         self.world.broadcast(list(self.inner.buffers()))
-        count = 0
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        found = Tally(self.device)
         for images, labels in self.batches.evaluation(split, limit):
-            count += len(labels)
             share, counts = self.world.part(len(labels))
             logits = self._logits(self.model.module, images[share].to(memory_format=self._layout))
-            loss = cross_entropy(logits, labels[share], reduction="sum")
-            right = (logits.argmax(1) == labels[share]).sum()
             if counts:
-                sums += torch.stack([loss.double(), right.double()])
+                found.add(logits, labels[share])
         self.model.train()
-        loss_sum, right_sum = self.world.total(sums).tolist()
-        return loss_sum / count, right_sum / count, count
+        self.world.total(found.sums)
+        return found.result()
 
-    def clock(self) -> float:
-        """Seconds, after the device has done what it was given."""
+    def clock(self) -> Seconds:
+        """The time, after the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return Seconds(time.perf_counter(), time.process_time())
 
 
 class _GradNorm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from fenland.lab.training import checkpoint, state
 from fenland.lab.training.engine import Engine
-from fenland.lab.training.metrics import EpochRecord, StepMeans, first_lost, means_of
+from fenland.lab.training.evaluation import Evaluation
+from fenland.lab.training.metrics import NO_TIME, EpochRecord, Seconds, StepMeans, first_lost, means_of
 from fenland.lab.training.probe import eigenvalues
 from fenland.lab.training.rates import rate
 from fenland.lab.training.result import RunResult, diverged
@@ -34,6 +36,10 @@ WRITING = 0.02
 LOOK_EVERY = 50
 
 
+_TIMES = ("spent", "before")
+_NOT_MEASURED = Evaluation(math.nan, math.nan, math.nan, 0)
+
+
 @dataclass
 class Progress:
     """Where a run is.
@@ -41,16 +47,16 @@ class Progress:
     Args:
         epoch: the one that is going on, from 1.
         step: steps done in it.
-        spent: seconds of training spent in it.
-        seconds: training time of the epochs before.
+        spent: time of training spent in it.
+        before: training time of the epochs before.
         lost: the step, from 1 over the whole run, at which it diverged.
         records: of the epochs before.
     """
 
     epoch: int = 1
     step: int = 0
-    spent: float = 0.0
-    seconds: float = 0.0
+    spent: Seconds = NO_TIME
+    before: Seconds = NO_TIME
     lost: int | None = None
     records: list[EpochRecord] = field(default_factory=list)
 
@@ -98,8 +104,8 @@ class Loop:
         if diverged(record):
             at.lost = (at.epoch - 1) * self.engine.batches.steps + (first_lost(table) or len(table))
         at.records.append(record)
-        at.seconds += at.spent
-        at.epoch, at.step, at.spent = at.epoch + 1, 0, 0.0
+        at.before = at.before.plus(at.spent)
+        at.epoch, at.step, at.spent = at.epoch + 1, 0, NO_TIME
         self.means = StepMeans(self.engine.device)
         if self.world.rank == 0:
             self.on_epoch(record)
@@ -109,7 +115,7 @@ class Loop:
     def _steps(self) -> float:
         """The steps of the epoch that are left; the learning rate of the last one."""
         engine, at = self.engine, self.at
-        start = engine.clock() - at.spent
+        start = engine.clock().since(at.spent)
         current = None
         for images, labels in engine.batches.epoch(at.epoch, start=at.step):
             wanted = rate(self.config, at.epoch, at.step, engine.batches.steps)
@@ -121,10 +127,10 @@ class Loop:
             if broke or (at.step % LOOK_EVERY == 0 and self._hopeless()):
                 break
             if self._due(CHECKPOINT_SECONDS):
-                at.spent = engine.clock() - start
+                at.spent = engine.clock().since(start)
                 self._save()
-                start = engine.clock() - at.spent
-        at.spent = engine.clock() - start
+                start = engine.clock().since(at.spent)
+        at.spent = engine.clock().since(start)
         return rate(self.config, at.epoch, max(at.step - 1, 0), engine.batches.steps)
 
     def _step(self, images: Tensor, labels: Tensor) -> bool:
@@ -156,7 +162,8 @@ class Loop:
     def _save(self) -> None:
         assert self.path is not None
         begun = time.monotonic()
-        at = {**vars(self.at), "records": [record.as_dict() for record in self.at.records]}
+        times = {name: tuple(getattr(self.at, name)) for name in _TIMES}
+        at = {**vars(self.at), **times, "records": [record.as_dict() for record in self.at.records]}
         content = {**state.snapshot(self.engine), "at": at, "rows": self.world.gather(self.means.rows())}
         if self.world.rank == 0:
             try:
@@ -175,7 +182,8 @@ class Loop:
             return
         state.restore(self.engine, content)
         records = [EpochRecord(**record) for record in content["at"]["records"]]
-        self.at = Progress(**{**content["at"], "records": records})
+        times = {name: Seconds(*content["at"][name]) for name in _TIMES}
+        self.at = Progress(**{**content["at"], **times, "records": records})
         self.means = StepMeans(self.engine.device, content["rows"][self.world.rank])
         _LOG.info("%s goes on at epoch %d, step %d", self.config.label, self.at.epoch, self.at.step + 1)
 
@@ -187,19 +195,23 @@ class Loop:
     def _record(self, lr: float, table: Tensor) -> EpochRecord:
         engine, at = self.engine, self.at
         last = at.epoch == self.config.epochs
-        train_loss, train_accuracy, examples = engine.evaluate("train", None if last else PROBE)
-        test_loss, test_accuracy, _ = engine.evaluate("test", None)
+        train = test = _NOT_MEASURED
+        if last or at.epoch % max(self.config.evaluate_every, 1) == 0:
+            train, test = engine.evaluate("train", None if last else PROBE), engine.evaluate("test", None)
+        spent = at.before.plus(at.spent)
         return EpochRecord(
             epoch=at.epoch,
             lr=lr,
-            train_eval_loss=train_loss,
-            train_accuracy=train_accuracy,
-            train_examples=examples,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            train_eval_loss=train.loss,
+            train_accuracy=train.accuracy,
+            train_examples=train.examples,
+            test_loss=test.loss,
+            test_accuracy=test.accuracy,
+            test_ece=test.ece,
             gradient_evaluations=engine.evaluations,
-            images_per_second=at.step * engine.batches.batch_size / at.spent,
-            seconds=at.seconds + at.spent,
+            images_per_second=at.step * engine.batches.batch_size / at.spent.wall,
+            seconds=spent.wall,
+            process_seconds=spent.process,
             **means_of(table),
             **eigenvalues(engine, at.epoch),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +13,33 @@ from torch import Tensor
 FROM_RECORD = ("gamma", "sharpness", "grad_norm", "ascent_grad_norm", "cosine", "radius", "skipped")
 
 
+class Seconds(NamedTuple):
+    """A moment or a span.
+
+    Args:
+        wall: seconds on the wall.
+        process: seconds of CPU that this process has had.
+    """
+
+    wall: float = 0.0
+    process: float = 0.0
+
+    def plus(self, other: Seconds) -> Seconds:
+        """Both together."""
+        return Seconds(self.wall + other.wall, self.process + other.process)
+
+    def since(self, other: Seconds) -> Seconds:
+        """The span from another moment to this one."""
+        return Seconds(self.wall - other.wall, self.process - other.process)
+
+
+NO_TIME = Seconds()
+
+
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of ``metrics.parquet``; NaN where a quantity is not defined (an optimizer without ascent has no gamma).
+    """One row of ``metrics.parquet``; NaN where a quantity is not defined (an optimizer without ascent has no gamma) or
+    was not measured (``evaluate_every``; ``train_examples`` is 0 then).
 
     Args:
         epoch: from 1.
@@ -36,6 +60,9 @@ class EpochRecord:
         gradient_evaluations: forward-backward passes since the start.
         images_per_second: train examples per second in this epoch.
         seconds: training time since the start; evaluation is not in it.
+        process_seconds: CPU time of the training process itself since the start, all threads together: what else runs
+            on the machine does not change it.
+        test_ece: expected calibration error on the test set, see ``evaluation.Tally``.
         largest_eigenvalue: of the loss's Hessian on a probe batch (unit: loss / weight^2), where it was measured.
         smallest_eigenvalue: likewise; below zero where the loss curves downwards.
     """
@@ -58,6 +85,8 @@ class EpochRecord:
     gradient_evaluations: int
     images_per_second: float
     seconds: float
+    process_seconds: float = math.nan
+    test_ece: float = math.nan
     largest_eigenvalue: float = math.nan
     smallest_eigenvalue: float = math.nan
 

@@ -142,6 +142,7 @@ def _renormalized(made: SharpnessAware, rho: float, options: dict[str, Any]) -> 
 
 def _base(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
     decay = config.weight_decay
+    trained = [weight for weight in model.parameters() if weight.requires_grad]  # of a model with adapters those alone
     if config.base == "adamw":
-        return torch.optim.AdamW(model.parameters(), config.lr, betas=(config.momentum, 0.999), weight_decay=decay)
-    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=decay)
+        return torch.optim.AdamW(trained, config.lr, betas=(config.momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=decay)

@@ -49,7 +49,9 @@ class RunResult:
             "test_accuracy": last.test_accuracy,
             "loss_gap": last.test_loss - last.train_eval_loss,
             "accuracy_gap": last.train_accuracy - last.test_accuracy,
+            "test_ece": last.test_ece,
             "seconds": last.seconds,
+            "process_seconds": last.process_seconds,
             "gradient_evaluations": last.gradient_evaluations,
             "parameters": self.parameters,
             "diverged_step": self.diverged_step,
@@ -59,5 +61,5 @@ class RunResult:
 
 def diverged(record: EpochRecord) -> bool:
     """The loss is no number any more, or no step of the epoch could be taken."""
-    losses = (record.train_loss, record.train_eval_loss)
+    losses = (record.train_loss, record.train_eval_loss if record.train_examples else 0.0)
     return not all(map(math.isfinite, losses)) or record.skipped == 1.0

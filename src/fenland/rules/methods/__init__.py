@@ -1,13 +1,11 @@
 """The papers' programs: each asks for gradients, one request at a time, and ends with its update."""
 
-from fenland.rules.methods.ascend import Ascend, chosen
+from fenland.rules.methods.ascend import Ascend, InnerSteps, chosen
 from fenland.rules.methods.base import Method
 from fenland.rules.methods.blind import AtRandomPoint, BaseMomentum
-from fenland.rules.methods.inner_steps import InnerSteps
+from fenland.rules.methods.kept import Reuse, SphericalSearch
 from fenland.rules.methods.per_sample import HardSamples, LossIncrease
 from fenland.rules.methods.renormalize import Renormalize
-from fenland.rules.methods.reuse import Reuse
-from fenland.rules.methods.search import SphericalSearch
 from fenland.rules.methods.weighted import WeightedDecoupled
 
 __all__ = [

@@ -1,16 +1,16 @@
-"""The usual step: the gradient at w, an ascent along a vector made of it, the gradient there."""
+"""The usual step, in one ascent or several: the gradient at w, the way up along it, the gradient there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from fenland.arguments import check_instance
-from fenland.rules.combine import AtAscentPoint, Combine
+from fenland.arguments import check_among, check_instance, check_number, check_whole
+from fenland.rules.choices import AtAscentPoint, Combine, Gradient, Source
 from fenland.rules.context import Context
 from fenland.rules.methods.base import Method
 from fenland.rules.parameters import ParameterNames
 from fenland.rules.requests import Grad, Program, Update
-from fenland.rules.source import Gradient, Source
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,65 @@ class Ascend(Method):
         if not s.due(g):
             yield Update(g)
             return
-        keep = g if self.combine.keeps_g else None
+        keep = g if "g" in self.combine.reads else None
         h = yield Grad(at=s.climb(self.source.vector(g, s)), keep=keep, final=not self.combine.reads)
         yield Update(self.combine(g, h))
+
+
+@dataclass(frozen=True)
+class InnerSteps(Method):
+    r"""e after n gradient steps, each of which starts from the last point; h is the gradient at the end. n + 1 passes.
+
+    Three conventions are in use, with unit_k the steepest perturbation of radius 1 for the gradient at w + e_k:
+
+        split:   e_{k+1} = e_k + (rho / n) * unit_k, so |e| <= rho (Foret et al. 2021, arXiv 2010.01412, appendix);
+        project: e_{k+1} = e_k + step * rho * unit_k, cut back to |e| <= rho (the code of Andriushchenko and
+                 Flammarion 2022, arXiv 2206.06232);
+        full:    e_{k+1} = e_k + rho * unit_k, so |e| <= n * rho (optax's recipe, XSAM's code).
+
+    The cut is Euclidean, with several radii in units of each. g is the gradient at w.
+
+    Attributes:
+        n: number of ascent steps.
+        convention: see above.
+        step_size: length of a step in radii, for "project". 1.0: ours.
+        combine: what the base gets from g and h.
+    """
+
+    n: int = 2
+    convention: Literal["split", "project", "full"] = "split"
+    step_size: float = 1.0
+    combine: Combine = AtAscentPoint()  # noqa: RUF009 - rules are frozen
+
+    def __post_init__(self) -> None:
+        check_whole("n", self.n, 1)
+        check_among("convention", self.convention, ("split", "project", "full"))
+        check_number("step_size", self.step_size, low=0.0)
+        check_instance("combine", self.combine, Combine, "fenland.AtAscentPoint()")
+
+    @property
+    def evaluations(self) -> int:
+        return self.n + 1
+
+    @property
+    def reads_norms(self) -> bool:
+        return bool(self.combine.reads)
+
+    def step(self, s: Context) -> Program:
+        g = last = yield Grad()
+        if not s.due(g):
+            yield Update(g)
+            return
+        share = {"split": 1.0 / self.n, "project": self.step_size, "full": 1.0}[self.convention]
+        e, kept = None, (g,) if "g" in self.combine.reads else ()
+        for k in range(1, self.n + 1):
+            unit = s.steepest(last) * share
+            e = unit if e is None else (e + unit).form()
+            if self.convention == "project":
+                e = e * e.norm.clamp_min(1.0).reciprocal()
+            final = k == self.n
+            last = yield Grad(at=s.reach(e), keep=kept if final else (*kept, e), final=final and not self.combine.reads)
+        yield Update(self.combine(g, last))
 
 
 def chosen(method: Method | None, source: Source | None, combine: Combine | None) -> Method:

@@ -17,17 +17,9 @@ from fenland.rules.requests import Grad, Program, Update
 class _Blind(Method):
     """One evaluation, of h alone."""
 
-    @property
-    def evaluations(self) -> int:
-        return 1
-
-    @property
-    def clean_gradient(self) -> bool:
-        return False
-
-    @property
-    def reads_norms(self) -> bool:
-        return False
+    evaluations = 1
+    clean_gradient = False
+    reads_norms = False
 
 
 @dataclass(frozen=True)
@@ -40,9 +32,7 @@ class BaseMomentum(_Blind):
     code stores w + e and adds the base's weight decay there.
     """
 
-    @property
-    def reads_base(self) -> tuple[str, ...]:
-        return ("momentum_buffer", "exp_avg")
+    reads_base = ("momentum_buffer", "exp_avg")
 
     def step(self, s: Context) -> Program:
         v = s.base(*self.reads_base)

@@ -16,13 +16,8 @@ from fenland.rules.requests import Grad, Program, Update
 class _PerSample(Method):
     """d = h on chosen samples."""
 
-    @property
-    def per_sample(self) -> bool:
-        return True
-
-    @property
-    def reads_norms(self) -> bool:
-        return False
+    per_sample = True
+    reads_norms = False
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,7 @@ class WeightedDecoupled(Method):
     def __post_init__(self) -> None:
         check_weight(self.gamma)
 
-    @property
-    def corrects(self) -> bool:
-        return True
+    corrects = True
 
     def step(self, s: Context) -> Program:
         g = yield Grad()
