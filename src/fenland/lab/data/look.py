@@ -72,7 +72,7 @@ class Look:
         splits = {"train": vars(self.train), "test": vars(self.test)}
         shape = None if self.images is None else list(self.images.shape)
         classes = None if self.images is None else list(self.images.classes)
-        found = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
+        found: dict[str, Any] = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
         problem = None if self.problem is None else str(self.problem)
         found |= {"repeated": self.repeated, "shape": shape, "classes": classes, "problem": problem}
         return found | ({"texts": list(self.texts)} if self.texts else {})
