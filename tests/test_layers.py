@@ -28,6 +28,7 @@ RANK = {
     "theory": 6,
     "integrations": 6,
     "lab": 7,
+    "testing": 8,  # it compares with the lab's replicas
 }
 SIDEWAYS = {("diagnostics", "theory"), ("theory", "diagnostics")}
 LIBRARIES = {

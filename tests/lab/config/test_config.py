@@ -35,6 +35,7 @@ CONFIG = RunConfig("digits", "mlp", "sam", rho=0.05)
         ("label_smoothing", 1.0),
         ("label_noise", 1.5),
         ("cutout", -1),
+        ("cutout_share", 1.5),
         ("data_seed", -1),
         ("replace", -1),
         ("augment", 1),
@@ -58,8 +59,8 @@ def test_every_field_but_the_folder_changes_the_hash() -> None:
         "device": "cuda", "precision": "64-true", "augment": True, "limit": 7, "rho": 0.1, "lr": 0.2, "momentum": 0.5,
         "weight_decay": 0.0, "batch_size": 1, "epochs": 9, "seed": 3, "threads": 2,
         "base": "adamw", "options": ("eta=0.1",), "warmup": 0.5, "label_smoothing": 0.1, "label_noise": 0.2,
-        "cutout": 8, "data_seed": 1, "replace": 0, "strategy": "fsdp", "devices": 2, "curvature": 2,
-        "channels_last": True, "weights": True,
+        "cutout": 8, "cutout_share": 0.5, "data_seed": 1, "replace": 0, "strategy": "fsdp", "devices": 2,
+        "curvature": 2, "channels_last": True, "weights": True,
     }  # fmt: skip
     assert set(other) == {field.name for field in dataclasses.fields(RunConfig)}
     several = dataclasses.replace(CONFIG, strategy="ddp")

@@ -52,6 +52,19 @@ def test_cutout_blanks_one_square_and_what_is_inside_of_it(side: int) -> None:
         assert torch.equal(got[index], expected)
 
 
+def test_cutout_spares_the_share_that_it_is_not_given() -> None:
+    images = torch.ones(4000, 1, 8, 8)
+    half, whole = (Augmentation((1, 8, 8), crop_and_flip=False, cutout=4, share=share) for share in (0.5, 1.0))
+    drawn, every = half.draw(4000, generator(0)), whole.draw(4000, generator(0))
+    assert torch.equal(drawn.centres, every.centres)
+    assert every.cut is None
+    touched = (half(images, drawn) == 0).flatten(1).any(1)
+    assert torch.equal(touched, drawn.cut)
+    assert abs(int(touched.sum()) - 2000) < 6 * 1000**0.5
+    assert torch.equal(half(images, drawn)[touched], whole(images, every)[touched])
+    assert torch.equal(drawn.part(10, 20).cut, drawn.cut[10:20])
+
+
 def test_draws_are_uniform_and_in_range() -> None:
     draws = Augmentation((3, 8, 10), cutout=4).draw(90_000, generator(0))
     for drawn, sides in ((draws.shifts, (9, 9)), (draws.centres, (8, 10))):

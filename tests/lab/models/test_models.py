@@ -24,6 +24,9 @@ def parameters(model: torch.nn.Module) -> int:
 @pytest.mark.parametrize(
     ("name", "shape", "count"),
     [
+        ("resnet18", CIFAR, 11_173_962),
+        ("resnet18-group", CIFAR, 11_173_962),
+        ("resnet18-plain", CIFAR, 11_169_162),
         ("resnet20", CIFAR, 272_474),
         ("resnet20-identity", CIFAR, 269_722),
         ("resnet56", CIFAR, 855_770),
@@ -39,6 +42,8 @@ def parameters(model: torch.nn.Module) -> int:
         ("vgg11-plain", CIFAR, 9_225_610),
         ("vgg16-plain", CIFAR, 14_719_818),
         ("vit", CIFAR, 2_693_578),
+        ("convnet", CIFAR, 295_106),
+        ("convnet", MNIST, 294_914),
         ("lenet", MNIST, 61_706),
         ("lenet", CIFAR, 62_006),
         ("lenet", DIGITS, 21_386),
@@ -53,11 +58,22 @@ def test_parameter_counts(name: str, shape: tuple[int, int, int], count: int) ->
 
 
 # One column of the last layer's weights and its bias more for each class.
-WIDTHS = {"mlp": 256, "lenet": 84, "wrn16-10": 640, "wrn28-10": 640, "resnext29-32x4d": 1024, "vit": 192} | {
+WIDTHS = {
+    "mlp": 256,
+    "lenet": 84,
+    "convnet": 128,
+    "wrn16-10": 640,
+    "wrn28-10": 640,
+    "resnext29-32x4d": 1024,
+    "vit": 192,
+} | {
     "vgg11": 512,
     "vgg16": 512,
     "vgg11-plain": 512,
     "vgg16-plain": 512,
+    "resnet18": 512,
+    "resnet18-group": 512,
+    "resnet18-plain": 512,
 }
 
 
@@ -235,3 +251,15 @@ def test_wrong_names_are_refused_with_those_that_exist() -> None:
 def test_wrong_sizes_are_refused(make: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-group", "resnet18-plain"])
+def test_the_switch_is_the_norm_of_every_convolution(name: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, CIFAR, 10)
+    kinds = {"resnet18": torch.nn.BatchNorm2d, "resnet18-group": torch.nn.GroupNorm}
+    norms = [layer for layer in model.modules() if isinstance(layer, (torch.nn.BatchNorm2d, torch.nn.GroupNorm))]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert len(convolutions) == 20
+    assert [type(each) for each in norms] == [kinds[name]] * 20 if name in kinds else norms == []
+    assert {each.bias is None for each in convolutions} == {name in kinds}

@@ -9,8 +9,9 @@ import pytest
 from fenland.lab.errors import BadInput
 from fenland.lab.replicas.escapes import escapes, median, predicted
 from fenland.lab.studies import find
-from fenland.lab.studies.momentum_batch import GRID, READINGS, Config
 from fenland.lab.studies.momentum_batch import NAMES as METHODS
+from fenland.lab.studies.momentum_batch import READINGS, Config
+from fenland.lab.studies.momentum_batch_training import GRID
 
 SADDLE = {"strength": 1.0, "std": 1.0, "radius": 1.0}
 SMALL = Config(

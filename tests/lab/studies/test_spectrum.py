@@ -17,7 +17,7 @@ from fenland.lab.study.run import run_study
 STUDY = find("spectrum")
 OPTIMIZERS = ("sgd", "sam", "ssam")
 SMALL = {"models": "mlp", "epochs": "1", "seeds": "0", "optimizers": "sgd,sam", "examples": "100", "count": "2",
-         "draws": "16", "paths": "1", "steps": "20", "lr": "0.2"}  # fmt: skip
+         "draws": "16", "rhos": "0.05,0.1", "paths": "1", "steps": "20", "lr": "0.2"}  # fmt: skip
 
 
 def dense(weights, images):
@@ -43,7 +43,7 @@ def test_a_small_run_has_the_eigenvalues_of_its_dense_hessian(tmp_path, monkeypa
     done = run_study(STUDY, "quick", SMALL, tmp_path)
     tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "spectrum/tables").iterdir()}
     runs, spectrum = tables["runs"], tables["spectrum"]
-    assert len(runs) == 2
+    assert len(runs) == 3, "SGD has no radius"
     for name in runs["run"]:
         weights = torch.load(tmp_path / "runs" / name / "weights.pt", weights_only=True)
         full = torch.linalg.eigvalsh(dense(weights, _digits()))
@@ -67,32 +67,40 @@ def _digits():
     return data.load(RunConfig("digits", "mlp", "sgd"))
 
 
-def tables(sizes=(3.0, 2.0, 1.0), traces=(30.0, 20.0, 10.0), spread=0.01, residual=1e-4):
-    """Eigenvalues and traces by optimizer, four seeds around them."""
+RHOS = (0.02, 0.05, 0.2)
+
+
+def tables(sizes=(3.0, 2.0, 1.0), traces=(30.0, 20.0, 10.0), spread=0.01, residual=1e-4, fit=(1.0, 1.0, 1.0)):
+    """Eigenvalues and traces by optimizer, four seeds around them; the loss grows with the radius, and is times fit."""
     rows, runs, nodes = [], [], []
     for model in ("mlp", "lenet"):
-        for name, size, trace in zip(OPTIMIZERS, sizes, traces, strict=True):
-            for seed in range(4):
-                about = {"run": f"{model}{name}{seed}", "model": model, "optimizer": name, "seed": seed}
-                away = np.exp(spread * (seed - 1.5))
-                runs.append({**about, "status": "finished", "train_loss": 0.01})
-                for rank in (1, 2):
-                    value = size * away / rank
-                    rows.append({**about, "kind": "largest", "rank": rank, "value": value, "error": residual * value})
-                rows.append({**about, "kind": "trace", "rank": 0, "value": trace * away, "error": 0.1})
-                nodes += [{**about, "path": 0, "node": at, "weight": 0.5} for at in (0.0, size)]
+        for name, size, trace, scale in zip(OPTIMIZERS, sizes, traces, fit, strict=True):
+            for rho in RHOS if name != "sgd" else (np.nan,):
+                for seed in range(4):
+                    reference = rho != rho or rho == 0.05
+                    loss = scale * 0.01 * (1.0 if rho != rho else (rho / 0.05) ** 0.5)
+                    about = {"run": f"{model}{name}{rho}{seed}", "model": model, "optimizer": name, "rho": rho,
+                             "seed": seed, "train_loss": loss}  # fmt: skip
+                    away = np.exp(spread * (seed - 1.5)) * (loss / scale / 0.01)
+                    runs.append({**about, "status": "finished"})
+                    about["reference"] = reference
+                    for rank in (1, 2):
+                        x = size * away / rank
+                        rows.append({**about, "kind": "largest", "rank": rank, "value": x, "error": residual * x})
+                    rows.append({**about, "kind": "trace", "rank": 0, "value": trace * away, "error": 0.1})
+                    nodes += [{**about, "path": 0, "node": at, "weight": 0.5} for at in (0.0, size)]
     found = {"runs": runs, "spectrum": rows, "density": nodes, "data": [{"data": "digits", "stored": ""}]}
     return {name: pd.DataFrame(part) for name, part in found.items()}
 
 
 def judged(found):
-    verdicts = STUDY.judge(Config(), found)
+    verdicts = STUDY.judge(Config(optimizers=OPTIMIZERS), found)
     words = (
         "SAM ends with a smaller largest",
         "SSAM ends with a smaller largest",
         "than SAM",
         "trace",
-        "for its train loss",
+        "At equal train loss",
         "residual",
     )
     assert len(verdicts) == 10
@@ -110,9 +118,11 @@ def test_doctored_tables_turn_their_verdicts():
     order = judged(tables(sizes=(3.0, 1.0, 2.0), traces=(30.0, 10.0, 20.0)))
     assert order["than SAM"] == [False, False, False]
     assert judged(tables(traces=(1.0, 2.0, 3.0)))["trace"] == [False, False, False]
-    fitted = tables()
-    fitted["runs"].loc[fitted["runs"]["optimizer"] == "ssam", "train_loss"] = 1e-4
-    assert judged(fitted)["for its train loss"] == [True, False, False]
+    further = tables(sizes=(3.0, 2.0, 2.2), fit=(1.0, 1.0, 0.9))
+    assert judged(further)["than SAM"] == [False, True, False], "sharper at one radius, by more than its loss is lower"
+    behind = judged(tables(sizes=(3.0, 2.0, 2.2), fit=(1.0, 1.0, 1.5)))
+    assert behind["than SAM"] == [False, True, True], "sharper at one radius, flatter where it has fitted as far"
+    assert judged(tables(fit=(1.0, 1.0, 1e-4)))["At equal train loss"] == [True, None, None], "no common loss"
     assert judged(tables(residual=0.1))["residual"] == [False]
 
 
@@ -130,8 +140,8 @@ def test_no_finished_run_is_no_verdict():
 
 
 def test_its_figures_show_all_optimizers():
-    drawn = STUDY.draw(Config(), tables())
-    assert [each.name for each in drawn] == ["largest", "density", "trace_mlp", "trace_lenet"]
+    drawn = STUDY.draw(Config(optimizers=OPTIMIZERS), tables())
+    assert [each.name for each in drawn] == ["largest", "density", "equal_loss", "trace_mlp", "trace_lenet"]
     for each in drawn:
         svg = inline_svg(each, list(each.labels))
         assert all(name in svg for name in ("SGD", "SAM", "SSAM"))
@@ -140,3 +150,5 @@ def test_its_figures_show_all_optimizers():
 def test_one_optimizer_is_no_comparison():
     with pytest.raises(BadInput, match="optimizers"):
         Config(optimizers=("sam",))
+    with pytest.raises(BadInput, match="rho"):
+        Config(rho=0.3)

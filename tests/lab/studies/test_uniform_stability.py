@@ -141,9 +141,9 @@ def test_the_whole_study_on_digits(tmp_path):
     settings = {"tasks": "digits/mlp", "epochs": "2", "limit": "64", "convex_limit": "64", "pairs": "2",
                 "test_examples": "50", "convex_optimizers": "sgd,ssam"}  # fmt: skip
     done = run_study(STUDY, "quick", settings, tmp_path)
-    assert len(done.verdicts) == 1 + 2 + 2 + 2
-    pieces = sorted((tmp_path / "pieces").iterdir())
-    assert len(pieces) == 2 * (3 + 2) + 2 * 2, "a pair and an optimizer each"
+    assert len(done.verdicts) == 1 + 4 + 4 + 2
+    pieces = sorted((tmp_path / "pieces").glob("*.parquet"))
+    assert len(pieces) == 2 * (5 + 2) + 2 * 2, "a pair and an optimizer each"
     pairs = pd.read_parquet(tmp_path / "uniform-stability/tables/pairs.parquet")
     assert (pairs[pairs["epoch"] == 0]["distance"] == 0).all()
     assert (pairs[pairs["epoch"] == 2]["distance"] > 0).all()

@@ -21,7 +21,7 @@ from fenland.lab.training.metrics import EpochRecord
 from fenland.lab.training.optimizers import OPTIMIZERS
 from fenland.lab.training.trainer import RunResult, train
 
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "process_seconds", "images_per_second")
 
 
 class Stop(Exception):

@@ -26,16 +26,18 @@ class Draws:
         shifts: (examples, 2), row and column in 0 .. 2 * PADDING of the crop in the padded image.
         flips: (examples,), true for a mirrored image.
         centres: (examples, 2), row and column of the blanked square's centre.
+        cut: (examples,), true where the square is blanked.
     """
 
     shifts: Tensor | None
     flips: Tensor | None
     centres: Tensor | None
+    cut: Tensor | None = None
 
     def part(self, start: int, stop: int) -> Draws:
         """The examples from ``start`` to ``stop``."""
-        cut = (None if drawn is None else drawn[start:stop] for drawn in (self.shifts, self.flips, self.centres))
-        return Draws(*cut)
+        every = (self.shifts, self.flips, self.centres, self.cut)
+        return Draws(*(None if drawn is None else drawn[start:stop] for drawn in every))
 
 
 class Augmentation:
@@ -48,36 +50,43 @@ class Augmentation:
         shape: channels, height and width of an image.
         crop_and_flip: whether to crop and flip.
         cutout: side of the square in pixels; 0 for none.
+        share: of the images that are cut, each drawn by itself.
 
     Raises:
         BadInput: the square is larger than the image.
     """
 
-    def __init__(self, shape: tuple[int, int, int], crop_and_flip: bool = True, cutout: int = 0) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], crop_and_flip: bool = True, cutout: int = 0, share: float = 1.0
+    ) -> None:
         side = min(shape[1:])
         if not 0 <= cutout <= side:
             raise BadInput("cutout", cutout, f"give 0 to {side} pixels, the smaller side of the images")
         self.shape = shape
         self.crop_and_flip = crop_and_flip
         self.cutout = cutout
+        self.share = share
         self._modules: dict[str, Any] = {}
 
     def draw(self, examples: int, source: torch.Generator) -> Draws:
         """Draw for ``examples`` examples."""
-        shifts = flips = centres = None
+        shifts = flips = centres = cut = None
         if self.crop_and_flip:
             shifts = torch.randint(0, 2 * PADDING + 1, (examples, 2), generator=source)
             flips = torch.rand(examples, generator=source) < 0.5
         if self.cutout:
             centres = torch.stack([torch.randint(0, side, (examples,), generator=source) for side in self.shape[1:]], 1)
-        return Draws(shifts, flips, centres)
+            if self.share < 1:
+                cut = torch.rand(examples, generator=source) < self.share
+        return Draws(shifts, flips, centres, cut)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Augment normalised images (examples, channels, height, width): zero is the mean colour."""
         if draws.shifts is not None and draws.flips is not None:
             images = self._flipped(self._cropped(images, draws.shifts), draws.flips)
         if draws.centres is not None:
-            images = self._blanked(images, draws.centres)
+            blanked = self._blanked(images, draws.centres)
+            images = blanked if draws.cut is None else torch.where(_each(draws.cut, images), blanked, images)
         return images
 
     def _cropped(self, images: Tensor, shifts: Tensor) -> Tensor:
@@ -109,7 +118,7 @@ class Augmentation:
     def _flipped(self, images: Tensor, flips: Tensor) -> Tensor:
         from kornia.geometry.transform import hflip
 
-        return torch.where(flips.to(images.device, non_blocking=True).view(-1, 1, 1, 1), hflip(images), images)
+        return torch.where(_each(flips, images), hflip(images), images)
 
     def _blanked(self, images: Tensor, centres: Tensor) -> Tensor:
         if "erase" not in self._modules:
@@ -135,3 +144,8 @@ class Augmentation:
             "batch_prob": torch.ones(count),
             "forward_input_shape": torch.tensor([count, self.shape[0], height, width]),
         }
+
+
+def _each(chosen: Tensor, images: Tensor) -> Tensor:
+    """Which examples, for `torch.where` over images."""
+    return chosen.to(images.device, non_blocking=True).view(-1, 1, 1, 1)

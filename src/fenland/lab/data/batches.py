@@ -56,6 +56,7 @@ class Batches:
         augment: random crop and flip of the training batches.
         dtype: of the batches.
         cutout: side in pixels of the square that is blanked in each training image; 0 for none.
+        cutout_share: of the images that it is blanked in.
         rank: number of this process among ``world``; it gets its own equal slice of each training batch.
         world: processes that share each training batch. What a batch holds does not depend on it.
         limit: bytes of images that the device may hold; None asks ``room``.
@@ -74,6 +75,7 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         *,
         cutout: int = 0,
+        cutout_share: float = 1.0,
         rank: int = 0,
         world: int = 1,
         limit: int | None = None,
@@ -84,7 +86,7 @@ class Batches:
         self.steps = len(images.train) // batch_size
         self._slice = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._seed = seed
-        self._augmentation = Augmentation(images.shape, augment, cutout)
+        self._augmentation = Augmentation(images.shape, augment, cutout, cutout_share)
         self._dtype = dtype
         self._device = device
         self._mean = torch.tensor(mean, device=device, dtype=dtype).view(-1, 1, 1)

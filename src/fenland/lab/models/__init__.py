@@ -8,7 +8,8 @@ from functools import partial
 from torch import nn
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.models import pretrained, wrn
+from fenland.lab.models import pretrained, resnet18, wrn
+from fenland.lab.models.convnet import ConvNet
 from fenland.lab.models.lenet import LeNet
 from fenland.lab.models.mlp import MLP
 from fenland.lab.models.pyramidnet import PyramidNet
@@ -20,11 +21,15 @@ from fenland.lab.models.vit import ViT
 Shape = tuple[int, int, int]
 
 # "-identity" is the original paper's shortcut without parameters; the usual reimplementations project. "-plain" has no
-# batch norm.
+# batch norm, "-group" group norm.
 # Any other "wrnD-K" is built too: D = 6n+4 layers, K times as wide.
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mlp": MLP,
     "lenet": LeNet,
+    "convnet": ConvNet,
+    "resnet18": partial(resnet18.ResNet18, norm="batch"),
+    "resnet18-group": partial(resnet18.ResNet18, norm="group"),
+    "resnet18-plain": partial(resnet18.ResNet18, norm="none"),
     "resnet20": partial(ResNet, depth=20),
     "resnet20-identity": partial(ResNet, depth=20, shortcut="identity"),
     "resnet56": partial(ResNet, depth=56),

@@ -11,17 +11,8 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Panel
 from fenland.lab.figures.style import title_of
-from fenland.lab.studies.investigations import (
-    BESIDE,
-    CHOICES,
-    PAPER,
-    REPORT,
-    SHORT,
-    Investigation,
-    accuracy,
-    loss,
-)  # fmt: skip
-from fenland.lab.study import C, Claim, Finding, Grid, Lab, Measured, Plot, Sheet, Source, Study, Tables, both, paired
+from fenland.lab.studies.investigations import SHORT, Investigation, accuracy, investigation, loss
+from fenland.lab.study import C, Claim, Finding, Grid, Lab, Measured, Plot, Sheet, Source, Tables, both, paired
 from fenland.lab.study.grid import above_zero, at_least_two, failed
 from fenland.lab.study.recipes import lines_of
 from fenland.lab.study.words import half, share, together
@@ -217,19 +208,10 @@ def by_epoch(name: str, quantity: Quantity) -> Plot:
     return Plot(name, f"{quantity.title}, by epoch", panels, caption, LABELS)
 
 
-STUDY = Study(
-    name="architectures",
-    title="SGD, SAM and ASAM over architectures",
-    source=REPORT.at("section IV, Fig. 4 and Table II"),
-    question="On which networks does ASAM generalise better than SAM and SAM better than SGD, with one setting for "
-    "all, and which runs fail?",
-    config=Config,
-    paper=PAPER | {"limit": None, "models": ("resnet20", "wrn16-8", "pyramidnet110-a48", "vgg16", "vgg16-plain")},
-    runs=Grid(method, after=marked, diverged="guess", model=C.models, optimizer=OPTIMIZERS, seed=C.seeds),
-    claims=claims,
-    figures=[by_epoch("accuracy", accuracy.by_epoch), by_epoch("loss", loss.by_epoch)],
-    sheets=[table],
-    choices=(
+STUDY = investigation(
+    "section IV, Fig. 4 and Table II",
+    {"limit": None, "models": ("resnet20", "wrn16-8", "pyramidnet110-a48", "vgg16", "vgg16-plain")},
+    (
         "The numbers of Table II are not in the text at hand; what the report says about them is judged.",
         "It names families, not sizes: preset paper takes ResNet-20, WRN-16-8, PyramidNet-110 (alpha 48) and VGG-16.",
         "It does not say whether its VGG has batch norm. Both are run: the original VGG has none (vgg16-plain), usual "
@@ -237,7 +219,14 @@ STUDY = Study(
         "rho = 2 is davda54/sam's ASAM, which has no eta and scales biases too: eta = 0 here. The class of ASAM's "
         "authors has 0.01: --set eta=0.01.",
         "A run counts as failed where it diverged, or ends with an accuracy of at most 1.5 times that of guessing.",
-        *CHOICES,
     ),
-    beside=BESIDE,
+    name="architectures",
+    title="SGD, SAM and ASAM over architectures",
+    question="On which networks does ASAM generalise better than SAM and SAM better than SGD, with one setting for "
+    "all, and which runs fail?",
+    config=Config,
+    runs=Grid(method, after=marked, diverged="guess", model=C.models, optimizer=OPTIMIZERS, seed=C.seeds),
+    claims=claims,
+    figures=[by_epoch("accuracy", accuracy.by_epoch), by_epoch("loss", loss.by_epoch)],
+    sheets=[table],
 )

@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fenland.lab.studies.investigations import (
-    BESIDE,
-    CHOICES,
-    PAPER,
-    REPORT,
     SHORT,
+    WHICH,
     Investigation,
     about,
     accuracy,
+    ends_and_curves,
+    investigation,
     loss,
+    setting,
 )  # fmt: skip
-from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, Seeds, Study, both, curves, paired, ratio
+from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, both, paired, ratio
 from fenland.lab.study.grid import above_zero, failed
+from fenland.lab.study.images import about_data
 from fenland.lab.study.parts import OURS, Lab, Measured, Tables, ours
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 EUCLID, SIGN, STRETCHED, MATCHED = "L2", "L-inf, sign", "L-inf, stretched", "L-inf, matched"
 KINDS = (EUCLID, SIGN, STRETCHED, MATCHED)
 WORDS = {
-    SIGN: "rho along the gradient's sign",
     STRETCHED: "the gradient over its largest element, as in the report's code",
+    SIGN: "rho along the gradient's sign",
 }
-FIGURE = SHORT.at("section III-B and Fig. 3")
+# The report's figure is what its code does; its formula is another ball, and a claim of ours.
+WHOSE = {STRETCHED: SHORT.at("section III-B and Fig. 3"), SIGN: ours("the report's formula, which its code is not")}
 length = Quantity("length", "Euclidean length of the perturbation", table="epochs", form=".4g")
 
 
@@ -70,13 +72,12 @@ def count_weights(config: Config, lab: Lab) -> int:
     """How many numbers of the network are trained, on images of this data set."""
     import torch
 
-    from fenland.lab import data
     from fenland.lab.config import RunConfig
     from fenland.lab.models import build_model
 
-    images = data.load(RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data)))
+    shape, classes, _ = about_data(RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data)))
     with torch.random.fork_rng(), torch.device("meta"):
-        model = build_model(config.model, images.shape, len(images.classes))
+        model = build_model(config.model, shape, classes)
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
@@ -97,28 +98,31 @@ def times_longer(kind: str) -> Contrast:
     return replace(lengths, exact=True)
 
 
-def setting(measured: Measured) -> str:
-    """What the figures show."""
-    return f"{measured.config.model}, {measured.config.here()}, rho = {measured.config.rho:g}; matched: rho / √n."
-
-
-STUDY = Study(
+STUDY = investigation(
+    "section III and Fig. 3", {"model": "wrn16-8"}, (
+        "The report's text says that only the norm in the denominator of davda54/sam was exchanged, which stretches "
+        "the gradient until its largest element is rho (InfNormSAM): that is what its figure shows. Its formula moves "
+        "each weight by rho along the gradient's sign, the maximiser over the box (LpSAM, p = inf), and is run beside.",
+        "Not in the report: the sign step at the Euclidean length of the L2 one, rho / sqrt(n) for n weights. For the "
+        "stretched gradient that would be SAM itself.",
+        "A Euclidean length is the mean over steps of the first epoch; that of the sign step is rho * sqrt(n), reached "
+        "where no gradient element is zero.",
+        WHICH,
+    ),
     name="ball-metric",
     title="The norm of SAM's ball",
-    source=REPORT.at("section III and Fig. 3"),
     question="Is SAM worse in an L-infinity ball than in the L2 ball, and is that the ball's shape or the length of "
     "the perturbation?",
     config=Config,
-    paper=PAPER | {"model": "wrn16-8"},
     runs=Grid(ball, after=lengths, diverged="guess", kind=KINDS, seed=C.seeds),
     claims=[
         *(
             Claim(
                 f"At the same rho, the L-infinity ball ({WORDS[kind]}) gives a lower test accuracy than the L2 ball.",
-                FIGURE, paired(accuracy, "kind", kind, EUCLID) < 0, "final", "paper",
+                source, paired(accuracy, "kind", kind, EUCLID) < 0, "final", "paper",
                 notes=("Paired over seeds.", failures(kind)),
             )
-            for kind in WORDS
+            for kind, source in WHOSE.items()
         ),
         Claim(
             "At the same rho both L-infinity perturbations are far longer than the L2 one, in the Euclidean norm.",
@@ -139,23 +143,8 @@ STUDY = Study(
             notes=(about, "Paired over seeds.", failures(SIGN)),
         ),
     ],
-    figures=[
-        Seeds("final", accuracy, "kind", setting, title="Test accuracy at the end, %"),
-        curves(
-            "curves", "kind", [accuracy.by_epoch, loss.by_epoch, length], caption=setting,
-            title="Accuracy, loss and length by epoch", log=("test_loss", "length"),
-        ),
-    ],
-    choices=(
-        "The report's formula moves each weight by rho along the gradient's sign, the maximiser over the box (LpSAM, "
-        "p = inf). Its text says that only the norm in the denominator was exchanged, which stretches the gradient "
-        "until its largest element is rho (InfNormSAM). Both are run.",
-        "Not in the report: the sign step at the Euclidean length of the L2 one, rho / sqrt(n) for n weights. For the "
-        "stretched gradient that would be SAM itself.",
-        "A Euclidean length is the mean over steps of the first epoch; that of the sign step is rho * sqrt(n), reached "
-        "where no gradient element is zero.",
-        "The report says WideResNet and not which: preset paper takes WRN-16-8, as davda54/sam does.",
-        *CHOICES,
+    figures=ends_and_curves(
+        "kind", [accuracy.by_epoch, loss.by_epoch, length], "Accuracy, loss and length by epoch",
+        ("test_loss", "length"), lambda m: f"{setting(m)}, rho = {m.config.rho:g}; matched: rho / √n.",
     ),
-    beside=BESIDE,
 )  # fmt: skip

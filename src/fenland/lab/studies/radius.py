@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
-import torch
-from torch import Tensor
 
 from fenland.lab.figures.plots import Mark
 from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.studies.investigations import (
-    BESIDE,
-    CHOICES,
-    PAPER,
-    REPORT,
     SHORT,
+    WHICH,
     Investigation,
     about,
     accuracy,
+    ends_and_curves,
+    investigation,
     loss,
+    setting,
+    smoothed_loss,
 )  # fmt: skip
-from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, Seeds, Study, both, curves, ratio
+from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, both, ratio
 from fenland.lab.study.grid import above_zero, at_least_two
-from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Sheet, Source, Statement, Tables
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Sheet, Source, Tables
 from fenland.lab.study.published import Cell, Published
 from fenland.lab.study.quantities import gap
 from fenland.lab.study.words import half, lossy, shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fenland.lab.config import RunConfig
 
 TABLE, SECTION = SHORT.at("Table I"), SHORT.at("section II-B")
@@ -49,8 +44,9 @@ TABLE_I = Published("rho", {
 BEST, WORST = 0.05, 0.5
 FALLS = (0.3, 0.6, 0.8)  # shares of the epochs after which the learning rate falls to a fifth
 DROPS = FALLS[:2]  # where the report saw the loss drop
-SHARE = 0.1  # what the smoothed labels of davda54/sam take from the true class
-READINGS = {"cross-entropy": loss, "divergence from smoothed labels": Quantity("smoothed_loss", form=".4f")}
+# The loss of Table I is the one that davda54/sam prints.
+READING = "divergence from smoothed labels"
+printed = Quantity("smoothed_loss", form=".4f")
 
 
 @dataclass(frozen=True)
@@ -74,35 +70,6 @@ def with_smoothed(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, R
     ]
     found = {name: part["loss"].iloc[0] for name, part in zip(done, lab.keep_all(pieces, "losses"), strict=True)}
     return tables | {"runs": rows.assign(smoothed_loss=rows["run"].map(found).astype(float))}
-
-
-def smoothed_loss(run: RunConfig, weights: Path) -> pd.DataFrame:
-    """One row ``loss``: the mean of `divergence` over the test set, in evaluation mode."""
-    from fenland.lab.study.network import trained
-
-    model, batches = trained(run, weights)
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for batch, labels in batches.evaluation("test"):
-            total += float(divergence(model(batch), labels).double().sum())
-            count += len(labels)
-    return pd.DataFrame({"loss": [total / count]})
-
-
-def divergence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the smoothed labels from the softmax, one number an example.
-
-    Args:
-        logits: (batch, classes).
-        labels: (batch,), class numbers.
-
-    The target is 1 - 0.1 on the true class and 0.1 / (classes - 1) on each other, as davda54/sam has it, so that 0 is
-    reached at outputs that are as unsure as the target.
-    """
-    classes = logits.shape[1]
-    target = torch.full_like(logits, SHARE / (classes - 1))
-    target.scatter_(1, labels[:, None], 1 - SHARE)
-    return (target * (target.log() - logits.log_softmax(1))).sum(1)
 
 
 def against(ours: float, quantity: Quantity, word: str) -> Contrast:
@@ -131,13 +98,12 @@ def claims(measured: Measured) -> Iterator[Claim]:
             expected=_published(rhos, WORST, "against") or "a difference below 0 from each", **paper,
         )  # fmt: skip
     if {BEST, WORST} <= rhos:
-        for reading, quantity in READINGS.items():
-            yield Claim(
-                f"The test loss ({reading}) is lowest at rho = {BEST:g} and highest at rho = {WORST:g}.", TABLE,
-                _lowest_and_highest(quantity), "curves", "paper",
-                "; ".join(f"{cell.mean:.4f} at {rho:g}" for rho, cell in TABLE_I.columns["loss"].items()),
-                ("Paired over seeds; diverged runs have no loss and are left out.",),
-            )  # fmt: skip
+        yield Claim(
+            f"The test loss ({READING}) is lowest at rho = {BEST:g} and highest at rho = {WORST:g}.", TABLE,
+            lowest_and_highest, "curves", "paper",
+            "; ".join(f"{cell.mean:.4f} at {rho:g}" for rho, cell in TABLE_I.columns["loss"].items()),
+            ("Paired over seeds; diverged runs have no loss and are left out.",),
+        )  # fmt: skip
         if len([rho for rho in rhos if rho < WORST]) > 1:
             yield Claim(
                 f"Among radii below {WORST:g} the accuracy hardly depends on rho: their spread is less than the fall "
@@ -164,8 +130,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
     shared = sorted(rhos & set(TABLE_I.columns["loss"]))
     if shared:
         yield _comes_out("The published accuracies, %, come out again.", accuracy, "test_accuracy", shared, "final")
-        for reading, quantity in READINGS.items():
-            yield _comes_out(f"The published losses come out again ({reading}).", quantity, "loss", shared, "curves")
+        yield _comes_out(f"The published losses come out again ({READING}).", printed, "loss", shared, "curves")
 
 
 def _published(rhos: set[float], ours: float, word: str) -> str:
@@ -174,16 +139,11 @@ def _published(rhos: set[float], ours: float, word: str) -> str:
     return "; ".join(f"{cells[ours].mean - cells[rho].mean:+.2f} points {word} {rho:g}" for rho in others)
 
 
-def _lowest_and_highest(quantity: Quantity) -> Statement:
-    low, high = against(BEST, quantity, "against"), against(WORST, quantity, "against")
-    statement = both(low < 0, high > 0)
-
-    def judge(measured: Measured) -> Finding:
-        found = statement(measured)
-        words = [f"{rho:g}: {each.said(each.measure(measured))}" for rho, each in ((BEST, low), (WORST, high))]
-        return Finding(found.expected, ". ".join(words), found.holds, open=found.open)
-
-    return judge
+def lowest_and_highest(measured: Measured) -> Finding:
+    """The loss of two radii against those of the others."""
+    low, high = against(BEST, printed, "against"), against(WORST, printed, "against")
+    words = [f"{rho:g}: {each.said(each.measure(measured))}" for rho, each in ((BEST, low), (WORST, high))]
+    return replace(both(low < 0, high > 0)(measured), measured=". ".join(words))
 
 
 def spread(measured: Measured) -> Finding:
@@ -195,10 +155,8 @@ def spread(measured: Measured) -> Finding:
     contrast = Contrast(lambda _: {"": interval(fall - among)}, form=".2f")
     found = (contrast > 0)(measured)
     words = f"spread {shown(interval(among), '.2f', sign=False)} points, fall {shown(interval(fall), '.2f')}"
-    return Finding(
-        "a spread of 0.28 points, a fall of 1.58", f"{words}, fall less spread {found.measured}", found.holds,
-        open=found.open,
-    )  # fmt: skip
+    said = f"{words}, fall less spread {found.measured}"
+    return replace(found, expected="a spread of 0.28 points, a fall of 1.58", measured=said)
 
 
 def _reach(config: Config) -> int:
@@ -221,13 +179,11 @@ def drops(measured: Measured) -> Finding:
 
 def _comes_out(sentence: str, quantity: Quantity, column: str, cases: list[float], figure: str) -> Claim:
     agrees = TABLE_I.agrees(quantity, cases, column)
+    why = f"Not to be decided on such files ({quantity.column.replace('_', ' ')})."
 
     def judge(measured: Measured) -> Finding:
         found = agrees(measured)
-        if not lossy(measured):
-            return found
-        why = f"Not to be decided on such files ({quantity.column.replace('_', ' ')})."
-        return Finding(found.expected, found.measured, None, open=why)
+        return replace(found, holds=None, open=why) if lossy(measured) else found
 
     note = "The 95 % intervals over seeds have to overlap; the published ones are of three seeds."
     return Claim(sentence, TABLE, judge, figure, "paper", notes=(note,))
@@ -235,24 +191,19 @@ def _comes_out(sentence: str, quantity: Quantity, column: str, cases: list[float
 
 def sheet(measured: Measured) -> Sheet:
     """Table I, published and measured."""
-    config, cells, rows = measured.config, TABLE_I.columns, []
+    config, rows = measured.config, []
+    shown_of = {"test_accuracy": accuracy, "loss": printed, "": loss}
     for rho in sorted(config.rhos):
-        there = rho in cells["loss"]
-        published = (f"{cells['test_accuracy'][rho].mean:.2f}", f"{cells['loss'][rho].mean:.4f}") if there else ("", "")
-        of = {q.column: q.at(rho=rho).rows(measured)["value"].dropna() for q in (accuracy, *READINGS.values())}
-        ours, *losses = (half(of[q.column], q.form) for q in (accuracy, *READINGS.values()))
-        rows.append((f"{rho:g}", published[0], ours, published[1], *losses))
-    heads = ("rho", "accuracy, %, published", "measured", "loss, published", *READINGS)
+        cells = [rho_cells.get(rho) for rho_cells in (TABLE_I.columns.get(name, {}) for name in shown_of)]
+        published = [f"{x.mean:{q.form}}" if x else "" for x, q in zip(cells, shown_of.values(), strict=True)]
+        ours = [half(q.at(rho=rho).rows(measured)["value"].dropna(), q.form) for q in shown_of.values()]
+        rows.append((f"{rho:g}", published[0], ours[0], published[1], *ours[1:]))
+    heads = ("rho", "accuracy, %, published", "measured", "loss, published", READING, "cross-entropy")
     caption = (
         f"Mean over seeds ± half of the 95 % interval. Measured: {config.model}, {config.here()}. Published: "
         "WideResNet, CIFAR-10, 200 epochs, three seeds."
     )
     return Sheet("Accuracy and loss by radius", caption, heads, tuple(rows))
-
-
-def setting(measured: Measured) -> str:
-    """What the figures show."""
-    return f"{measured.config.model}, {measured.config.here()}."
 
 
 def falls(measured: Measured) -> list[Mark]:
@@ -261,36 +212,29 @@ def falls(measured: Measured) -> list[Mark]:
     return [Mark(math.ceil(x * config.epochs) + 0.5) for x in FALLS] if config.schedule == "step" else []
 
 
-STUDY = Study(
+STUDY = investigation(
+    "Fig. 1 and Table I", {"model": "wrn16-8"}, (
+        WHICH,
+        "It does not say of what the loss in Table I is. Read as the one that davda54/sam prints: over the test set, "
+        "the divergence of the smoothed labels (0.9 on the true class) from the outputs. It is measured at the last "
+        "weights; the cross-entropy, without smoothing, stands beside it in the table and is drawn by epoch.",
+        "It calls 200 passes over the data steps; they are epochs here.",
+    ),
     name="radius",
     title="The radius of SAM's ball",
-    source=REPORT.at("Fig. 1 and Table I"),
     question="How do accuracy and loss of a wide residual network depend on SAM's radius, and what happens at a large "
     "one?",
     config=Config,
-    paper=PAPER | {"model": "wrn16-8"},
     runs=Grid(
         lambda config, lab: {"optimizer": "sam", "weights": True}, after=with_smoothed, diverged="guess", rho=C.rhos,
         seed=C.seeds,
     ),
     claims=claims,
-    figures=[
-        Seeds("final", accuracy, "rho", setting, "rho = {:g}".format, "Test accuracy at the end, %"),
-        curves(
-            "curves", "rho",
-            [accuracy.by_epoch, loss.by_epoch, Quantity("train_eval_loss", "Training loss (cross-entropy)", "epochs")],
-            title="Accuracy and loss by epoch", log=("test_loss", "train_eval_loss"), label="rho = {:g}".format,
-            marks=falls, caption=lambda m: f"{setting(m)} Dotted lines: the learning rate falls to a fifth.",
-        ),
-    ],
-    sheets=[sheet],
-    choices=(
-        "The report says WideResNet and not which: preset paper takes WRN-16-8, as davda54/sam does.",
-        "It does not say of what the loss in Table I is. Read as: of the test set, cross-entropy. The other reading, "
-        "the loss that davda54/sam prints, is the divergence of the smoothed labels (0.9 on the true class) from the "
-        "outputs; it is measured at the last weights and judged beside the first.",
-        "It calls 200 passes over the data steps; they are epochs here.",
-        *CHOICES,
+    figures=ends_and_curves(
+        "rho", [accuracy.by_epoch, loss.by_epoch, Quantity("train_eval_loss", "Training loss (cross-entropy)",
+                                                           "epochs")],
+        "Accuracy and loss by epoch", ("test_loss", "train_eval_loss"),
+        lambda m: f"{setting(m)}. Dotted lines: the learning rate falls to a fifth.", "rho = {:g}".format, falls,
     ),
-    beside=BESIDE,
+    sheets=[sheet],
 )  # fmt: skip

@@ -46,9 +46,11 @@ class Training:
     label_smoothing: float = 0.0
     augment: bool = False
     cutout: int = 0
+    cutout_share: float = 1.0
     limit: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
+    precision: str = "32-true"
 
     def here(self) -> str:
         """What the numbers are about."""

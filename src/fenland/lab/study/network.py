@@ -1,12 +1,16 @@
-"""A trained network at its last weights, with its images, for what is measured at the end of a run."""
+"""A trained network at its last weights, with its images, and the Hessian of its training loss there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fenland.diagnostics import curvature
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -28,3 +32,42 @@ def trained(run: RunConfig, weights: Path) -> tuple[nn.Module, Any]:
     model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     device = torch.device(run.device)
     return model.to(device).eval(), data.Batches(images, device, run.batch_size, run.seed)
+
+
+def eigenvalues(
+    run: RunConfig, weights: Path, *, examples: int | None, count: int, tol: float, products: int, draws: int
+) -> pd.DataFrame:
+    """``kind, rank, value, error``: "largest" with their residuals, "trace" with its standard error."""
+    model, batches = trained(run, weights)
+    data = list(batches.evaluation("train", examples))
+    found = curvature.extreme_eigenvalues(
+        model, _loss, data, k=count, which="largest", tol=tol, max_products=products
+    )  # fmt: skip
+    trace = curvature.trace(model, _loss, data, draws=draws)
+    rows = [("largest", rank, pair.value, pair.residual) for rank, pair in enumerate(found.largest, 1)]
+    rows.append(("trace", 0, trace.value, trace.standard_error))
+    return pd.DataFrame(rows, columns=["kind", "rank", "value", "error"])
+
+
+def density(run: RunConfig, weights: Path, *, examples: int | None, paths: int, steps: int) -> pd.DataFrame:
+    """``path, node, weight`` of the quadrature; the weights of a path sum to 1."""
+    model, batches = trained(run, weights)
+    found = curvature.density(model, _loss, list(batches.evaluation("train", examples)), draws=paths, steps=steps)
+    rows = [
+        (path, float(node), float(weight))
+        for path, (nodes, weights_of) in enumerate(zip(found.nodes, found.weights, strict=True))
+        for node, weight in zip(nodes, weights_of, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["path", "node", "weight"])
+
+
+def _loss(model: nn.Module, batch: Any) -> Tensor:
+    images, labels = batch
+    return cross_entropy(model(images), labels)
+
+
+def quadrature(rows: pd.DataFrame) -> curvature.Density:
+    """A density from the rows of one run."""
+    paths = [part for _, part in rows.groupby("path")]
+    nodes, weights = (tuple(torch.tensor(p[name].to_numpy()) for p in paths) for name in ("node", "weight"))
+    return curvature.Density(nodes, weights, 0)

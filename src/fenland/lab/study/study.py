@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fenland.lab.study.claims import Claims, judge
+from fenland.lab.study.grid import Grid
 from fenland.lab.study.parts import Lab, Measured, Sheet, Source, Tables, Verdict
 from fenland.lab.study.words import guessed, left_out, lossy, sentences
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fenland.lab.config import RunConfig
     from fenland.lab.figures.catalog import Drawn
     from fenland.lab.study.recipes import Recipe
 
@@ -49,6 +51,9 @@ class Study:
         quick: fields of the preset ``quick`` (2 minutes on 2 cores; 15 s where no network is trained) that differ from
             the configuration's defaults.
         paper: likewise of the preset ``paper``, the published scale.
+        two_cores: likewise of the preset ``two-cores``: published data and lengths of training where two cores get
+            there in hours. Empty for none.
+        trains: the training runs of a configuration, where ``runs`` is no `Grid`; None where no network is trained.
         beside: sentences that the tables call for beside every claim and figure.
         file: that it was read from, where it is no part of fenland.
     """
@@ -65,13 +70,22 @@ class Study:
     choices: tuple[str, ...] = ()
     quick: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, Any] = field(default_factory=dict)
+    two_cores: Mapping[str, Any] = field(default_factory=dict)
+    trains: Callable[[Any, Lab], Sequence[RunConfig]] | None = None
     beside: Sequence[Callable[[Measured], str]] = (lossy, runs_left_out)
     file: Path | None = None
 
     @property
     def presets(self) -> dict[str, Any]:
         """Configurations by name."""
-        return {name: self.config(**fields) for name, fields in (("quick", self.quick), ("paper", self.paper))}
+        every = {"quick": self.quick, "paper": self.paper} | ({"two-cores": self.two_cores} if self.two_cores else {})
+        return {name: self.config(**fields) for name, fields in every.items()}
+
+    def trained(self, config: Any, lab: Lab) -> Sequence[RunConfig]:
+        """The training runs of a configuration, none where it trains no network."""
+        if isinstance(self.runs, Grid):
+            return self.runs.runs(config, lab)
+        return self.trains(config, lab) if self.trains is not None else ()
 
     def judge(self, config: Any, tables: Tables) -> list[Verdict]:
         """A verdict a claim."""

@@ -39,7 +39,7 @@ def follow(run: RunConfig, test_examples: int | None) -> pd.DataFrame:
     """
     rows = []
     with _alone(run.threads):
-        ours, theirs = _Member(run), _Member(dataclasses.replace(run, replace=NEIGHBOUR))
+        ours, theirs = _Member(run), _Member(neighbour(run))
         for epoch in range(run.epochs + 1):
             if epoch:
                 for batch, other in zip(ours.batches.epoch(epoch), theirs.batches.epoch(epoch), strict=True):
@@ -55,6 +55,11 @@ def follow(run: RunConfig, test_examples: int | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def neighbour(run: RunConfig) -> RunConfig:
+    """The other member of the pair."""
+    return dataclasses.replace(run, replace=NEIGHBOUR)
+
+
 def bounds(run: RunConfig) -> pd.DataFrame:
     """``epoch, bound, why``: what the theory allows a softmax regression, or why it says nothing.
 
@@ -65,7 +70,7 @@ def bounds(run: RunConfig) -> pd.DataFrame:
     from fenland.theory import Smoothness, distance_bound
 
     name = OPTIMIZERS[run.optimizer].title
-    first, second = (_Member(dataclasses.replace(run, replace=k)).batches for k in (None, NEIGHBOUR))
+    first, second = (_Member(member).batches for member in (run, neighbour(run)))
     longest = max(
         float(images.flatten(1).double().square().sum(1).max())
         for batches in (first, second)
@@ -94,7 +99,7 @@ class _Member:
         device = torch.device(run.device)
         self.batches = data.Batches(images, device, run.batch_size, run.seed)
         torch.manual_seed(run.seed)
-        self.model = _build(run.model, images.shape, len(images.classes)).to(device)
+        self.model = build(run.model, images.shape, len(images.classes)).to(device)
         self.optimizer = build_optimizer(run, self.model, run.epochs * self.batches.steps)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
@@ -126,7 +131,8 @@ class _Member:
         return {f"{split}_loss": loss / count, f"{split}_accuracy": right / count}
 
 
-def _build(model: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+def build(model: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A network of the lab, or a softmax regression."""
     if model == LINEAR:
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
     return build_model(model, shape, classes)

@@ -39,6 +39,7 @@ def make_batches(
         augment=config.augment,
         dtype=dtype,
         cutout=config.cutout,
+        cutout_share=config.cutout_share,
         rank=rank,
         world=world,
     )
