@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from fenland.algebra.base import Algebra, Scalar, Vector, inverse, looked_at
+from fenland.algebra.base import Algebra, Scalar, Vector
 
 Coefficient: TypeAlias = "Any"  # a float, a scalar of the algebra, or a list of these, one a tensor (radii by group)
 _serials = count()
@@ -250,3 +250,28 @@ def is_number(c: Any, value: float) -> bool:
 def project(x: Lazy, on: Lazy) -> Lazy:
     """<x, y> y / ||y||^2, the part of x along y (0 where y is); divided twice, so that squares do not underflow."""
     return on * (x.dot(on) * inverse(on.norm) * inverse(on.norm))
+
+
+def looked_at(s: Scalar) -> bool:
+    """Whether this scalar may be looked at: one number, at hand."""
+    return Algebra.looks and s.dim() == 0 and s.is_cpu
+
+
+def inverse(s: Scalar) -> Scalar:
+    """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
+    least = TINY.get(s.dtype, TINY_LOW)
+    if Algebra.looks and s.is_cpu and s.dim() == 0:  # as `looked_at`; a call less
+        return torch.zeros_like(s) if s.item() < least else s.reciprocal()
+    return s.clamp_min(least).reciprocal() * (s >= least)
+
+
+def ratio(numerator: Scalar, denominator: Scalar, look: bool = True) -> Scalar:
+    """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
+    least = TINY.get(denominator.dtype, TINY_LOW)
+    if look and denominator.is_cpu and Algebra.looks and denominator.dim() == 0 and denominator.item() > least:
+        return numerator / denominator
+    return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
+
+
+TINY = {torch.float64: 1e-290}  # smallest norm that is divided by; anything below counts as zero
+TINY_LOW = 1e-30  # for float32 and below: 1 / 1e-30 still leaves room for a radius of 1e8
