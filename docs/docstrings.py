@@ -1,7 +1,7 @@
 """Docstrings for the site: presets get the text of their table row, and signs that Markdown would eat are kept.
 
 Docstrings are written to be read in a terminal: `<a, e>`, `rho*m`. Markdown takes the first for HTML and the second for
-emphasis. Equations, which are indented, and examples stay as they are.
+emphasis. Equations, which are indented, become mathematics where they can be read as such; examples stay as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Any
 
 import griffe
 
+from fenland.lab.report.equations import markdown
+
 SECTION = re.compile(r"^(Args|Arguments|Attributes|Returns|Raises|Yields|Warns|Examples):\s*$")
+BLOCK = re.compile(r"(\A|\n\n)((?: {4}\S[^\n]*\n?)+)(?=\n|\Z)")
 SIGNS = ((re.compile(r"<(?=[A-Za-z/!])"), "&lt;"), (re.compile(r"(?<=[\w)\]|])\*(?=[\w(\[|])"), r"\\*"))
 
 
@@ -27,7 +30,23 @@ def readable(text: str) -> str:
         equation = not section and line.startswith("    ") and (not before.strip() or before.startswith("    "))
         lines.append(line if equation or section == "Examples" else _escaped(line))
         before = line
-    return "\n".join(lines)
+    return _typeset("\n".join(lines))
+
+
+def _typeset(text: str) -> str:
+    """Indented blocks before the first section as mathematics, unless one of their lines is no equation."""
+    head, opened, sections = re.match(r"(.*?)(?:^(\w+:)$(.*))?\Z", text, re.S | re.M).groups("")  # type: ignore[union-attr]
+    return BLOCK.sub(_block, head) + opened + sections
+
+
+def _block(found: re.Match[str]) -> str:
+    lines = [line.strip() for line in found[2].strip().split("\n")]
+    try:
+        written = [f"{markdown(line)}\n{{: .fenland-equation }}" for line in lines]
+    except ValueError:
+        return found[0]
+    mathematics = all("=" in line or "$" in line for line in written)
+    return found[1] + "\n\n".join(written) + "\n" if mathematics else found[0]
 
 
 def _with_examples(lines: list[str]) -> list[str]:

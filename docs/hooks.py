@@ -1,14 +1,24 @@
-"""What the site needs beside the pages: the list of decisions, pictures by theme, and bars in the code of tables."""
+"""What the site needs beside the pages: decisions listed, pictures by theme, typeset equations, tables that scroll.
+
+Equations are MathML, which every current browser shows and screen readers read, without a script and without a font
+to load.
+"""
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
+
 HERE = Path(__file__).parent
 MARK = "<!-- decisions -->"
 LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg|\.png)\)$", re.M)
+MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
+BARS = re.compile(r"<mo([^>]*)>(&#x0007C;|\|)</mo>")  # of norms: an operator would have space around it
+TABLE = re.compile(r"<table>.*?</table>", re.S)
 KINDS = {".svg": "fenland-figure", ".png": "fenland-screen"}
 
 
@@ -17,6 +27,22 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace(MARK, decisions()) if MARK in markdown else markdown
     markdown = LIGHT.sub(_by_theme, markdown)
     return "\n".join(_bars(line) if line.startswith("|") else line for line in markdown.split("\n"))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Equations as MathML, and tables in a frame that scrolls, is reached by the keyboard and says so."""
+    return TABLE.sub(_framed, MATH.sub(_mathml, html))
+
+
+def _mathml(found: re.Match[str]) -> str:
+    display = "block" if found[1] == "div" else "inline"
+    written = convert(html.unescape(found[2]).strip()[2:-2], display=display)
+    return BARS.sub(r'<mo\1 lspace="0" rspace="0">\2</mo>', written)
+
+
+def _framed(found: re.Match[str]) -> str:
+    frame = '<div class="fenland-table" tabindex="0" role="region" aria-label="Table">'
+    return f"{frame}{found[0]}</div>"
 
 
 def _by_theme(found: re.Match[str]) -> str:

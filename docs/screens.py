@@ -1,7 +1,8 @@
 """The pictures of the lab's pages, of real runs: python docs/screens.py [FOLDER].
 
 Trains, measures, writes the pages into out/screens (what is stored there is not repeated: minutes the first time,
-seconds later) and has a headless Chromium look at them, once for light and once for dark pages.
+seconds later) and has a headless Chromium look at them, once for light and once for dark pages. The README's moving
+picture is the explorer, one frame a step.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -61,9 +62,16 @@ SCREENS = {
 }
 
 
+# The moving picture: the same saddle, step by step; the last frame stays for a while.
+MOVING = "explorer.gif"
+STEPS = range(0, 25)
+FRAME_MS, LAST_MS = 350, 2500
+MOVING_LIMIT = 1_000_000  # bytes
+
+
 def names() -> list[str]:
-    """The files that `draw` writes."""
-    return [f"{name}-{scheme}.png" for name in SCREENS for scheme in SCHEMES]
+    """The files that `main` writes."""
+    return [*(f"{name}-{scheme}.png" for name in SCREENS for scheme in SCHEMES), MOVING]
 
 
 def make_pages() -> None:
@@ -74,7 +82,7 @@ def make_pages() -> None:
             raise SystemExit(f"fenland {command} ended with {code}")
 
 
-def look(screen: Screen, scheme: str) -> Image.Image:
+def look(screen: Screen, scheme: str, sharp: float = SHARP) -> Image.Image:
     """The page as the browser shows it."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
@@ -83,7 +91,7 @@ def look(screen: Screen, scheme: str) -> Image.Image:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "screen.png"
         command = [browser, *QUIET, f"--user-data-dir={scratch}/profile", f"--screenshot={file}"]
-        command += [f"--window-size={screen.width},{screen.height}", f"--force-device-scale-factor={SHARP}"]
+        command += [f"--window-size={screen.width},{screen.height}", f"--force-device-scale-factor={sharp}"]
         command += [f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}", address]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
@@ -99,6 +107,22 @@ def draw(name: str, scheme: str, folder: Path) -> Path:
     return path
 
 
+def animate(folder: Path) -> Path:
+    """Write the moving picture: every step of the explorer's view, on a light page."""
+    path, whole = folder / MOVING, SCREENS["explorer"]
+    frames = []
+    for step in STEPS:
+        view = whole.view.replace("step=3", f"step={step}")
+        frames.append(look(replace(whole, height=760, view=view), "light", sharp=0.8))
+    palette = frames[-1].quantize(128, Image.Quantize.MAXCOVERAGE)
+    drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times = [FRAME_MS] * (len(drawn) - 1) + [LAST_MS]
+    drawn[0].save(path, save_all=True, append_images=drawn[1:], duration=times, loop=0, optimize=True)
+    if path.stat().st_size >= MOVING_LIMIT:
+        raise SystemExit(f"{path} has {path.stat().st_size} bytes, more than {MOVING_LIMIT}; show fewer steps")
+    return path
+
+
 def main() -> None:
     """Write all pictures."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "images" / "lab"
@@ -107,6 +131,7 @@ def main() -> None:
     for name in SCREENS:
         for scheme in SCHEMES:
             print(draw(name, scheme, folder))
+    print(animate(folder))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fenland.lab.evidence import page
+from fenland.lab.evidence.records import Rows
+from fenland.lab.recipes import RECIPES
+
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
+EVIDENCE = HERE / "records" / "evidence"
 PLACE = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -50,6 +55,54 @@ def _floors(row: dict[str, Any] | None) -> str:
 def _machine(machine: dict[str, Any]) -> str:
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     return f"{machine['cpu']}, {threads}, torch {machine['torch']}"
+
+
+def headline() -> str:
+    """What fenland is, with the number of methods and the price of a step."""
+    from fenland.presets import PRESETS
+
+    published = [name for name, row in PRESETS.items() if "-" not in name and not row.source.startswith("ours")]
+    _, record = newest("ms_a_step")
+    options, figures = record["options"], record["figures"]
+    it = figures["SAM step / SGD step, bare"]
+    ratio = it.get("cpu", it["wall"])["median"]
+    threads = "one CPU thread" if record["environment"]["threads"] == 1 else "a CPU"
+    return (
+        f"**fenland turns any first-order `torch.optim` optimizer into one of {len(published)} published "
+        f"sharpness-aware methods, such\nas SAM and Stable SAM. A step then takes {ratio:.2f} times as long as before, "
+        f"of which the two gradients alone account for 2**\n(SAM over SGD, {options['model']}, "
+        f"batch {options['batch']}, {threads}).\n"
+    )
+
+
+def evidence() -> str:
+    """What the second gradient bought: the evidence's comparisons, once they have their seeds; else smaller tables."""
+    gains = page.gains(page.compared(Rows(EVIDENCE)))
+    if gains.startswith("|"):
+        return f"The method minus its base, with 95 % intervals ([how it was measured](docs/evidence.md)).\n\n{gains}"
+    return f"Test accuracy in percent, with 95 % intervals where five seeds were run:\n\n{smaller()}"
+
+
+def smaller() -> str:
+    """Test accuracy of the plain base for the same epochs and at the same price, of SAM and of SSAM, task by task."""
+    lines = ["| task | SGD, same epochs | SGD, same cost as SAM | SAM | SSAM | seeds |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    kept = json.loads((HERE / "measured" / "when-not.json").read_text(encoding="utf-8"))
+    for case, rho in (("30 % of the labels wrong", 0.2), ("clean labels", 0.05)):
+        rows = {row["name"]: row["test_accuracy"] for row in kept["cases"][case]}
+        names = ("SGD, equal epochs", "SGD, equal gradients", f"SAM, rho {rho}", f"SSAM, rho {rho}")
+        cells = [_accuracy(rows[name]) for name in names]
+        lines.append(f"| handwritten digits, {case} | {' | '.join(cells)} | {kept['seeds']} |")
+    _, record = newest("target")
+    config, table = record["config"], record["table"]
+    cells = [f"{100 * table[who]['accuracy']:.2f}" for who in ("SGD", "SAM", "SSAM")]
+    seeds = max(map(len, record["runs"].values()))
+    task = f"{config['data']}, {config['limit']} images, {config['model']}"
+    return "\n".join([*lines, f"| {task} | – | {' | '.join(cells)} | {seeds} |", ""])
+
+
+def _accuracy(row: dict[str, float]) -> str:
+    return f"{100 * row['mean']:.2f} ± {100 * (row['high'] - row['mean']):.2f}"
 
 
 def curvature() -> str:
@@ -121,12 +174,48 @@ def whole() -> str:
     return "\n".join([*lines, ""])
 
 
+def pictured(name: str, alt: str) -> Callable[[], str]:
+    """A picture of the evidence, where `python docs/evidence.py` has drawn it."""
+
+    def shown() -> str:
+        there = (HERE / "images" / "evidence" / f"{name}-light.svg").exists()
+        return f"![{alt}](images/evidence/{name}-light.svg)\n" if there else ""
+
+    return shown
+
+
+def recipes() -> str:
+    """What each recipe sets, and what was measured with it."""
+    lines = ["| Recipe | For | Method | lr | rho | Gain over the base |", "|---|---|---|---:|---:|---|"]
+    for each in RECIPES.values():
+        cells = (f"`{each.name}`", each.use, each.method, f"{each.lr:g}", f"{each.rho:g}", each.gain)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def pasted(name: str) -> Callable[[], str]:
+    """The code of a recipe as a block that runs."""
+    return lambda: f"```python\n{RECIPES[name].pasted}```\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "evidence": evidence,
     "steps": steps,
     "whole": whole,
     "cheaper": cheaper,
     "curvature": curvature,
     "when-not": when_not,
+    "recipes": recipes,
+    "recipe-transformer": pasted("transformer"),
+    "recipe-lora": pasted("lora"),
+    "evidence-gains": lambda: page.gains(page.compared(Rows(EVIDENCE))),
+    "evidence-means": lambda: page.means(page.compared(Rows(EVIDENCE))),
+    "evidence-tries": lambda: page.tries(Rows(EVIDENCE)),
+    "evidence-curves": lambda: page.curves(Rows(EVIDENCE)),
+    "evidence-state": lambda: page.state(Rows(EVIDENCE)),
+    "evidence-picture": pictured("gains", page.ALT_GAINS),
+    "evidence-radii": pictured("radii", page.ALT_RADII),
 }
 
 
@@ -138,13 +227,13 @@ def filled(text: str) -> str:
 def main(check: bool) -> int:
     """Write the pages that changed, or name them."""
     stale = []
-    for page in sorted(HERE.rglob("*.md")):
-        text = page.read_text(encoding="utf-8")
+    for path in (HERE.parent / "README.md", *sorted(HERE.rglob("*.md"))):
+        text = path.read_text(encoding="utf-8")
         now = filled(text)
         if now != text:
-            stale.append(page.name)
+            stale.append(path.name)
             if not check:
-                page.write_text(now, encoding="utf-8")
+                path.write_text(now, encoding="utf-8")
     if check and stale:
         print(f"stale: {', '.join(stale)}; run: python docs/tables.py", file=sys.stderr)
     return int(check and bool(stale))

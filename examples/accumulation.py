@@ -19,11 +19,17 @@ def main(micro: bool) -> None:
     args = arguments(epochs=25)
     x, y, x_test, y_test = load()
     model = network()
-    opt = fenland.SAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05, model=model)
+    opt = fenland.SAM(
+        torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        rho=0.05,
+        model=model,
+    )
 
     for _ in range(args.epochs):
         for inputs, labels in shuffled(x, y, 96):
-            parts = list(zip(inputs.chunk(K), labels.chunk(K), strict=True))
+            parts = list(
+                zip(inputs.chunk(K), labels.chunk(K), strict=True)
+            )
 
             def whole(parts=parts):
                 opt.zero_grad()
@@ -42,7 +48,9 @@ def main(micro: bool) -> None:
 
             each = [lambda p=p, one=one: one(*p) for p in parts]
             loss = sum(opt.step(each)) / K if micro else opt.step(whole)
-    print(f"loss {loss:.4f} accuracy {accuracy(model, x_test, y_test):.4f}")
+    print(
+        f"loss {loss:.4f} accuracy {accuracy(model, x_test, y_test):.4f}"
+    )
 
 
 if __name__ == "__main__":

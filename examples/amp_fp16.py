@@ -12,8 +12,12 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x, y, x_test, y_test = (t.to(device) for t in load())
     model = network().to(device)
-    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
-    opt = fenland.SSAM(base, rho=0.05, model=model, max_norm=5.0)  # bounds the unscaled d, once
+    base = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, fused=True
+    )
+    opt = fenland.SSAM(
+        base, rho=0.05, model=model, max_norm=5.0
+    )  # bounds the unscaled d, once
     scaler = torch.amp.GradScaler(device)
 
     for _ in range(args.epochs):
@@ -29,7 +33,9 @@ def main() -> None:
             loss = opt.step(closure, scaler=scaler)
             scaler.update()
     print(f"scale {scaler.get_scale():.0f}")
-    print(f"loss {loss:.4f} accuracy {accuracy(model, x_test, y_test):.4f}")
+    print(
+        f"loss {loss:.4f} accuracy {accuracy(model, x_test, y_test):.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""DistributedDataParallel: torchrun --nproc-per-node 2 examples/ddp.py [--quick] [--rank-local].
+"""DistributedDataParallel, on two processes.
 
-With --rank-local each rank climbs along its own gradient (the recipe of the SAM paper, and one all-reduce less).
+Run: torchrun --nproc-per-node 2 examples/ddp.py [--quick] [--rank-local]
+
+With --rank-local each rank climbs along its own gradient: the recipe of
+the SAM paper, with one all-reduce less.
 """
 
 import gc
@@ -17,12 +20,19 @@ from digits import accuracy, arguments, load, network, shuffled
 
 def main(sync: str) -> None:
     args = arguments(epochs=20)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo"
+    )
     rank, world = dist.get_rank(), dist.get_world_size()
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
     x, y, x_test, y_test = (t.to(device) for t in load())
     model = DistributedDataParallel(network().to(device))
-    opt = fenland.SSAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), rho=0.05, model=model, sync=sync)
+    opt = fenland.SSAM(
+        torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        rho=0.05,
+        model=model,
+        sync=sync,
+    )
 
     torch.manual_seed(rank)  # every rank has its own dropout masks
     for _ in range(args.epochs):
@@ -41,7 +51,10 @@ def main(sync: str) -> None:
     assert torch.equal(first, next(model.parameters())), "ranks differ"
     if rank == 0:
         print(f"{world} ranks, equal bit for bit")
-        print(f"loss {loss:.4f} accuracy {accuracy(model.module, x_test, y_test):.4f}")
+        print(
+            f"loss {loss:.4f} "
+            f"accuracy {accuracy(model.module, x_test, y_test):.4f}"
+        )
     dist.destroy_process_group()
 
 
@@ -49,4 +62,6 @@ if __name__ == "__main__":
     if wants_local := "--rank-local" in sys.argv:
         sys.argv.remove("--rank-local")
     main("local" if wants_local else "global")
-    gc.collect()  # DDP holds its process group in cycles, and gloo's threads must end before the interpreter does
+    # DDP holds its process group in cycles, and gloo's threads must end
+    # before the interpreter does.
+    gc.collect()

@@ -1,4 +1,7 @@
-"""Lightning's Trainer with accumulation and clipping: python examples/lightning_trainer.py [--quick]."""
+"""Lightning's Trainer with accumulation and clipping.
+
+Run: python examples/lightning_trainer.py [--quick]
+"""
 
 import lightning.pytorch as pl
 import torch
@@ -28,7 +31,11 @@ class Digits(pl.LightningModule):
         """The scheduler attaches to the fenland optimizer."""
         base = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
         opt = fenland.SSAM(base, rho=0.05, model=self)
-        return [opt], [torch.optim.lr_scheduler.CosineAnnealingLR(opt, self.trainer.max_epochs)]
+        return [opt], [
+            torch.optim.lr_scheduler.CosineAnnealingLR(
+                opt, self.trainer.max_epochs
+            )
+        ]
 
 
 def main() -> None:
@@ -46,9 +53,13 @@ def main() -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    trainer.fit(model, DataLoader(TensorDataset(x, y), batch_size=24, shuffle=True))
+    trainer.fit(
+        model, DataLoader(TensorDataset(x, y), batch_size=24, shuffle=True)
+    )
     right = accuracy(model.network.cpu(), x_test, y_test)
-    print(f"loss {trainer.callback_metrics['loss']:.4f} accuracy {right:.4f}")
+    print(
+        f"loss {trainer.callback_metrics['loss']:.4f} accuracy {right:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ ELSEWHERE = {
     ("migrating.md", "davda54/sam"): "its sam.py is copied by hand from GitHub; there is no package",
     ("migrating.md", "Composer"): "mosaicml is not among the tools",
     ("migrating.md", "optax"): "JAX is not among the tools",
+    (
+        "other-tools.md",
+        "Optuna",
+    ): "optuna is not among the tools; the objective above it runs, with a trial of one point",
 }
 
 

@@ -46,6 +46,11 @@ def test_the_screens_of_the_lab_are_there_small_and_used(monkeypatch):
     assert sorted(used.values()) == sorted(screens.SCREENS)
     assert sorted(made) == sorted(screens.names())  # docs/hooks.py adds the dark one
     assert all(len(alt) > 40 for alt in used), "say what there is to see"
+    moving = made.pop(screens.MOVING)
+    assert f"images/lab/{screens.MOVING}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert moving.stat().st_size < screens.MOVING_LIMIT
+    with screens.Image.open(moving) as picture:
+        assert picture.n_frames > len(screens.STEPS) / 2, "equal frames are one"
     for name, path in made.items():
         kind, scheme = path.stem.rsplit("-", 1)
         assert path.stat().st_size < screens.LIMIT, name

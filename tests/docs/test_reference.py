@@ -13,7 +13,9 @@ import fenland
 from fenland import testing, theory
 from fenland.lab.commands import COMMANDS
 
-REFERENCE = "\n".join(p.read_text(encoding="utf-8") for p in (DOCS / "api").glob("*.md"))
+REFERENCE = "\n".join(
+    p.read_text(encoding="utf-8") for folder in ("api", "methods") for p in (DOCS / folder).glob("*.md")
+)
 ENTRIES = re.findall(r"^::: ([\w.]+)", REFERENCE, re.M)
 SHOWN = "\n".join(b.code for p in blocks.pages() for b in blocks.blocks(p) if b.language in ("python", "pycon"))
 TESTS = "\n".join(
@@ -82,7 +84,8 @@ def _listed_in_the_lab() -> list[tuple[str, str]]:
     return found
 
 
-LAB_PAGE = (DOCS / "api" / "lab.md").read_text(encoding="utf-8")
+LAB_PAGES = [DOCS / "api" / f"{name}.md" for name in ("lab", "data", "stores", "replicas", "studies", "study-parts")]
+LAB_PAGE = "\n".join(p.read_text(encoding="utf-8") for p in LAB_PAGES)
 LAB_TEXT = re.sub(r"^:::.*$", "", LAB_PAGE, flags=re.M)
 LAB = _listed_in_the_lab()
 
@@ -109,7 +112,7 @@ def test_what_the_page_of_the_lab_imports_is_used_and_explained():
     entries = [_thing(e) for e in ENTRIES if e.startswith("fenland.lab.")]
     for module, name in imported:
         uses = re.findall(
-            rf"^(?!from ).*\b{name}\b", "\n".join(b.code for b in blocks.blocks(DOCS / "api" / "lab.md")), re.M
+            rf"^(?!from ).*\b{name}\b", "\n".join(b.code for p in LAB_PAGES for b in blocks.blocks(p)), re.M
         )
         assert uses, f"{name} is imported and not used"
         thing = getattr(importlib.import_module(module), name)
@@ -119,9 +122,8 @@ def test_what_the_page_of_the_lab_imports_is_used_and_explained():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_on_the_page_of_the_lab_and_in_a_line_to_type(command):
-    assert re.search(rf"\bfenland {command}\b", (DOCS / "lab.md").read_text(encoding="utf-8")), (
-        f"docs/lab.md: {command}"
-    )
+    text = "\n".join((DOCS / f"{name}.md").read_text(encoding="utf-8") for name in ("lab", "sweeps"))
+    assert re.search(rf"\bfenland {command}\b", text), f"docs/lab.md or docs/sweeps.md: {command}"
     typed = [
         line for p in blocks.pages() for b in blocks.blocks(p) if b.language == "sh" for line in b.code.splitlines()
     ]
@@ -162,8 +164,13 @@ class TestDocstrings:
     def test_brackets_and_stars_in_text(self, readable):
         assert readable("rho*m of <a, e> and `x*y <b>`") == "rho\\*m of &lt;a, e> and `x*y <b>`"
 
-    def test_equations_stay(self, readable):
-        text = "A step.\n\n    e = argmax <a, e>*rho\n\nMore."
+    def test_equations_are_typeset(self, readable):
+        text = readable("A step.\n\n    e = argmax <a, e>*rho\n\nMore.")
+        assert text.startswith("A step.\n\n$e = \\operatorname{argmax} \\langle a,")
+        assert text.endswith("$\n{: .fenland-equation }\n\nMore.")
+
+    def test_indented_text_that_is_no_equation_stays(self, readable):
+        text = "A step.\n\n    split: x = (1,\n        2)\n\nMore."
         assert readable(text) == text
 
     def test_examples_become_a_section(self, readable):

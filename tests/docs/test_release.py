@@ -219,7 +219,7 @@ def test_the_index_page_has_links_and_pictures_that_can_be_followed(built):
             continue
         assert found[1] == fenland.__version__
         assert (ROOT / found[2].partition("#")[0]).exists(), link
-        assert ("raw." in link) == link.endswith((".png", ".svg"))
+        assert ("raw." in link) == link.endswith((".png", ".svg", ".gif"))
 
 
 @pytest.mark.slow

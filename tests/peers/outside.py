@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,7 +38,11 @@ ARGUMENTS: dict[str, Any] = {
     "total_steps": 10,
     "total_iterations": 10,
     "weight_decay": 0.0,
+    "base_optimizer": torch.optim.SGD,
+    "rho_scheduler": SimpleNamespace(step=lambda: 0.05),
 }
+MATRICES_ONLY = ("SpectralSphere",)
+FLOAT32_ONLY = ("FAdam",)
 
 
 @dataclass
@@ -60,9 +65,14 @@ class Net(nn.Module):
         return self.head(torch.relu(self.norm(self.conv(x))).flatten(1))
 
 
-def net() -> Net:
+def net(kind: Any) -> nn.Module:
+    """The network that this optimizer is made for."""
     torch.manual_seed(1)
-    return Net().double()
+    if kind.__name__ in MATRICES_ONLY:
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 4, bias=False), nn.Tanh(), nn.Linear(4, 3, bias=False)
+        ).double()
+    return Net() if kind.__name__ in FLOAT32_ONLY else Net().double()
 
 
 def batch(t: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +82,7 @@ def batch(t: int) -> tuple[Tensor, Tensor]:
 
 def loss_of(model: nn.Module, t: int) -> Tensor:
     x, y = batch(t)
-    return F.cross_entropy(model(x), y)
+    return F.cross_entropy(model(x.to(next(model.parameters()).dtype)), y)
 
 
 def made(kind: Any, model: nn.Module) -> Any:
@@ -83,6 +93,15 @@ def made(kind: Any, model: nn.Module) -> Any:
         for name, value in ARGUMENTS.items()
         if name in wanted and (name == "lr" or wanted[name].default is inspect.Parameter.empty)
     }
+    first = next(name for name in wanted if name != "self")
+    if first != "params" and "params" in wanted:
+        options["params"] = list(model.parameters())
+    if first != "model" and "model" in wanted:
+        options["model"] = model
+    if "base_optimizer" in wanted and "type[" not in str(wanted["base_optimizer"].annotation):
+        options["base_optimizer"] = torch.optim.SGD(model.parameters(), lr=ARGUMENTS["lr"])
+    if kind.__name__.startswith("Distributed") and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     torch.manual_seed(2)
     opt = kind(_first_argument(kind, model), **options)
     if hasattr(opt, "train"):
@@ -154,10 +173,10 @@ def attempt(kind: Any, graph: bool) -> Callable[[], str | None]:
 
     def run() -> str | None:
         for rho in (0.0, 0.05):
-            want = net()
+            want = net(kind)
             bare(made(kind, want), want, rho, graph)
             for form in ("closure", "block"):
-                model = net()
+                model = net(kind)
                 opt = fenland.SAM(made(kind, model), rho=rho, model=model)
                 wrapped(opt, model, form, graph)
                 off = apart(model, want)
@@ -172,23 +191,20 @@ def attempt(kind: Any, graph: bool) -> Callable[[], str | None]:
 
 def judge(name: str, kind: Any) -> Outcome:
     """One base: does it run alone, is it refused by name, is it equal?"""
+    refused = _refusal(kind)
+    if refused is not None:
+        return Outcome(name, "refused", refused)
     graph, step = False, inspect.signature(kind.step).parameters
     needs_closure = "closure" in step and step["closure"].default is inspect.Parameter.empty
     try:
         if not needs_closure:
-            bare(made(kind, model := net()), model, 0.0, graph)
+            bare(made(kind, model := net(kind)), model, 0.0, graph)
     except Exception:
         graph = True  # second-order optimizers want backward(create_graph=True)
         try:
-            bare(made(kind, model := net()), model, 0.0, graph)
+            bare(made(kind, model := net(kind)), model, 0.0, graph)
         except Exception as error:
             return Outcome(name, "alone", f"does not run by itself here: {_line(error)}")
-    try:
-        model = net()
-        fenland.SAM(made(kind, model), rho=0.05, model=model)
-    except Exception as error:
-        named = kind.__name__ in str(error) and isinstance(error, (TypeError, ValueError))
-        return Outcome(name, "refused" if named else "WRONG", _line(error))
     if needs_closure:
         return Outcome(name, "WRONG", "step(closure) is required, and the base is not refused")
     try:
@@ -196,6 +212,19 @@ def judge(name: str, kind: Any) -> Outcome:
     except Exception as error:
         return Outcome(name, "WRONG", _line(error))
     return Outcome(name, "equal") if wrong is None else Outcome(name, "WRONG", wrong)
+
+
+def _refusal(kind: Any) -> str | None:
+    """What is said at construction where the base is refused by its name."""
+    try:
+        base = made(kind, model := net(kind))
+    except Exception:
+        return None  # it does not even stand by itself
+    try:
+        fenland.SAM(base, rho=0.05, model=model)
+    except (TypeError, ValueError) as error:
+        return _line(error) if kind.__name__ in str(error) else None
+    return None
 
 
 def _line(error: BaseException) -> str:

@@ -17,11 +17,18 @@ DEFAULTS = {"L2", "Ascend", "Gradient", "AtAscentPoint", "Always"}
 
 
 def test_the_page_is_up_to_date():
-    """Stale? fenland variants --markdown > docs/variants.md."""
+    """Stale? fenland variants --markdown > docs/methods/index.md."""
     pytest.importorskip("tyro")
     from fenland.lab.report.variants import page
 
-    assert (ROOT / "docs" / "variants.md").read_text() == page()
+    assert (ROOT / "docs" / "methods" / "index.md").read_text() == page()
+
+
+def test_every_method_is_in_one_table_of_the_page():
+    pytest.importorskip("tyro")
+    from fenland.lab.report.variants import page
+
+    assert [page().count(f"\n| [{name}](") for name in fenland.PRESETS] == [1] * len(fenland.PRESETS)
 
 
 def test_the_command_lists_every_method(capsys):

@@ -197,6 +197,13 @@ def step_base(base: torch.optim.Optimizer, given: Handover, scaling: Any, found_
         setattr(base, name, value)
     try:
         scaling.step(base)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise RuntimeError(
+            f"base is {type(base).__name__}, which differentiates the gradient in p.grad (backward with "
+            "create_graph=True): the graph does not survive the way to w + e; use a first-order optimizer"
+        ) from error
     finally:
         for name in handed:
             if name in base.__dict__:

@@ -31,12 +31,12 @@ class Loaded:
 def pack(base: torch.optim.Optimizer, memory: Memory) -> StateDict:
     """The base's state dict with fenland's vectors in each parameter's state and its numbers in each group."""
     packed: StateDict = base.state_dict()
-    lacks = _PARTS - packed.keys()  # a base that packs in a way of its own (Lookahead)
-    if not lacks:
-        return _added(packed, base, memory)
-    group = {"params": _indices(base), PREFIX + OWN_PARTS: sorted(lacks)}
-    whole: StateDict = {"state": {}, "param_groups": [group]}
-    return {**packed, **{part: x for part, x in _added(whole, base, memory).items() if part in lacks}}
+    lacks = _PARTS - packed.keys()
+    if lacks:  # a base that packs in a way of its own (Lookahead has no "state")
+        whole = {"params": list(range(sum(len(group["params"]) for group in base.param_groups)))}
+        groups = [{**group, PREFIX + OWN_PARTS: sorted(lacks)} for group in packed.get("param_groups", [whole])]
+        packed = {"state": {}, **packed, "param_groups": groups}
+    return _added(packed, base, memory)
 
 
 def _added(packed: StateDict, base: torch.optim.Optimizer, memory: Memory) -> StateDict:
@@ -87,10 +87,6 @@ def unpack(state_dict: StateDict, base: torch.optim.Optimizer, starts: dict[str,
     for part in own_parts:
         del base_state[part]
     return Loaded(base_state, _count(found.get("count", 0)), numbers, kept)
-
-
-def _indices(base: torch.optim.Optimizer) -> list[int]:
-    return list(range(sum(len(group["params"]) for group in base.param_groups)))
 
 
 def _count(value: Any) -> int:

@@ -13,12 +13,16 @@ from fenland.step.state import Rules
 
 # Bases that a sharpness-aware step cannot serve, by class name: they need more of a step than gradients in `p.grad`.
 _HESSIAN = "needs backward(create_graph=True), whose graph does not survive the way to w + e"
+_INSIDE = "updates each weight inside backward, and never steps with the gradient of all"
 _REFUSED = {
     "LBFGS": "evaluates its closure itself, many times a step",
     "DPOptimizer": "reads per-sample gradients (p.grad_sample), never p.grad",
     "AdaHessian": _HESSIAN,
     "Adahessian": _HESSIAN,
     "SophiaH": _HESSIAN,
+    "LOMO": _INSIDE,
+    "AdaLOMO": _INSIDE,
+    "AliG": "reads the loss from a closure that it calls itself",
 }
 
 
@@ -33,6 +37,11 @@ def check_base(base: Any, own: type) -> None:
         )
     if not hasattr(base, "param_groups"):
         raise TypeError(f"base is {type(base).__name__}, which shows no param_groups: wrap the optimizer inside it")
+    if any(hasattr(type(base), name) for name in ("first_step", "set_closure")):
+        raise TypeError(
+            f"base is {type(base).__name__}, which is a sharpness-aware optimizer itself: wrap the optimizer that it "
+            "wraps, such as torch.optim.SGD(model.parameters(), lr=0.1)"
+        )
     for kind in type(base).__mro__:
         if kind.__name__ in _REFUSED:
             raise TypeError(

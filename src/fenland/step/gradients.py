@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fenland.algebra import Leaf, Lists, Scalar, Vector
 from fenland.algebra.shards import layouts, local
-from fenland.step.storage import ALIASED, OWNED, holdings
+from fenland.step.storage import ALIASED, BUCKET_VIEW, OWNED, holdings
 
 _DENSE = {torch.strided}
 _PLAIN = Lists()
@@ -88,6 +88,19 @@ def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
             "build the embedding with sparse=False"
         )
     return Gradient(params, wholes, None if factor is None else factor(wholes))
+
+
+def refuse_lost_views(first: Gradient, second: Gradient) -> None:
+    """Raise where `p.grad` was a view of a buffer in the first pass and is none in the second.
+
+    On the way to w + e every `p.grad` becomes None. DDP makes its views anew; what a user has made stays behind, and
+    would be zeroed and clipped without effect.
+    """
+    if set(first.held) == {BUCKET_VIEW} and BUCKET_VIEW not in second.held:
+        raise RuntimeError(
+            "every p.grad was a view of a buffer in pass 1 and none is in pass 2: on the way to w + e fenland sets "
+            "p.grad to None. Make the views anew before each backward, or do without the buffer (max_norm= clips)"
+        )
 
 
 def drop(groups: Sequence[dict[str, Any]]) -> None:

@@ -102,7 +102,8 @@ class Runner:
 
     def check_first(self, step: Step, two_calls: bool) -> None:
         """Once the gradient at w is there: warn of a step without any gradient."""
-        if step.g is not None and not step.g.params and not self._warned_of_nothing:
+        first = step.h if step.g is None else step.g
+        if first is not None and not first.params and not self._warned_of_nothing:
             self._warned_of_nothing = True
             warnings.warn(
                 "no parameter of the optimizer has a gradient, so this step does nothing: does the closure call "

@@ -14,6 +14,7 @@ What a method may ask of `s` (`due`, `climb`, `get`, `put` ...) is in `context.p
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from fenland.step.base_step import (
     near_overflow,
 )
 from fenland.step.context import StepContext
-from fenland.step.gradients import Gradient, collect
+from fenland.step.gradients import Gradient, collect, refuse_lost_views
 
 
 class Step(StepContext):
@@ -44,7 +45,7 @@ class Step(StepContext):
         """Start the program; it runs to its first request. Each micro-batch begins anew, on the same `self`."""
         self.g = self.h = self.last = self.at_hand = None
         self.alive = []
-        self.program = self.rules.method.step(self)
+        self.program = self.rules.method.step(weakref.proxy(self))  # a cycle would keep a dropped step alive
         self.request = next(self.program)
         return self
 
@@ -76,6 +77,8 @@ class Step(StepContext):
     def read(self) -> Gradient:
         """The gradient that `p.grad` holds, as one at w: on a manifold its tangent part, carried back to w."""
         found = self.at_hand = collect(self.groups, self.scaling.factor)
+        if self.g is not None and any(self.g.held) and not self.reduction.ranks_differ:
+            refuse_lost_views(self.g, found)
         if self.rules.ball.geometry is not None:
             self.to_tangent(found)
         if self.request.dual:

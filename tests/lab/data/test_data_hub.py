@@ -213,11 +213,11 @@ def test_an_answer_is_one_even_where_it_is_no(monkeypatch: pytest.MonkeyPatch) -
     import huggingface_hub
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    from fenland.lab.data import hub as loader
+    from fenland.lab import huggingface
 
-    def answer(self: object, repository: str, timeout: float) -> None:
+    def answer(self: object, repository: str, repo_type: str, timeout: float) -> None:
         raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
 
     monkeypatch.undo()
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
-    assert loader._answers("some/images")
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", answer)
+    assert huggingface.answers("some/images", "dataset")

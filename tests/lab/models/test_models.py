@@ -42,6 +42,8 @@ def parameters(model: torch.nn.Module) -> int:
         ("vgg11-plain", CIFAR, 9_225_610),
         ("vgg16-plain", CIFAR, 14_719_818),
         ("vit", CIFAR, 2_693_578),
+        ("convnet", CIFAR, 295_106),
+        ("convnet", MNIST, 294_914),
         ("lenet", MNIST, 61_706),
         ("lenet", CIFAR, 62_006),
         ("lenet", DIGITS, 21_386),
@@ -56,7 +58,15 @@ def test_parameter_counts(name: str, shape: tuple[int, int, int], count: int) ->
 
 
 # One column of the last layer's weights and its bias more for each class.
-WIDTHS = {"mlp": 256, "lenet": 84, "wrn16-10": 640, "wrn28-10": 640, "resnext29-32x4d": 1024, "vit": 192} | {
+WIDTHS = {
+    "mlp": 256,
+    "lenet": 84,
+    "convnet": 128,
+    "wrn16-10": 640,
+    "wrn28-10": 640,
+    "resnext29-32x4d": 1024,
+    "vit": 192,
+} | {
     "vgg11": 512,
     "vgg16": 512,
     "vgg11-plain": 512,

@@ -87,7 +87,7 @@ def test_a_small_scale_decides_no_accuracy_and_says_why():
         found = judged(tables(), config)
         assert {holds for name, holds in found.items() if ">" in name} == {None}
     note = STUDY.judge(Config(), tables())[0].note
-    assert "3 epochs on 4000 images" in note
+    assert "3 epochs on 3000 images" in note
 
 
 def test_runs_that_diverged_stand_in_the_table():
@@ -129,7 +129,7 @@ def test_the_whole_study_on_local_files(tmp_path, monkeypatch, lossy):
     settings = {"models": "mlp", "epochs": "1", "limit": "32", "batch_size": "16", "seeds": "0,1"}
     done = run_study(STUDY, "quick", settings, tmp_path / "out", data_root=tmp_path / "root")
     runs = pd.read_parquet(tmp_path / "out/classification/tables/runs.parquet")
-    assert len(runs) == 5 * 2
+    assert len(runs) == 7 * 2
     page = done.report.read_text().replace("\xa0", " ")
     assert "Test accuracy on cifar10, %" in page
     for name, part in runs.groupby("optimizer"):

@@ -21,6 +21,7 @@ class Command(Protocol):
 COMMANDS: dict[str, str] = {
     "compare": "compare:Compare",
     "sweep": "sweep:Sweep",
+    "recipe": "recipe:RecipeCommand",
     "data": "data:Data",
     "runs": "runs:Runs",
     "report": "report:Report",

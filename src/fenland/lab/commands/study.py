@@ -7,10 +7,11 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output, shared
 from fenland.lab.config.words import pairs, whole
 from fenland.lab.errors import BadInput, one_of
@@ -44,7 +45,8 @@ class Study:
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
     """Studies to run, or all; see --list. The path of a Python file runs the study in it."""
     preset: Annotated[str, arg(metavar="NAME")] = "quick"
-    """quick (minutes on a laptop) or paper (the published scale)."""
+    """quick (minutes on a laptop), paper (the published scale) or, where a study has it, two-cores (published data and
+    lengths of training, as far as two cores get in hours)."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUE")] = ()
     """Set a field of the configuration, as in --set seeds=0..9; may be given several times. Several studies: those
     that have the field."""
@@ -67,6 +69,10 @@ class Study:
     table: Annotated[str, arg(metavar="DIR")] = ""
     """Print the table of claims, published, measured and whether they hold, over the studies (or record files) in this
     folder, as Markdown; with --json as records. Runs nothing."""
+    plan: bool = False
+    """Say what the studies would train and take, from two steps of each distinct run on this machine; run nothing."""
+    pages: Annotated[str, arg(metavar="DIR")] = ""
+    """With --table: write it into this folder instead, reproduction.md and one page a study."""
     json: bool = False
     """Print one JSON document; progress goes to stderr."""
 
@@ -76,20 +82,31 @@ class Study:
 
         if self.table:
             return self._table()
-        if self.list:
-            return self._list([find(name) for name in self.names or STUDIES])
-        if not self.names:
+        if self.pages:
+            raise BadInput("pages", self.pages, "goes with --table DIR, the folder of the studies or records")
+        if not (self.names or self.list):
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
-        studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
-        plans = self._plans(studies)
+        with logs.waiting("torch"):
+            every = ALL in self.names or not self.names
+            studies = [find(name) for name in (STUDIES if every else dict.fromkeys(self.names))]
+        if self.list:
+            return self._list(studies)
+        with logs.waiting("torch"):
+            plans = self._plans(studies)
+        if self.plan:
+            from fenland.lab.commands.plans import show
+
+            return show(studies, self.preset, plans, shared.data_root(self.data_root), self.json)
         try:
             return self._run_all(studies, plans, output.console(stderr=self.json))
         except KeyboardInterrupt:
             return shared.interrupted(Path(self.out))
 
     def _table(self) -> int:
-        from fenland.lab.studies import STUDIES
-        from fenland.lab.study.reproduction import collect, markdown, plain
+        with logs.waiting("torch"):
+            from fenland.lab.studies import STUDIES
+            from fenland.lab.studies.papers import ITEMS
+            from fenland.lab.study.reproduction import collect, pages, plain, write_pages
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
@@ -98,12 +115,20 @@ class Study:
         ]
         if not records:
             raise BadInput("NAME", ", ".join(self.names), f"not stored in {self.table}")
-        output.print_json(plain(records)) if self.json else print(markdown(records, list(STUDIES)), end="")
+        if self.json:
+            output.print_json(plain(records))
+            return output.OK
+        found = pages(records, list(STUDIES), ITEMS)
+        if self.pages:
+            print(write_pages(found, Path(self.pages)))
+        else:
+            print("\n".join(found.values()), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:
         """Everything that can be wrong is found before anything runs."""
         from fenland.lab.compare.comparison import check_out
+        from fenland.lab.study.plan import Folders, check_here
         from fenland.lab.study.settings import configure, fields
         from fenland.lab.sweep.trackers import check_trackers
 
@@ -121,8 +146,11 @@ class Study:
                 cure = words if only else "none of these studies has such a field; see fenland study NAME --list"
                 raise BadInput("set", f"{name}={value}", cure)
         plans = [{name: value for name, value in given.items() if name in own[study.name]} for study in studies]
+        folders: Any = Folders(shared.data_root(self.data_root))
         for study, plan in zip(studies, plans, strict=True):
-            configure(study, self.preset, plan)
+            config = configure(study, self.preset, plan)
+            if not self.plan:
+                check_here(study, self.preset, config, study.trained(config, folders))
         return plans
 
     def _cluster(self) -> Cluster | None:
@@ -186,9 +214,6 @@ class Study:
         print(index)
 
     def _list(self, studies: Sequence[Any_Study]) -> int:
-        from rich import box
-        from rich.table import Table
-
         from fenland.lab.study.settings import fields
 
         if self.json:
@@ -200,16 +225,13 @@ class Study:
             output.print_json(rows)
             return output.OK
         if not self.names:
-            table = Table(box=box.SIMPLE_HEAD)
-            table.add_column("study", style="bold", no_wrap=True)
-            for name in ("what it shows", "source"):
-                table.add_column(name)
+            table = output.table(("study", "what it shows", "source"), bold=1)
             for study in studies:
                 table.add_row(study.name, study.title, str(study.source))
             output.console().print(table)
             return output.OK
         for study in studies:
-            table = Table("field", *study.presets, box=box.SIMPLE_HEAD, title=f"{study.name}: {study.title}")
+            table = output.table(("field", *study.presets), title=f"{study.name}: {study.title}")
             for row in fields(study):
                 table.add_row(*(str(value) for value in row.values()))
             output.console().print(table)

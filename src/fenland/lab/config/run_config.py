@@ -62,10 +62,10 @@ class RunConfig:
     model: str = entry(
         REQUIRED,
         NAME,
-        "mlp, lenet, resnet18 (with -group: group norm, -plain: none), resnet20, resnet56 (with -identity: the paper's "
-        "shortcut), wrn16-10, wrn28-10 or any wrnD-K, pyramidnet20-a48, pyramidnet110-a48, resnext29-32x4d, vgg11, "
-        "vgg16 (with -plain: no batch norm), vit. For texts a pre-trained transformer: its hub name owner/name, or its "
-        "folder.",
+        "mlp, lenet, convnet, resnet18 (with -group: group norm, -plain: none), resnet20, resnet56 (with -identity: "
+        "the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K, pyramidnet20-a48, pyramidnet110-a48, "
+        "resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit. For texts a pre-trained transformer: its "
+        "hub name owner/name, or its folder.",
         auto=True,
     )
     optimizer: str = entry(
@@ -90,7 +90,8 @@ class RunConfig:
     schedule: str = entry(
         "cosine",
         among(tuple(SCHEDULES)),
-        "constant, cosine, or step (20 %, 4 %, 0.8 % of the learning rate at 30, 60, 80 % of the epochs).",
+        "constant, cosine, one-cycle (rises over 30 % of the steps, then falls to 0), or step (20 %, 4 %, 0.8 % of the "
+        "learning rate at 30, 60, 80 % of the epochs).",
     )
     limit: int | None = entry(
         None, at_least(1), "Train on this many examples only, stratified over the classes; all for all."

@@ -1,9 +1,12 @@
-"""Learning rates by epoch, as factors of the first one."""
+"""Learning rates over the training, as factors of the configured one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
+# The share of a cycle that rises: torch's own OneCycleLR has the same.
+RISE = 0.3
 
 
 def constant(progress: float) -> float:
@@ -21,5 +24,16 @@ def step(progress: float) -> float:
     return 0.2 ** sum(progress >= mark for mark in (0.3, 0.6, 0.8))
 
 
-# progress in [0, 1): the share of the epochs that is done.
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "step": step}
+def one_cycle(progress: float) -> float:
+    """A straight rise from 0 to 1 over the first 30 %, then half a cosine to 0 (Smith and Topin 2018)."""
+    return progress / RISE if progress < RISE else cosine((progress - RISE) / (1 - RISE))
+
+
+# progress in [0, 1]: the share of the epochs that is done; of those in BY_STEP, of the steps.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "step": step,
+    "one-cycle": one_cycle,
+}
+BY_STEP = frozenset({"one-cycle"})

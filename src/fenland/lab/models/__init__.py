@@ -9,6 +9,7 @@ from torch import nn
 
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.models import pretrained, resnet18, wrn
+from fenland.lab.models.convnet import ConvNet
 from fenland.lab.models.lenet import LeNet
 from fenland.lab.models.mlp import MLP
 from fenland.lab.models.pyramidnet import PyramidNet
@@ -25,6 +26,7 @@ Shape = tuple[int, int, int]
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mlp": MLP,
     "lenet": LeNet,
+    "convnet": ConvNet,
     "resnet18": partial(resnet18.ResNet18, norm="batch"),
     "resnet18-group": partial(resnet18.ResNet18, norm="group"),
     "resnet18-plain": partial(resnet18.ResNet18, norm="none"),

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,7 +114,9 @@ def _with_adapters(model: Any, config: RunConfig) -> Any:
     except ImportError:
         raise BadInput("lora", config.lora, "needs peft; install fenland[text]") from None
     adapters = LoraConfig(task_type=TaskType.SEQ_CLS, r=config.lora, lora_alpha=2 * config.lora, lora_dropout=0.1)
-    return get_peft_model(model, adapters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that goes
+        return get_peft_model(model, adapters)
 
 
 def _loaded(config: RunConfig, load: Callable[..., T]) -> T:

@@ -1,73 +1,82 @@
-"""docs/variants.md, made from the table of methods."""
+"""docs/methods/index.md, made from the table of methods."""
 
 from __future__ import annotations
 
-import inspect
-
+from fenland.lab.report.equations import markdown
 from fenland.presets import PRESETS, Preset
 
-_HEAD = """# The family
+# Module of fenland.presets -> its page in docs/methods, and what the methods there have in common.
+FAMILIES = {
+    "balls": (
+        "Which norm bounds the perturbation",
+        "they change the shape of the ball around w, or which weights move",
+    ),
+    "combines": ("What the base optimizer gets", "they mix the two gradients in other ways"),
+    "schedules": ("On which steps the ascent runs", "they save gradients by leaving some ascents out"),
+    "sources": ("Which vector is climbed along", "they take another direction than the gradient of the batch"),
+}
 
-Made from the table of presets by `fenland variants --markdown > docs/variants.md`; do not edit.
+_HEAD = """# Methods
 
-w weights, g gradient at w, e perturbation, h gradient at w + e, d what the base optimizer gets; |.| is one L2 norm over
-all parameters that move. *Gradients*: gradient evaluations a step. *Kept*: parameter-sized buffers between steps,
-beyond the base's; *in step*: more of them during pass 2, beyond w + e, which lives where g was. *Syncs*: host
-synchronisations a step on an accelerator with a fused base.
-`fenland.NAME(base, rho, ..., **options)` wraps any first-order `torch.optim` optimizer; `options` are those of
-`SharpnessAware`. The choices also compose by hand: `SharpnessAware(base, ball=..., source=..., combine=..., when=...)`.
+Each method below is one function, `fenland.NAME(base, rho, ...)`, which wraps any first-order `torch.optim` optimizer.
+New to this? Take `SSAM` or `SAM` and read [How to choose](../choosing-a-method.md) first.
+
+**How to read the tables.** $w$ are the weights and $g$ is their gradient; $e$ is the perturbation and $h$ the gradient
+at $w + e$; the base optimizer then makes its step at $w$ with $d$. $\\lvert\\cdot\\rvert$ is one L2 norm over all
+parameters that move. *Gradients* counts gradient evaluations a step: 1 is the price of the base optimizer alone. *Kept*
+counts parameter-sized buffers that stay between steps, in addition to those of the base. *In step* counts further ones
+that live only during the second pass. *Syncs* counts how often a step makes the host wait for an accelerator, with a
+fused base.
 
 """
 
-_NAMES = """
-## Which method a name means
+_NAMES = """## One name, several methods
 
-| name | here | elsewhere also |
+Papers reuse names. This is what each name means here.
+
+| name | in fenland | elsewhere it may also mean |
 |---|---|---|
 | SSAM | Stable SAM (`SSAM`) | Sparse SAM (`SparseSAM`) |
 | SAM in the SSAM paper | `USAM` | |
-| MSAM | Momentum-SAM (`MSAM`) | multi-step (`NStepSAM`), micro-batch (`step([closure, ...])`) |
-| RSAM | `RiemannianSAM` | R-SAM = Random SAM of Liu et al. 2022 (not here), `RST` |
-| F-SAM | `FriendlySAM` | Fisher (`FisherSAM`), Functional (not here) |
-| XSAM | `XSAM`, Chen and Zhou 2026 | X-SAM, arXiv 2601.10251 (not here) |
-| n-SAM | `NStepSAM`: n ascent steps | full-data ascent in papers on SDEs |
+| MSAM | Momentum-SAM (`MSAM`) | multi-step SAM (`NStepSAM`), micro-batch SAM (`step([closure, ...])`) |
+| RSAM | `RiemannianSAM` | Random SAM of Liu et al. 2022 (not available), `RST` |
+| F-SAM | `FriendlySAM` | Fisher SAM (`FisherSAM`), Functional SAM (not available) |
+| XSAM | `XSAM`, Chen and Zhou 2026 | X-SAM, arXiv 2601.10251 (not available) |
+| n-SAM | `NStepSAM`: n ascent steps | SAM with the full-data gradient, in papers on SDEs |
+
+The command `fenland variants --markdown > docs/methods/index.md` makes these tables from the table of methods; do not
+edit them by hand.
 """
 
 
 def page() -> str:
     """The whole page."""
-    lines = ["| method | equation | gradients | kept | in step | syncs | source |", "|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| [{r.name}](#{r.name.lower()}) | {_cell(r.equation)} | {r.evaluations} | {r.kept} | {r.in_step} "
-        f"| {r.syncs} | {r.source} |"
-        for r in PRESETS.values()
+    return _HEAD + "".join(_family(name) for name in FAMILIES) + _NAMES
+
+
+def family(row: Preset) -> str:
+    """The name of the page that has this method; those that renormalise change what the base gets."""
+    return "combines" if "Renormalize" in row.choices else row.build.__module__.rpartition(".")[2]
+
+
+def _family(name: str) -> str:
+    title, common = FAMILIES[name]
+    rows = [row for row in PRESETS.values() if family(row) == name]
+    lines = [
+        f"## {title}",
+        "",
+        f"These methods differ from SAM in that {common}. Each has an example on [its family's page]({name}.md).",
+        "",
+        "| method | equation | gradients | kept | in step | syncs | source |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| {_link(row)} | {markdown(row.equation)} | {' | '.join(_facts(row))} |" for row in rows),
     ]
-    return _HEAD + "\n".join(lines) + "\n" + _NAMES + "".join(_section(r) for r in PRESETS.values())
+    return "\n".join(lines) + "\n\n"
 
 
-def _section(row: Preset) -> str:
-    parameters = list(inspect.signature(row.build).parameters.values())[1:-1]
-    arguments = ", ".join(str(p).split(":")[0] + _default(p) for p in parameters)
-    facts = [
-        ("Equation", f"`{row.equation}`"),
-        ("Choices", ", ".join(f"`{name}`" for name in row.choices) or "SAM's"),
-        ("Source", row.source),
-        ("Arguments", f"`{arguments}`"),
-        ("Defaults", row.defaults),
-        ("Needs", ", ".join(row.needs)),
-        ("Closure", "one loss a sample, shape (B,), without backward" if row.per_sample else ""),
-        ("Mind", row.traps),
-    ]
-    return f"\n## {row.name}\n\n{row.title}\n\n" + "".join(f"- {k}: {v}\n" for k, v in facts if v)
+def _link(row: Preset) -> str:
+    return f"[{row.name}]({family(row)}.md#fenland.{row.name.removesuffix('-U')})"
 
 
-def _default(parameter: inspect.Parameter) -> str:
-    return "" if parameter.default is inspect.Parameter.empty else f"={_short(parameter.default)}"
-
-
-def _short(value: object) -> str:
-    return "NORM_LAYERS" if isinstance(value, tuple) else repr(value)
-
-
-def _cell(text: str) -> str:
-    return "`" + text.replace("|", "\\|") + "`"
+def _facts(row: Preset) -> tuple[str, ...]:
+    return row.evaluations, str(row.kept), str(row.in_step), str(row.syncs), row.source

@@ -20,6 +20,7 @@ from fenland.lab.studies.investigations import (
 )  # fmt: skip
 from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, both, paired, ratio
 from fenland.lab.study.grid import above_zero, failed
+from fenland.lab.study.images import about_data
 from fenland.lab.study.parts import OURS, Lab, Measured, Tables, ours
 
 if TYPE_CHECKING:
@@ -71,13 +72,12 @@ def count_weights(config: Config, lab: Lab) -> int:
     """How many numbers of the network are trained, on images of this data set."""
     import torch
 
-    from fenland.lab import data
     from fenland.lab.config import RunConfig
     from fenland.lab.models import build_model
 
-    images = data.load(RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data)))
+    shape, classes, _ = about_data(RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data)))
     with torch.random.fork_rng(), torch.device("meta"):
-        model = build_model(config.model, images.shape, len(images.classes))
+        model = build_model(config.model, shape, classes)
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 

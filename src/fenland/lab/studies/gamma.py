@@ -174,6 +174,7 @@ STUDY = Study(
         "data": "cifar10", "models": ("resnet20", "resnet56"), "epochs": 200, "batch_size": 128, "augment": True,
         "device": "cuda",
     },
+    two_cores={"data": "cifar10", "models": ("lenet",), "epochs": 30, "batch_size": 128},
     runs=Grid(model=C.models, optimizer=C.optimizers, rho=C.rhos, seed=C.seeds),
     claims=claims,
     figures=[draw],
@@ -184,7 +185,8 @@ STUDY = Study(
         "run, and their radii are not comparable.",
         "A point is the mean of gamma over the steps of an epoch, then over seeds, with the 95 % interval over seeds.",
         "Preset paper: ResNet-20 and ResNet-56 on CIFAR-10, batches of 128, lr 0.05 (the authors' code), momentum 0.9, "
-        "weight decay 5e-4, cosine. Preset quick: an MLP and a residual network of 10 layers on scikit-learn's digits.",
+        "weight decay 5e-4, cosine. Preset quick: an MLP and a residual network of 10 layers on scikit-learn's digits. "
+        "Preset two-cores: a LeNet on CIFAR-10.",
     ),
     beside=(lossy, lambda measured: left_out(measured["epochs"])),
 )  # fmt: skip

@@ -29,6 +29,7 @@ from fenland.lab.study import (
 from fenland.lab.study.full_batch import Setting, large_radius
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement
+from fenland.lab.study.rows import gathered, select
 from fenland.lab.study.words import above
 
 PARK = Source("Sharpness-Aware Minimization Can Hallucinate Minimizers, Park, Jang, Ryu, Yang 2025, arXiv 2509.21818")
@@ -93,11 +94,7 @@ def measure(config: Config, lab: Lab) -> Tables:
         for warm in (0, config.net_warm)
         for seed in config.seeds
     ]  # fmt: skip
-    found = lab.keep_all(pieces, "landscapes and trainings")
-    tables = {
-        name: pd.concat([t for t, piece in zip(found, pieces, strict=True) if piece.name == name], ignore_index=True)
-        for name in (*plan, "network")
-    }
+    tables = gathered(lab, pieces, "landscapes and trainings")
     pairs = tables["network"][["rho", "warm"]].to_numpy(float).tolist()
     cases = [f"ρ = {rho:g}, warm start" if warm else f"ρ = {rho:g}" for rho, warm in pairs]
     return tables | {"network": tables["network"].assign(case=cases)}
@@ -105,8 +102,8 @@ def measure(config: Config, lab: Lab) -> Tables:
 
 def rows_of(measured: Measured, table: str, warm: bool, method: str = "SAM") -> pd.DataFrame:
     """Of one method, by radius."""
-    rows = measured[table]
-    return rows[((rows["warm"] > 0) == warm) & (rows["method"] == method)].sort_values("rho")
+    rows = select(measured[table], method=method)
+    return rows[(rows["warm"] > 0) == warm].sort_values("rho")
 
 
 def _shares(rows: pd.DataFrame, column: str) -> str:
@@ -173,8 +170,7 @@ def cured(table: str, low: float, high: float, wholly: bool) -> Statement:
 
 def mended(measured: Measured) -> Finding:
     """Accuracy at the largest radius with and without a warm start, paired over seeds."""
-    rows = measured["network"]
-    rows = rows[rows["rho"] == max(measured.config.net_rhos)]
+    rows = select(measured["network"], rho=max(measured.config.net_rhos))
     wide = rows.assign(late=rows["warm"] > 0).pivot_table(index="seed", columns="late", values="accuracy")
     gain = interval(wide[True] - wide[False])
     said = (
@@ -188,8 +184,8 @@ def mended(measured: Measured) -> Finding:
 
 def network_stalls(measured: Measured) -> Finding:
     """||h|| over ||g|| where SAM fails on the network."""
-    rows = measured["network"]
-    rows = rows[(rows["warm"] == 0) & (rows["accuracy"] < FAILED)]
+    rows = select(measured["network"], warm=0)
+    rows = rows[rows["accuracy"] < FAILED]
     share = rows["ascent_grad_norm"] / rows["grad_norm"]
     least, most = rows["grad_norm"].min(), rows["grad_norm"].max()
     said = f"{len(rows)} runs fail"

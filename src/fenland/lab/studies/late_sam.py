@@ -35,6 +35,7 @@ from fenland.lab.study import (
 )  # fmt: skip
 from fenland.lab.study.ends import after, barrier, end, line
 from fenland.lab.study.grid import above_zero
+from fenland.lab.study.images import about_data
 from fenland.lab.study.quantities import ratio_of
 from fenland.lab.study.recipes import line_of, lines_of
 from fenland.lab.study.words import above, below, by, shown, together
@@ -97,11 +98,10 @@ class Config(Training):
 
 def case(config: Config, lab: Lab, start: float) -> Mapping[str, Any]:
     """SAM from a share of the steps on."""
-    from fenland.lab import data
     from fenland.lab.config import RunConfig
 
-    images = data.load(RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data)))
-    count = min(len(images.train), config.limit or len(images.train))
+    run = RunConfig(config.data, config.model, "sgd", data_dir=lab.data_dir(config.data), limit=config.limit)
+    count = about_data(run)[2]
     first = round(start * config.epochs * (count // config.batch_size))
     return {"optimizer": "windowsam", "options": (f"start={first}",), "weights": True}
 

@@ -27,6 +27,7 @@ from fenland.lab.replicas.stability_analysis import (
 from fenland.lab.studies.own_settings_claims import KIM, claims
 from fenland.lab.study import Lab, Measured, Piece, Plot, Study, Tables
 from fenland.lab.study.grid import above_zero
+from fenland.lab.study.rows import gathered
 from fenland.lab.study.words import by
 
 
@@ -86,12 +87,7 @@ def measure(config: Config, lab: Lab) -> Tables:
         ("momentum", "", partial(momentum_map, config.momentum, *_map())),
     ]  # fmt: skip
     pieces = [Piece(name, {**asdict(config), "of": of}, compute) for name, of, compute in jobs]
-    found = lab.keep_all(pieces, "toy problems")
-    names = dict.fromkeys(piece.name for piece in pieces)
-    return {
-        name: pd.concat([t for t, piece in zip(found, pieces, strict=True) if piece.name == name], ignore_index=True)
-        for name in names
-    }
+    return gathered(lab, pieces, "toy problems")
 
 
 def at_rest(lr: float, rho: float) -> pd.DataFrame:

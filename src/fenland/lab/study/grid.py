@@ -50,6 +50,7 @@ class Training:
     limit: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     device: str = "cpu"
+    precision: str = "32-true"
 
     def here(self) -> str:
         """What the numbers are about."""

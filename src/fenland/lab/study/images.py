@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,9 +11,16 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fenland.lab.config import RunConfig
     from fenland.lab.study.parts import Lab
 
+# Shape of an image, classes and train examples of the sets that have a short name: where they are not here yet.
+SETS: Mapping[str, tuple[tuple[int, int, int], int, int]] = {
+    "digits": ((1, 8, 8), 10, 1437), "mnist": ((1, 28, 28), 10, 60_000), "cifar10": ((3, 32, 32), 10, 50_000),
+    "cifar100": ((3, 32, 32), 100, 50_000),
+}  # fmt: skip
 _JPEG = b"\xff\xd8"  # the first two bytes of every JPEG file
 
 
@@ -23,12 +30,35 @@ def check_device(device: str) -> None:
     Raises:
         BadInput: naming the cure.
     """
+    if not device_is_here(device):
+        found = ", ".join(filter(device_is_here, ("cpu", "cuda", "mps")))
+        raise BadInput("device", device, f"torch sees none here; --set device=cpu (here: {found})")
+
+
+def device_is_here(device: str) -> bool:
+    """Whether torch sees it."""
     import torch
 
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here.get(device, False):
-        found = ", ".join(name for name, there in here.items() if there)
-        raise BadInput("device", device, f"torch sees none here; --set device=cpu (here: {found})")
+    return here.get(device, False)
+
+
+def about_data(run: RunConfig) -> tuple[tuple[int, int, int], int, int]:
+    """Shape of an image, classes, train examples that the run uses; a named set need not be here."""
+    if run.data in SETS and run.data_dir is None:
+        shape, classes, count = SETS[run.data]
+    else:
+        from fenland.lab import data
+
+        images = data.load(dataclasses.replace(run, limit=None))
+        shape, classes, count = images.shape, len(images.classes), len(images.train)
+    return shape, classes, min(count, run.limit or count)
+
+
+def data_folder(root: Path | None, data: str) -> str | None:
+    """The folder below a root that holds a data set; None for the embedded one and the hub."""
+    folder = None if root is None or data == "digits" else root / data
+    return str(folder) if folder is not None and folder.is_dir() else None
 
 
 def identified(runs: Iterable[RunConfig]) -> list[RunConfig]:

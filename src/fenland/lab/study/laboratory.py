@@ -17,6 +17,7 @@ from fenland.lab.config import RunConfig
 from fenland.lab.store.files import write_text
 from fenland.lab.store.runs import Store
 from fenland.lab.study.identity import code_of, roots_of
+from fenland.lab.study.images import data_folder
 from fenland.lab.study.kept import seconds_of
 from fenland.lab.study.pieces import Task, compute
 
@@ -118,8 +119,7 @@ class Laboratory:
 
     def data_dir(self, data: str) -> str | None:
         """The folder of local parquet files for a data set; None for the embedded one and the hub."""
-        folder = None if self._data_root is None or data == "digits" else self._data_root / data
-        return str(folder) if folder is not None and folder.is_dir() else None
+        return data_folder(self._data_root, data)
 
     def keep_all(self, pieces: Sequence[Piece], what: str) -> list[pandas.DataFrame]:
         """Tables by the content of their keys and the code that computes them; found again after a kill.

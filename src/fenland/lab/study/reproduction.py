@@ -1,4 +1,4 @@
-"""The table "published, measured, holds" over stored studies: as records of plain values, and as Markdown."""
+"""What was published, measured and holds, over stored studies: as records of plain values, and as pages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
-from fenland.lab.store.files import read_json
+from fenland.lab.store.files import read_json, write_text
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
+from fenland.lab.study.papers import Item, Ran, faithful
 from fenland.lab.study.parts import Verdict
-from fenland.lab.study.tally import once, tally
+from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
 
 HOLDS = {True: "yes", False: "**no**", None: "open"}
@@ -23,25 +24,34 @@ MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
 HEAD = """\
 # Reproduction
 
-The claims of the papers that fenland's studies ask after, and our own beside them, with what was measured. A claim that
-does not hold is listed like any other, and one that its scale cannot decide stays open. The first line below counts the
-claims of papers and ours apart, and each once: at the published scale where that was run, else at the other.
+What the papers show, item by item, and whether it was repeated faithfully. Each study's page has its claims, published
+and measured, and its notes. A claim that does not hold is listed like any other, and one that its scale cannot decide
+stays open.
+"""
+RUNS = """\
+## Runs
 
-This page is written by a program from the records in `docs/records`, which `fenland study` made. DIR holds `cifar10/`
-and `mnist/`, each with `train.parquet` and `test.parquet`; without `--data-root` the hub is asked. The last two lines
-are for a clone:
+Claims of papers and ours are counted apart, and each once: at the published scale where that was run, else at the
+other. A claim that the study has worded anew since counts in its new words only.
+"""
+HOW = """\
+## How these pages are made
+
+By a program, from the records in `docs/records`, which `fenland study` made. DIR holds `cifar10/` and `mnist/`, each
+with `train.parquet` and `test.parquet`; without `--data-root` the hub is asked. The last two lines are for a clone:
 
 ```sh
 fenland study all --preset quick --data-root DIR --out OUT
 fenland study --table OUT --json > docs/records/NAME.json
-fenland study --table docs/records > docs/reproduction.md
+fenland study --table docs/records --pages docs
 ```
 
 **Scale** is the preset. `quick` is small and meant for two cores; where it says "as published", it is the paper's own
 setting. **JPEG** marks images that were compressed again with losses: absolute accuracies on them lie off the published
 ones, so that methods are to be compared with each other. Intervals in brackets are 95 %, over seeds where there are
-seeds. Times are those of a wall clock, on machines that may have done other work as well; where pieces of a study were
-found stored, they are of the rest. A commit that ends in `-dirty` had edits beside it when the study ran.
+seeds. Seconds of records since 28 November 2026 are of computing: those of every process in its pieces and of training
+in its runs, restarts included; earlier ones are of a wall clock and of the last process. A commit that ends in `-dirty`
+had edits beside it when the study ran.
 """
 
 
@@ -152,23 +162,75 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def markdown(records: Sequence[Record], order: Sequence[str] = ()) -> str:
-    """The page: machines, a summary, and a table a study; studies of the order that are not there are named."""
+def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[Item] = ()) -> dict[str, str]:
+    """The opening page and one a study, as Markdown by the paths of their files.
+
+    Args:
+        records: of the studies.
+        order: names of studies; those that are not there are named.
+        items: of the papers, for the first table.
+    """
     machines = list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
-    parts = [HEAD, _summary(records, machines, order), _machines(machines)]
-    parts += [_section(record, machines) for record in records]
-    return "\n".join(parts)
+    names = list(dict.fromkeys(record.study for record in records))
+    opening = [HEAD, _items(records, items), RUNS, _summary(records, machines, order), _machines(machines), HOW]
+    found = {"reproduction.md": "\n".join(opening)}
+    for name in names:
+        own = [record for record in records if record.study == name]
+        head = f"# {name}\n\n{_cell(own[0].title)}. {_cell(own[0].source)}. [All studies](../reproduction.md)\n"
+        sections = [_section(record, machines) for record in own]
+        found[f"reproduction/{name}.md"] = "\n".join([head, *sections, _machines(machines)])
+    return found
+
+
+def write_pages(found: Mapping[str, str], folder: Path) -> Path:
+    """Write `pages` into a folder that exists; the opening page is returned.
+
+    Raises:
+        BadInput: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BadInput("pages", folder, "no such directory; make it first")
+    (folder / "reproduction").mkdir(exist_ok=True)
+    for name, text in found.items():
+        write_text(folder / name, text)
+    return folder / "reproduction.md"
+
+
+def _items(records: Sequence[Record], items: Sequence[Item]) -> str:
+    ran = [Ran(each.study, ", ".join([*each.data, _scale(each)]), each.published) for each in records]
+    known = {record.study for record in records}
+    lines = ["| paper | item | study | what it needs | what was run | faithful |", "|---|---|---|---|---|---|"]
+    for item in items:
+        link = f"[{item.study}](reproduction/{item.study}.md)" if item.study in known else item.study
+        words = (_cell(each) for each in (item.needs, *faithful(item, ran)))
+        lines.append(_row([_cell(item.paper), _cell(item.item), link, *words]))
+    return "\n".join([*lines, ""]) if items else ""
+
+
+def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]:
+    """The verdicts that count: without claims that the study's newest record words in another way."""
+    found = []
+    for record in records:
+        newest = max(each.date for each in records if each.study == record.study)
+        today = {
+            bare(verdict.claim)
+            for each in records if each.study == record.study and each.date == newest for verdict in each.verdicts
+        }  # fmt: skip
+        kept = [verdict for verdict in record.verdicts if bare(verdict.claim) in today]
+        found.append((record.study, record.published, kept))
+    return found
 
 
 def _summary(records: Sequence[Record], machines: Sequence[str], order: Sequence[str]) -> str:
     lines = [
-        f"{tally(once((record.study, record.published, record.verdicts) for record in records))}\n",
-        "| study | data | scale | machine | measured in | holds | does not | open |",
+        f"{tally(once(_counted(records)))}\n",
+        "| study | data | scale | machine | computed in | holds | does not | open |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         counts = [sum(verdict.holds is holds for verdict in record.verdicts) for holds in HOLDS]
-        cells = [f"[{record.study}](#{record.study})", *_where(record, machines), duration(record.seconds)]
+        link = f"[{record.study}](reproduction/{record.study}.md)"
+        cells = [link, *_where(record, machines), duration(record.seconds)]
         lines.append(_row([*cells, *(str(count) if count else "" for count in counts)]))
     missing = [name for name in order if name not in {record.study for record in records}]
     lines += [f"\nNot in these records: {', '.join(missing)}."] if missing else []
@@ -183,30 +245,34 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     command = ["fenland", "study", record.study, "--preset", record.preset]
     for name, value in record.changed.items():
         command += ["--set", f"{name}={value}"]
-    lines = [
-        f"## {record.study}\n",
-        f"{_cell(record.title)}. {_cell(record.source)}. `{shlex.join(command)}`, {record.date}"
-        f"{f', commit {record.commit}' if record.commit else ''}.\n",
-        "| | claim | whose | published or expected | measured | data, scale, machine | holds |",
-        "|---|---|---|---|---|---|---|",
-    ]
     where = "; ".join(_where(record, machines))
+    lines = [
+        f"## {_scale(record)}\n",
+        f"`{shlex.join(command)}`, {record.date}{f', commit {record.commit}' if record.commit else ''}. Data, scale, "
+        f"machine: {where}.\n",
+        "| | claim | whose | published or expected | measured | holds |",
+        "|---|---|---|---|---|---|",
+    ]
     notes = []
     for number, verdict in enumerate(record.verdicts, 1):
         texts = (verdict.claim, verdict.source, verdict.expected, verdict.measured)
-        lines.append(_row([str(number), *map(_cell, texts), where, HOLDS[verdict.holds]]))
+        lines.append(_row([str(number), *map(_cell, texts), HOLDS[verdict.holds]]))
         if verdict.note:
             notes.append(f"- **{number}** {_cell(verdict.note)}")
     return "\n".join([*lines, *(["", "Notes:\n", *notes] if notes else []), ""])
 
 
+def _scale(record: Record) -> str:
+    """Preset, whether it is the published one, and what was set."""
+    published = "as published" if record.published and record.preset != "paper" else ""
+    changed = ", ".join(f"{name}={value}" for name, value in record.changed.items())
+    return ", ".join(filter(None, [record.preset, published, f"with {changed}" if changed else ""]))
+
+
 def _where(record: Record, machines: Sequence[str]) -> list[str]:
     """Data, scale, machine."""
-    scale = "as published" if record.published and record.preset != "paper" else ""
-    changed = ", ".join(f"{name}={value}" for name, value in record.changed.items())
-    words = ", ".join(filter(None, [record.preset, scale, f"with {changed}" if changed else ""]))
     letters = ", ".join(dict.fromkeys(_letter(machines.index(_machine(each))) for each in record.machines))
-    return [_cell(", ".join(record.data)) or "none, computed", _cell(words), letters]
+    return [_cell(", ".join(record.data)) or "none, computed", _cell(_scale(record)), letters]
 
 
 def _machine(each: Mapping[str, Any]) -> str:

@@ -40,10 +40,15 @@ def once(studies: Iterable[tuple[str, bool, Sequence[Verdict]]]) -> list[Verdict
     for name, published, verdicts in studies:
         seen: dict[str, int] = {}
         for verdict in verdicts:
-            sentence = re.sub(r"\d+(\.\d+)?", "#", verdict.claim)
+            sentence = bare(verdict.claim)
             seen[sentence] = seen.get(sentence, 0) + 1
             found.setdefault((name, sentence, seen[sentence]), []).append((published, verdict))
     return [_one(each) for each in found.values()]
+
+
+def bare(sentence: str) -> str:
+    """A sentence without its numbers."""
+    return re.sub(r"\d+(\.\d+)?", "#", sentence)
 
 
 def _one(found: Sequence[tuple[bool, Verdict]]) -> Verdict:

@@ -99,7 +99,7 @@ class _Member:
         device = torch.device(run.device)
         self.batches = data.Batches(images, device, run.batch_size, run.seed)
         torch.manual_seed(run.seed)
-        self.model = _build(run.model, images.shape, len(images.classes)).to(device)
+        self.model = build(run.model, images.shape, len(images.classes)).to(device)
         self.optimizer = build_optimizer(run, self.model, run.epochs * self.batches.steps)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
@@ -131,7 +131,8 @@ class _Member:
         return {f"{split}_loss": loss / count, f"{split}_accuracy": right / count}
 
 
-def _build(model: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+def build(model: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A network of the lab, or a softmax regression."""
     if model == LINEAR:
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
     return build_model(model, shape, classes)

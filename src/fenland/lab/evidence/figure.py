@@ -1,0 +1,103 @@
+"""The pictures of docs/evidence.md: gains with intervals, and validation loss over the radius."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from fenland.lab.evidence import plan
+from fenland.lab.evidence.page import Compared
+from fenland.lab.evidence.records import Rows
+from fenland.lab.evidence.summary import MEASURES, difference
+from fenland.lab.evidence.tasks import TASKS, Task
+from fenland.lab.figures.style import DARK, PAPER, RC, SMALL, TEXT, Canvas, Ink, blanks, head_all, headroom_of, name_x
+from fenland.lab.store.statistics import Interval
+
+INKS = {"light": PAPER, "dark": Ink("#e6e9ed", "#a9b3bd", "#3a434d", "#1e2129", DARK)}
+EPOCHS, SECONDS = "at the same epochs", "at the same seconds"
+# Points of the height: a row of the gains, a task's own line, and axes of the curve.
+_ROW, _AXES = 17.0, 150.0
+Line = tuple[str, dict[str, Interval]]
+
+
+def gains(tasks: Sequence[Compared]) -> tuple[list[Line], Callable[[Canvas], Figure]]:
+    """Rows of the picture of the accuracies gained, and what draws it; no rows where no comparison is complete."""
+    lines: list[Line] = []
+    for task in tasks:
+        own = [(name, found) for name, other in task.methods.items() if (found := _gained(task, name, other))]
+        lines += [(task.title, {}), *own] if own else []
+    return lines, lambda canvas: _draw_gains(canvas, lines)
+
+
+def _gained(task: Compared, name: str, matched: str) -> dict[str, Interval]:
+    pairs = {EPOCHS: task.base, SECONDS: matched}
+    found = {label: difference(task.rows, name, other, MEASURES["accuracy"]) for label, other in pairs.items() if other}
+    return {label: each for label, each in found.items() if each.n >= task.needed}
+
+
+def _draw_gains(canvas: Canvas, lines: list[Line]) -> Figure:
+    room = headroom_of(canvas, canvas.labels)
+    figure, (axes,) = blanks(canvas, room + 46 + _ROW * len(lines), headroom=room)
+    axes.grid(visible=False)
+    axes.grid(axis="x", color=canvas.ink.line, linewidth=0.7)
+    axes.axvline(0, color=canvas.ink.soft, linewidth=1)
+    for place, (label, found) in enumerate(lines):
+        if not found:
+            axes.annotate(
+                label, (0, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL - 1,
+                color=canvas.ink.text,
+            )  # fmt: skip
+        for kind, it in found.items():
+            look = canvas.look(kind)
+            height = place - 0.16 if kind == EPOCHS else place + 0.16
+            axes.plot([it.low, it.high], [height, height], linewidth=1.8, **look)
+            axes.plot([it.mean], [height], "o", markersize=4.5, color=look["color"])
+    axes.set_yticks([place for place, (_, found) in enumerate(lines) if found])
+    axes.set_yticklabels([label for label, found in lines if found])
+    axes.set_ylim(len(lines) - 0.4, -0.7)
+    name_x(axes, canvas, "gain in test accuracy, percentage points")
+    head_all(figure, canvas, "", canvas.labels)
+    return figure
+
+
+def radii(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """From a task's title to each curve's (rho, validation loss); tasks with less than three points are left out."""
+    found = {}
+    for key, task in tasks.items():
+        curves = {name: _curve(key, task, name, rows) for name in plan.CURVES if name in task.methods}
+        if any(len(points) >= 3 for points in curves.values()):
+            found[task.title] = curves
+    return found
+
+
+def _curve(key: str, task: Task, name: str, rows: Rows) -> list[tuple[float, float]]:
+    units = [each for each in plan.curve(key, task, name, rows) if each.known]
+    pairs = [(each.run.rho, rows.find(key, each.settings)) for each in units]
+    return [(float(rho or 0.0), plan.loss_of(row)) for rho, row in pairs if row and row["status"] == "finished"]
+
+
+def draw_radii(canvas: Canvas, found: Mapping[str, Mapping[str, list[tuple[float, float]]]]) -> Figure:
+    """One pair of axes a task, below each other."""
+    room = headroom_of(canvas, canvas.labels)
+    figure, every = blanks(canvas, room + _AXES * len(found), rows=len(found), headroom=room)
+    for axes, (title, curves) in zip(every, found.items(), strict=True):
+        for name, points in curves.items():
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.8, **canvas.look(name))
+        axes.set_xscale("log")
+        axes.set_title(title, loc="left", fontsize=SMALL - 1, color=canvas.ink.text)
+        name_x(axes, canvas, "rho")
+    head_all(figure, canvas, "", canvas.labels)
+    return figure
+
+
+def svg(name: str, theme: str, labels: Sequence[str], draw: Callable[[Canvas], Figure], alt: str) -> str:
+    """A picture as SVG with words for screen readers, the same text each time."""
+    with matplotlib.rc_context({**RC, "font.size": TEXT - 1, "svg.hashsalt": name}):
+        text = io.StringIO()
+        figure = draw(Canvas(INKS[theme], labels))
+        figure.savefig(text, format="svg", metadata={"Date": None, "Title": alt})
+    return re.sub(r"[ \t]+$", "", text.getvalue(), flags=re.M)

@@ -1,0 +1,156 @@
+"""The tables of docs/evidence.md, made from the records; a cell without enough seeds says that it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fenland.lab.evidence import plan
+from fenland.lab.evidence.outlook import outlook
+from fenland.lab.evidence.records import Row, Rows
+from fenland.lab.evidence.summary import MEASURES, Measure, cost, difference, mean, tests
+from fenland.lab.evidence.tasks import TASKS, Task
+from fenland.lab.store.statistics import Interval
+
+OPEN = "open"
+NONE = "–"
+NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
+ALT_GAINS = (
+    "Gain in test accuracy over the base, with 95 % intervals, one row a task and method, at the same epochs and at "
+    "the same seconds; the numbers are in the table below."
+)
+ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a task; the numbers are in the table below."
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One task as the tables need it.
+
+    Args:
+        title: for people.
+        base: whom the methods are compared with.
+        methods: from a method to the base that costs as much; empty where there is none.
+        rows: of the task.
+        needed: seeds from which on a difference is shown.
+    """
+
+    title: str
+    base: str
+    methods: Mapping[str, str]
+    rows: list[Row] = field(default_factory=list)
+    needed: int = plan.EARLY
+
+
+def compared(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> list[Compared]:
+    """Every task of the plan, in its order."""
+    found = []
+    for key, task in tasks.items():
+        methods = {name: each.same_seconds for name, each in task.methods.items() if each.role == "method"}
+        found.append(Compared(task.title, task.base, methods, rows.of(key), min(plan.EARLY, task.seeds)))
+    return found
+
+
+def gains(tasks: list[Compared]) -> str:
+    """Task by method: accuracy at the same epochs and at the same seconds, loss, calibration, corruptions, cost."""
+    lines = [
+        "| task | method | accuracy, same epochs | accuracy, same seconds | test loss | calibration error "
+        "| on corrupted images | cost |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for task in tasks:
+        for name, matched in task.methods.items():
+            cells = [shown(task, name, task.base, "accuracy"), shown(task, name, matched, "accuracy")]
+            cells += [shown(task, name, task.base, kind) for kind in ("loss", "ece", "corrupted")]
+            price = cost(task.rows, name, task.base)
+            if cells[0] != OPEN and price is not None:
+                lines.append(f"| {task.title} | {name} | {' | '.join(cells)} | {price:.2f} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else f"{NOTHING}\n"
+
+
+def shown(task: Compared, name: str, other: str, kind: str) -> str:
+    """A difference with its interval, bold where that excludes zero; whether it is open, or is not measured here."""
+    measure, own = MEASURES[kind], tests(task.rows, name)
+    if not other or (own and all(measure.of(row) is None for row in own.values())):
+        return NONE
+    found = difference(task.rows, name, other, measure)
+    return OPEN if found.n < task.needed else written(found, measure, signed=True)
+
+
+def written(found: Interval, measure: Measure, signed: bool = False) -> str:
+    """``mean (low to high)`` with the measure's decimals."""
+    if not found.n:
+        return NONE
+    sign = "+" if signed else ""
+    text = f"{found.mean:{sign}.{measure.places}f}"
+    if found.n > 1:
+        text += f" ({found.low:{sign}.{measure.places}f} to {found.high:{sign}.{measure.places}f})"
+    return f"**{text}**" if signed and found.excludes_zero else text
+
+
+def means(tasks: list[Compared]) -> str:
+    """Every method's own numbers, with the share of the training examples that it answers right."""
+    lines = [
+        "| task | method | seeds | accuracy, % | test loss | calibration error, % | on corrupted images, % "
+        "| on the training examples, % | seconds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for task in tasks:
+        for name in dict.fromkeys([task.base, *task.methods, *task.methods.values()]):
+            seeds = tests(task.rows, name)
+            if seeds:
+                cells = [written(mean(task.rows, name, each), each) for each in (*MEASURES.values(), TRAINED, SPENT)]
+                lines.append(f"| {task.title} | {name} | {len(seeds)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else "No run on a test set is done yet.\n"
+
+
+def _trained(row: Row) -> float | None:
+    found = row.get("train_accuracy")
+    return None if found is None else 100 * float(found)
+
+
+TRAINED = Measure("on the training examples", _trained, 2, True)
+SPENT = Measure("seconds", lambda row: row["process_seconds"], 0, False)
+
+
+def curves(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
+    """Validation accuracy and loss over the radius, at the chosen learning rate; half the length of a run."""
+    lines = ["| task | method | learning rate | rho: accuracy in %, loss |", "|---|---|---:|---|"]
+    for key, task in tasks.items():
+        for name in (name for name in plan.CURVES if name in task.methods):
+            units = [each for each in plan.curve(key, task, name, rows) if each.known]
+            pairs = [(each.run, rows.find(key, each.settings)) for each in units]
+            cells = [f"{run.rho:g}: {_validated(row)}" for run, row in pairs]
+            if any(row is not None for _, row in pairs):
+                lines.append(f"| {task.title} | {name} | {units[0].run.lr:g} | {'; '.join(cells)} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else "No curve is begun yet.\n"
+
+
+def _validated(row: Row | None) -> str:
+    if row is None:
+        return OPEN
+    both = f"{100 * plan.accuracy_of(row):.2f}, {plan.loss_of(row):.3f}"
+    return both if row["status"] == "finished" else "diverged"
+
+
+def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
+    """What each method chose from: validation accuracy and loss of each point; the chosen one is bold."""
+    lines = ["| task | method | learning rate, rho: accuracy in %, loss |", "|---|---|---|"]
+    for key, task in tasks.items():
+        for name, method in task.methods.items():
+            best = plan.chosen(key, task, name, rows)
+            cells = []
+            for point in method.points:
+                row = rows.find(key, plan.unit(key, task, name, plan.CHOOSING, point).settings)
+                at = f"{point[0]:g}" if point[1] is None else f"{point[0]:g}, {point[1]:g}"
+                cells.append(f"**{at}: {_validated(row)}**" if point == best else f"{at}: {_validated(row)}")
+            if any(not cell.endswith(OPEN) for cell in cells):
+                lines.append(f"| {task.title} | {name} | {'; '.join(cells)} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else "No run of the choosing is done yet.\n"
+
+
+def state(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
+    """What is done and what is open, with about the hours that it takes."""
+    lines = ["| task | runs done | runs open | hours of one core, about |", "|---|---:|---:|---:|"]
+    for each in outlook(tasks, rows):
+        lines.append(f"| {tasks[each.task].title} | {each.done} | {each.left} | {each.hours:.1f} |")
+    return "\n".join([*lines, ""])
