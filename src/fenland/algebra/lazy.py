@@ -7,7 +7,6 @@ there already, it is two numbers and two leaves; its length and its products fol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -60,12 +59,12 @@ class Lazy:
     def __sub__(self, other: Lazy) -> Lazy:
         return self + other * -1.0
 
-    @cached_property
+    @property
     def V(self) -> Algebra:
         """The algebra of its leaves."""
         return self.terms[0][1].V
 
-    @cached_property
+    @property
     def norm(self) -> Scalar:
         """||x||_2, a scalar; no pass over the sum, only over leaves that were not measured before."""
         if len(self.terms) == 1:
@@ -128,7 +127,8 @@ class Leaf(Lazy):
         factor: Scalar | None = None,
     ) -> None:
         self.raw: Vector | None = tensors
-        self.V, self.params, self.owned, self.factor = V, params, owned, factor
+        self._V, self.params, self.owned, self.factor = V, params, owned, factor
+        self._norm: Scalar | None = None
         self._dots: dict[int, Scalar] = {}
         self.serial = 0 if V.batch_dims else next(_serials)  # replicas are traced, and a count cannot be
         self.length = None
@@ -156,10 +156,16 @@ class Leaf(Lazy):
             self.factor = None
         return self.raw
 
-    @cached_property
+    @property
+    def V(self) -> Algebra:
+        return self._V
+
+    @property
     def norm(self) -> Scalar:
-        measured = self.V.norm(self.tensors if self.raw is None else self.raw)
-        return measured if self.factor is None else measured * self.factor
+        if self._norm is None:
+            measured = self._V.norm(self.tensors if self.raw is None else self.raw)
+            self._norm = measured if self.factor is None else measured * self.factor
+        return self._norm
 
     def __mul__(self, c: Coefficient) -> Lazy:
         return Lazy([(c, self)])
