@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,cluster,riemannian,trainers,trackers,bench,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,cluster,riemannian,trainers,text,trackers,bench,docs,dev]'
 	touch $@
 
 setup: .venv/.ready  ## create .venv with fenland, the lab and the tools

@@ -28,6 +28,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit")  # geoopt's
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # peft's
         warnings.filterwarnings("ignore", message=".*LeafSpec")  # Lightning's
         blocks.run_page(page)
 

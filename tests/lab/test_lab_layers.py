@@ -13,7 +13,7 @@ TREE = SourceTree(Path(__file__).parents[2] / "src" / "fenland")
 # From the bottom up: a folder or file imports itself and what stands before it. Those in one row do not import each
 # other. Config is below data and models: what loads data reads a run's configuration, never the other way round.
 RANKS = (
-    ("errors", "logs"),
+    ("errors", "logs", "huggingface"),
     ("store.files",),
     ("config",),
     ("data", "models"),

@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from image_files import png, write_split, write_tree
 from PIL import Image
+from text_files import sentences
 
 from fenland.lab import cli
 from fenland.lab.data import digits, sheet
@@ -115,3 +117,28 @@ def test_the_sheet_shows_the_images_themselves(tmp_path: Path) -> None:
     row = stratified(images.train_labels, 8, seed=0)[0]
     tile = shown[30 : 30 + 128, 12 : 12 + 128, 0]
     np.testing.assert_array_equal(tile[8::16, 8::16], images.train[row, 0])
+
+
+def test_texts_are_shown_as_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = sentences(20, 0)
+    frame.to_parquet(tmp_path / "train.parquet", index=False)
+    pd.concat([frame[1:4], sentences(6, 5)]).to_parquet(tmp_path / "test.parquet", index=False)
+    assert cli.main(["data", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    lengths = sorted(len(text.split()) for text in frame.text)
+    assert found["train"]["rows"] == 20
+    assert found["train"]["labels"] == {"0": 10, "1": 10}
+    assert list(found["train"]["sizes"]) == [f"{lengths[0]} to {lengths[-1]} words, median {int(np.median(lengths))}"]
+    assert found["repeated"] == 3
+    assert found["sheet"] is None
+    assert len(found["texts"]) == 4
+    assert cli.main(["data", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "3 test texts are in the train set too" in shown
+    assert found["texts"][0] in shown
+    frame.loc[3, "text"] = " "
+    frame.to_parquet(tmp_path / "train.parquet", index=False)
+    assert cli.main(["data", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "unusable 1" in said.out
+    assert "row 3, column text: has no text; add it, or drop the row" in said.err

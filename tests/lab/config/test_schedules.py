@@ -45,3 +45,13 @@ def test_warm_up_multiplies_the_schedule() -> None:
 
 def test_a_warm_up_of_less_than_a_step_is_none() -> None:
     assert rates(dataclasses.replace(CONFIG, warmup=0.1), 4)[0] == [0.4] * 4
+
+
+def test_one_cycle_rises_over_thirty_percent_step_by_step_and_falls_to_zero() -> None:
+    config = dataclasses.replace(CONFIG, schedule="one-cycle")
+    found = [rate for epoch in rates(config, 10) for rate in epoch]
+    assert found[:30] == pytest.approx([0.4 * (step + 0.5) / 30 for step in range(30)])
+    assert max(found) == pytest.approx(0.4, rel=0.02)
+    assert found[30:] == sorted(found[30:], reverse=True)
+    assert 0 < found[-1] < 1e-3 * 0.4
+    assert sum(found[30:]) / 70 == pytest.approx(0.2, rel=1e-6)

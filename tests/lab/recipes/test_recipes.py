@@ -1,5 +1,6 @@
 """Every recipe's code runs as it is pasted and does what the recipe says; its numbers are those of the records."""
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -7,7 +8,6 @@ import shlex
 import sys
 from pathlib import Path
 from statistics import mean, stdev
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,10 +15,10 @@ import torch
 from fenland.lab.cli import main
 from fenland.lab.commands.parsing import parse
 from fenland.lab.config.run_config import SHARED
+from fenland.lab.evidence import plan
+from fenland.lab.evidence.records import Rows
 from fenland.lab.evidence.tasks import TASKS
 from fenland.lab.recipes import RECIPES, measured
-from fenland.lab.recipes.measured import summarised
-from fenland.lab.store.statistics import interval
 from fenland.lab.sweep.planning import base_run
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +79,8 @@ def _old(key: str) -> str:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_short_and_stands_on_a_task_of_the_plan(name):
     recipe = RECIPES[name]
-    assert len(recipe.pasted.splitlines()) <= 19
+    lines = [line for line in recipe.pasted.splitlines() if line and not line.startswith(("import", "from", "#"))]
+    assert len(lines) <= (18 if name == "lora" else 15)
     points = TASKS[recipe.task].methods[recipe.method].points
     assert (recipe.lr, recipe.rho) in points
     fields = TASKS[recipe.task].fields
@@ -101,56 +102,65 @@ def test_the_command_of_a_recipe_is_one(name, tmp_path):
     assert run.epochs == TASKS[recipe.task].fields["epochs"]
 
 
-def test_the_packaged_numbers_are_those_of_the_records():
+@contextlib.contextmanager
+def script():
+    """docs/measured_recipes.py as a module."""
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        import measured_recipes
+        yield importlib.import_module("measured_recipes")
     finally:
         sys.path.remove(str(ROOT / "docs"))
-    assert measured.FILE.read_text() == measured_recipes.content(), "run python docs/measured_recipes.py"
 
 
-def row(
-    method: str, seed: int, accuracy: float, seconds: float, purpose: str = "test", status: str = "finished"
-) -> dict:
-    values = {"test_accuracy": accuracy, "test_loss": 1 - accuracy, "test_ece": accuracy / 10}
-    settings = {"seed": seed, "lr": 0.2, "rho": 0.1 if method == "SAM" else None}
-    return {
-        "method": method,
-        "purpose": purpose,
-        "status": status,
-        "process_seconds": seconds,
-        **values,
-        "settings": settings,
-    }
+def test_the_packaged_numbers_are_those_of_the_records():
+    with script() as measured_recipes:
+        assert measured.FILE.read_text() == measured_recipes.content(), "run python docs/measured_recipes.py"
 
 
-def test_a_gain_is_the_paired_difference_with_its_interval():
-    ours, theirs = [0.80, 0.83, 0.85], [0.79, 0.80, 0.81]
-    rows = [row("SAM", 0, 0.7, 1, "choosing") for _ in range(4)]
-    rows += [row("SAM", seed, value, 20) for seed, value in enumerate(ours)]
-    rows += [row("SGD", seed, value, 10) for seed, value in enumerate(theirs)]
-    rows += [row("SGD", 3, 0.9, 10), row("SAM", 3, 0.1, 10, status="diverged")]
-    found = summarised(rows, "SAM", "SGD", interval)
-    differences = [0.01, 0.03, 0.04]
+def rows_of(folder: Path, missing: int = 0) -> Rows:
+    """Records of reviews-2k in which SAM's third point wins; with seeds for SAM, AdamW and the matched base."""
+    task, rows = TASKS["reviews-2k"], Rows(folder)
+
+    def add(method: str, purpose: str, point: tuple, seed: int, accuracy: float, loss: float, seconds: float) -> None:
+        settings = plan.unit("reviews-2k", task, method, purpose, point, seed).settings
+        numbers = {"test_accuracy": accuracy, "test_loss": loss, "test_ece": accuracy / 10, "process_seconds": seconds}
+        told = {"method": method, "purpose": purpose, "status": "finished"}
+        rows.add("reviews-2k", {**told, **numbers, "settings": settings})
+
+    points = task.methods["SAM"].points
+    for number, point in enumerate(points[: len(points) - missing]):
+        add("SAM", plan.CHOOSING, point, 0, 0.7, (0.5, 0.4, 0.3, 0.6)[number], 1)
+    for seed, (ours, theirs) in enumerate([(0.80, 0.79), (0.83, 0.80), (0.85, 0.81)]):
+        add("SAM", plan.TEST, points[2], seed, ours, 1 - ours, 20)
+        add("AdamW", plan.TEST, task.methods["AdamW"].points[0], seed, theirs, 1 - theirs, 10)
+        if seed:
+            add("AdamW, seconds of SAM", plan.TEST, task.methods["AdamW"].points[0], seed, theirs, 1 - theirs, 20)
+    return rows
+
+
+def test_a_gain_is_the_paired_difference_with_its_interval(tmp_path):
+    with script() as measured_recipes:
+        found = measured_recipes.known(rows_of(tmp_path), "reviews-2k", "SAM")
+    assert (found.lr, found.rho) == TASKS["reviews-2k"].methods["SAM"].points[2]
+    assert found.tries == 4
+    differences = [1.0, 3.0, 4.0]
     half = 4.302653 * stdev(differences) / math.sqrt(3)  # Student's t, 2 degrees of freedom
-    wanted = (mean(differences), mean(differences) - half, mean(differences) + half)
-    assert found.gains["test_accuracy"] == pytest.approx(wanted, abs=2e-6)
-    assert found.gains["test_loss"][0] == pytest.approx(-wanted[0], abs=2e-6)
-    assert (found.lr, found.rho, found.choosing, found.seeds, found.cost) == (0.2, 0.1, 4, 3, 2.0)
-    assert f"accuracy +{100 * wanted[0]:.2f} points" in found.sentence
-    assert "3 paired seeds, 2.00 times" in found.sentence
+    low, high = mean(differences) - half, mean(differences) + half
+    assert f"accuracy {mean(differences):+.2f} ({low:+.2f} to {high:+.2f}) points" in found.gain
+    assert f"test loss {-mean(differences) / 100:+.3f}" in found.gain
+    assert "over 3 seeds, 2.00 times the seconds of AdamW" in found.gain
+    assert found.gain.endswith("at the same seconds not measured yet"), "two seeds of three"
 
 
-def test_what_was_not_run_is_said_to_be_so():
-    assert summarised([row("SAM", 0, 0.7, 1, "choosing")], "SAM", "SGD", interval) is None
-    alone = summarised([row("SAM", 0, 0.7, 1), row("SGD", 0, 0.6, 1)], "SAM", "SGD", interval)
-    assert alone.gains == {}, "one pair has no interval"
+def test_what_was_not_run_is_said_to_be_so(tmp_path):
+    with script() as measured_recipes:
+        assert measured_recipes.known(rows_of(tmp_path, missing=1), "reviews-2k", "SAM") is None
+        assert measured_recipes.gain(Rows(tmp_path), "reviews-2k", "SSAM") == ""
 
 
 def test_a_recipe_tells_what_was_measured(monkeypatch):
     recipe = RECIPES["small-data"]
-    known = SimpleNamespace(lr=0.3, rho=0.7, choosing=4, gains={"test_accuracy": (1, 1, 1)}, sentence="better")
+    known = measured.Measured(lr=0.3, rho=0.7, tries=4, gain="better")
     monkeypatch.setattr("fenland.lab.recipes.recipe.measured", lambda task, method: known)
     assert (recipe.lr, recipe.rho, recipe.gain) == (0.3, 0.7, "better")
     assert "lr=0.3" in recipe.pasted

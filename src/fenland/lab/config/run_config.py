@@ -64,8 +64,8 @@ class RunConfig:
         NAME,
         "mlp, lenet, convnet, resnet18 (with -group: group norm, -plain: none), resnet20, resnet56 (with -identity: "
         "the paper's shortcut), wrn16-10, wrn28-10 or any wrnD-K, pyramidnet20-a48, pyramidnet110-a48, "
-        "resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit. For texts a pre-trained transformer: its hub "
-        "name owner/name, or its folder.",
+        "resnext29-32x4d, vgg11, vgg16 (with -plain: no batch norm), vit. For texts a pre-trained transformer: its "
+        "hub name owner/name, or its folder.",
         auto=True,
     )
     optimizer: str = entry(

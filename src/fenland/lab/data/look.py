@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from fenland.lab.config import RunConfig
-from fenland.lab.data import pixels
+from fenland.lab.data import classes, look_texts, pixels
 from fenland.lab.data.classes import counts
 from fenland.lab.data.images import Bytes, Images, Labels
 from fenland.lab.data.load import folder_of, hub_name, load
 from fenland.lab.data.source import Split
+from fenland.lab.data.tokens import texts_of
 from fenland.lab.errors import BadInput
 
 
@@ -24,11 +25,11 @@ class Seen:
 
     Args:
         name: what the source calls it.
-        rows: how many images it has.
-        modes: how many images have each of Pillow's modes.
-        sizes: how many have each size, height x width, upright.
+        rows: how many images or texts it has.
+        modes: how many images have each of Pillow's modes; of texts, how many rows are one.
+        sizes: how many have each size, height x width, upright; of texts, how many words they have.
         labels: how many rows each class has, by its name; by its number where the source has no names.
-        unusable: how many images cannot be opened.
+        unusable: how many images cannot be opened, or rows have no text.
     """
 
     name: str
@@ -49,8 +50,10 @@ class Look:
         test: the split that would be tested on.
         others: splits that are not used.
         ignored: files that are not used.
-        repeated: how many test images are in the train set too, pixel by pixel; None where it was not loaded.
-        images: the decoded set; None where it cannot be loaded.
+        repeated: how many test images are in the train set too, pixel by pixel, or test texts, word by word; None
+            where it was not loaded.
+        images: the decoded set; None where it cannot be loaded or is one of texts.
+        texts: a few train texts, each after its class number; empty where there are images.
         problem: why not.
     """
 
@@ -62,15 +65,17 @@ class Look:
     repeated: int | None = None
     images: Images | None = field(default=None, repr=False)
     problem: BadInput | None = None
+    texts: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""
         splits = {"train": vars(self.train), "test": vars(self.test)}
         shape = None if self.images is None else list(self.images.shape)
         classes = None if self.images is None else list(self.images.classes)
-        found = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
+        found: dict[str, Any] = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
         problem = None if self.problem is None else str(self.problem)
-        return found | {"repeated": self.repeated, "shape": shape, "classes": classes, "problem": problem}
+        found |= {"repeated": self.repeated, "shape": shape, "classes": classes, "problem": problem}
+        return found | ({"texts": list(self.texts)} if self.texts else {})
 
 
 def look(config: RunConfig) -> Look:
@@ -93,12 +98,36 @@ def look(config: RunConfig) -> Look:
         source = f"{folder.layout.kind} in {folder.path}"
         ignored = [str(file.relative_to(folder.path)) for file in folder.layout.ignored]
         train, test, others = folder.read(folder.train), folder.read(folder.test), folder.others()
+    if train.texts is not None:
+        return _of_texts(source, train, test, others, ignored)
     found = Look(source, _survey(train), _survey(test), others, ignored)
     try:
         images = load(config)
     except BadInput as problem:
         return replace(found, problem=problem)
     return replace(found, repeated=_repeated(images), images=images)
+
+
+def _of_texts(source: str, train: Split, test: Split, others: list[str], ignored: list[str]) -> Look:
+    first, second = look_texts.survey(train), look_texts.survey(test)
+    problem = None
+    try:
+        classes.check(train, test, others)
+        for split in (train, test):
+            texts_of(split)
+    except BadInput as error:
+        problem = error
+    return Look(
+        source, _seen_texts(train, first), _seen_texts(test, second), others, ignored,
+        repeated=len(first.all & second.all), problem=problem, texts=first.examples,
+    )  # fmt: skip
+
+
+def _seen_texts(split: Split, found: look_texts.SeenTexts) -> Seen:
+    words = f"{found.words[0]} to {found.words[2]} words, median {found.words[1]}"
+    rows = len(split.labels)
+    kinds = ({"text": rows - found.empty}, {words: rows}, _named(split.labels, split.names or ()))
+    return Seen(split.name, rows, *kinds, found.empty)
 
 
 def _halves(images: Images) -> dict[str, tuple[Bytes, Labels]]:

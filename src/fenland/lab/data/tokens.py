@@ -69,13 +69,18 @@ def tokens(name: str, train: Split, test: Split, others: list[str], tokenize: To
         if not len(split.labels):
             raise split.bad("is empty; choose another, or download it again")
     names = classes.check(train, test, others)
-    found = [tokenize(_texts(split)) for split in (train, test)]
+    found = [tokenize(texts_of(split)) for split in (train, test)]
     longest = max(len(text) for texts in found for text in texts)
     filled = [_filled(texts, longest) for texts in found]
     return Tokens(name, filled[0], train.labels, filled[1], test.labels, names)
 
 
-def _texts(split: Split) -> list[str]:
+def texts_of(split: Split) -> list[str]:
+    """The texts of a split.
+
+    Raises:
+        BadInput: a row has none.
+    """
     assert split.texts is not None
     found = []
     for row, text in enumerate(split.texts()):

@@ -38,7 +38,8 @@ def contrast(images: Bytes) -> Bytes:
 
 
 def _bytes(values: np.ndarray) -> Bytes:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    pixels: Bytes = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return pixels
 
 
 CORRUPTIONS: dict[str, Callable[[Bytes], Bytes]] = {"noise": noise, "blur": blur, "contrast": contrast}

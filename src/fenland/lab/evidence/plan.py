@@ -72,9 +72,11 @@ def unit(key: str, task: Task, name: str, purpose: str, point: Point | None, see
 
 
 def chosen(key: str, task: Task, name: str, rows: Rows) -> Point | None:
-    """The point with the lowest validation loss; None while one of its runs is missing.
+    """The point with the highest validation accuracy; None while one of its runs is missing.
 
-    A run that diverged counts as tried, and is chosen only where all did.
+    Not the lowest loss: where a network interpolates, that falls at small learning rates that cost the base accuracy,
+    and accuracy is what the methods are compared by first. Of equal ones the lower loss counts. A run that diverged
+    counts as tried, and is chosen only where all did.
     """
     key, task = task.like or (key, task)
     found = []
@@ -82,8 +84,13 @@ def chosen(key: str, task: Task, name: str, rows: Rows) -> Point | None:
         row = rows.find(key, unit(key, task, name, CHOOSING, point).settings)
         if row is None:
             return None
-        found.append((loss_of(row), point))
-    return min(found, key=lambda each: each[0])[1]
+        found.append((-accuracy_of(row), loss_of(row), point))
+    return min(found, key=lambda each: each[:2])[2]
+
+
+def accuracy_of(row: Row) -> float:
+    """The accuracy of a row on the examples that it was tested on; below any other where the run diverged."""
+    return -1.0 if row["status"] != "finished" or row["test_accuracy"] is None else float(row["test_accuracy"])
 
 
 def loss_of(row: Row) -> float:

@@ -68,13 +68,13 @@ class Recipe:
         found = self.measured
         if found is None:
             return self.start[2]
-        return f"chosen on held-out examples of {self.task} ({found.choosing} runs; docs/records/evidence)"
+        return f"chosen on held-out examples of {self.task} ({found.tries} tries)"
 
     @property
     def gain(self) -> str:
         """What it brought over the base; says so where it was not measured."""
         found = self.measured
-        return "not measured yet" if found is None or not found.gains else found.sentence
+        return (found.gain if found is not None else "") or "not measured yet"
 
     @property
     def pasted(self) -> str:

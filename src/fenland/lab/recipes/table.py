@@ -7,16 +7,19 @@ from fenland.lab.recipes.recipe import Recipe
 _IMAGES = """
 import torch
 import fenland
+from torch.nn.functional import cross_entropy
 
 # yours: model, epochs, loader (batches of images and class numbers)
-base = torch.optim.SGD(model.parameters(), lr={lr}, momentum=0.9, weight_decay=5e-4)
+weights, steps = model.parameters(), epochs * len(loader)
+base = torch.optim.SGD(weights, lr={lr}, momentum=0.9, weight_decay=5e-4)
 opt = fenland.SAM(base, rho={rho}, model=model)
-rates = torch.optim.lr_scheduler.OneCycleLR(opt, {lr}, epochs * len(loader), cycle_momentum=False)
+rates = torch.optim.lr_scheduler.OneCycleLR(
+    opt, {lr}, steps, cycle_momentum=False)
 for _ in range(epochs):
     for images, labels in loader:
         def closure():
             opt.zero_grad()
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss = cross_entropy(model(images), labels)
             loss.backward()
             return loss
         opt.step(closure)
@@ -24,18 +27,21 @@ for _ in range(epochs):
 """
 
 _LATE = _IMAGES.replace(
-    "rho={rho}, model=model)",
-    "rho={rho}, model=model, when=fenland.Window(start=int(0.75 * epochs * len(loader))))",
+    "opt = fenland.SAM(base, rho={rho}, model=model)",
+    "late = fenland.Window(start=steps * 3 // 4)\nopt = fenland.SAM(base, rho={rho}, model=model, when=late)",
 )
 
 _TEXTS = """
 import torch
 import fenland
 
-# yours: model (AutoModelForSequenceClassification), epochs, loader (batches of its inputs, with labels)
-base = torch.optim.AdamW(model.parameters(), lr={lr}, weight_decay=0.01)
+# yours: model (AutoModelForSequenceClassification.from_pretrained),
+# epochs, loader (batches of the model's inputs, with labels)
+weights, steps = model.parameters(), epochs * len(loader)
+base = torch.optim.AdamW(weights, lr={lr}, weight_decay=0.01)
 opt = fenland.SAM(base, rho={rho}, model=model)
-rates = torch.optim.lr_scheduler.OneCycleLR(opt, {lr}, epochs * len(loader), cycle_momentum=False)
+rates = torch.optim.lr_scheduler.OneCycleLR(
+    opt, {lr}, steps, cycle_momentum=False)
 for _ in range(epochs):
     for batch in loader:
         def closure():
@@ -47,13 +53,13 @@ for _ in range(epochs):
         rates.step()
 """
 
-_ADAPTERS = _TEXTS.replace(
-    "import fenland\n", "import fenland\nfrom peft import LoraConfig, get_peft_model\n"
-).replace(
-    "base = torch.optim.AdamW(model.parameters(),",
-    'model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.1))\n'
-    "base = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad],",
-)  # fmt: skip
+_ADAPTERS = _TEXTS.replace("import fenland\n", "import fenland\nfrom peft import LoraConfig, get_peft_model\n").replace(
+    "weights, steps = model.parameters(), epochs * len(loader)\n",
+    'lora = LoraConfig(\n    task_type="SEQ_CLS", r=8, lora_alpha=16, lora_dropout=0.1)\n'
+    "model = get_peft_model(model, lora)\n"
+    "weights = [w for w in model.parameters() if w.requires_grad]\n"
+    "steps = epochs * len(loader)\n",
+)
 
 _EVERY, _TWO = "every step", "2 gradients a step"
 _ONE_CYCLE = "one cycle: rises over 30 % of the steps, then falls to 0"
