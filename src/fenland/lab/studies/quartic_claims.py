@@ -31,7 +31,8 @@ CYCLE = {
         "near the limit.",
     ),
     "amplitude": (
-        "Normalised SAM ends on a cycle of amplitude eta·l·rho/(2 − eta·l), wherever its middle lies",
+        f"Up to {BELOW:g} of the limit 2/l normalised SAM ends on a cycle of amplitude eta·l·rho/(2 − eta·l), wherever "
+        "its middle lies",
         "measured over predicted within 0.9 to 1.1",
         "Half of the distance between two successive points, median over starts.",
     ),
