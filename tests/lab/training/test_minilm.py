@@ -31,11 +31,8 @@ def config(folder: Path, lora: int = 0) -> RunConfig:
     for split in ("train", "test"):
         frame.to_parquet(folder / f"{split}.parquet", index=False)
     model = os.path.join(os.path.dirname(PACKAGE.origin), "model")
-    return pretrained.identify(
-        RunConfig(
-            "local", model, "sam", rho=0.05, base="adamw", lr=1e-4, lora=lora, batch_size=12, data_dir=str(folder)
-        )
-    )
+    fields = {"rho": 0.05, "base": "adamw", "lr": 1e-4, "lora": lora, "batch_size": 12, "data_dir": str(folder)}
+    return pretrained.identify(RunConfig("local", model, "sam", **fields))
 
 
 def test_sentences_of_like_meaning_are_near_each_other(tmp_path: Path) -> None:
