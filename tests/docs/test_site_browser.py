@@ -7,7 +7,6 @@ import pytest
 from blocks import DOCS, ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
-sys.path.insert(0, str(ROOT / "tests" / "lab" / "explore"))
 from browser import CHROMIUM
 from chrome import Chrome
 
@@ -18,7 +17,8 @@ LOOK = (ROOT / "tests" / "lab" / "explore" / "look.js").read_text()
 MORE = """(() => {
   const shown = e => e.checkVisibility({visibilityProperty: true, opacityProperty: true});
   const article = document.querySelector("article"), images = [...article.querySelectorAll("img")].filter(shown);
-  const box = e => e.getBoundingClientRect(), inside = e => e.closest("pre, .md-typeset__scrollwrap");
+  const scrolls = "pre, .md-typeset__scrollwrap, .fenland-table, .fenland-equation";
+  const box = e => e.getBoundingClientRect(), inside = e => e.closest(scrolls);
   return {
     outside: [...article.querySelectorAll("*")].filter(e => shown(e) && !inside(e) && box(e).right > innerWidth + 1)
       .map(e => e.outerHTML.slice(0, 80)),
@@ -104,7 +104,7 @@ def _in_the_wrong_scheme(chrome: Chrome, site: Path) -> list[str]:
         page.unlink()
 
 
-@pytest.mark.parametrize("name", ["index.html", "lab.html", "migrating.html", "api/lab.html"])
+@pytest.mark.parametrize("name", ["index.html", "lab.html", "migrating.html", "methods.html"])
 def test_tab_reaches_the_skip_link_and_then_everything_in_order(chrome, site, name):
     chrome.open(site / name)
     chrome.press("Tab")
@@ -130,6 +130,66 @@ def test_tab_reaches_the_skip_link_and_then_everything_in_order(chrome, site, na
     assert reached == wanted
 
 
+DRAWER = """(() => {
+  const e = document.activeElement, side = e.closest(".md-sidebar--primary");
+  return {button: e.matches("label[for='__drawer']"), inside: !!side, open: document.getElementById("__drawer").checked,
+    told: document.querySelector(".md-header label[for='__drawer']").ariaExpanded, tag: e.outerHTML.slice(0, 80),
+    seen: e.checkVisibility({visibilityProperty: true})};
+})()"""
+
+
+def test_the_drawer_of_a_phone_opens_and_closes_by_keyboard(chrome, site):
+    chrome.open(site / "getting-started.html", width=375)
+    for _ in range(8):
+        chrome.press("Tab")
+        at = chrome.run(DRAWER)
+        assert at["seen"], "the focus is where nobody sees it"
+        assert not at["inside"], "a closed drawer takes the focus"
+        if at["button"]:
+            break
+    assert at["button"], at
+    assert chrome.run(FOCUS)["outline"]
+    assert (at["open"], at["told"]) == (False, "false")
+    chrome.press("Enter")
+    chrome.wait("document.activeElement.closest('.md-sidebar--primary') !== null")
+    at = chrome.run(DRAWER)
+    assert (at["open"], at["told"], at["seen"]) == (True, "true", True)
+    chrome.press("Tab")
+    assert chrome.run(DRAWER)["inside"]
+    chrome.press("Escape")
+    chrome.wait("!document.getElementById('__drawer').checked")
+    at = chrome.run(DRAWER)
+    assert (at["button"], at["told"]) == (True, "false")
+
+
+def test_a_wide_table_scrolls_and_keeps_its_first_column_on_a_phone(chrome, site):
+    chrome.open(site / "methods.html", width=375)
+    frame = "document.querySelector('.fenland-table')"
+    assert chrome.run(f"{frame}.scrollWidth > {frame}.clientWidth + 100")
+    first = f"{frame}.querySelector('td').getBoundingClientRect().left"
+    before = chrome.run(first)
+    chrome.run(f"{frame}.scrollLeft = 150")
+    chrome.wait(f"{frame}.scrollLeft > 100")
+    assert abs(chrome.run(first) - before) < 2
+    assert chrome.run(f"{frame}.tabIndex") == 0
+
+
+SCREENS = 10
+TALL = """document.querySelector("article").getBoundingClientRect().height"""
+# Records: as long as what they record.
+RECORDS = {"changes.html", "reproduction.html"}
+
+
+def test_no_page_is_longer_than_about_ten_screens(chrome, site):
+    long = {}
+    for name in pages():
+        if name in RECORDS or name.startswith(("decisions/", "reproduction/")):
+            continue
+        chrome.open(site / name, width=1280)
+        long[name] = chrome.run(TALL) / 900
+    assert not {name: round(n, 1) for name, n in long.items() if n > SCREENS * 1.1}
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["index.html", "api/lab.html"])
 def test_the_search_works_by_keyboard_in_a_page_from_a_folder(chrome, site, name, dark):
@@ -142,7 +202,7 @@ def test_the_search_works_by_keyboard_in_a_page_from_a_folder(chrome, site, name
     _type(chrome, "saddle")
     chrome.wait("document.querySelectorAll('.md-search-result__link').length > 3")
     links = chrome.run("[...document.querySelectorAll('.md-search-result__link')].map(e => e.href)")
-    assert any("api/theory.html" in each for each in links)
+    assert any("api/theory-saddles.html" in each for each in links)
     assert all(each.startswith(site.as_uri()) for each in links)
     chrome.wait("document.querySelector('.md-search__output').getAnimations({subtree: true}).length === 0")
     seen = chrome.run(f"({LOOK})(window, document)")

@@ -44,6 +44,10 @@
     unnamed: all("figure svg").filter(s => !s.getAttribute("role") || !s.querySelector("title") || !s.querySelector("desc")).length,
     table: {scrolls: scroll.scrollWidth > scroll.clientWidth, focusable: scroll.tabIndex === 0, name: scroll.getAttribute("aria-labelledby")},
     button: [document.getElementById("copy").hidden, box(document.getElementById("copy")).height],
+    first: all(".results tbody tr").map(row => [
+      row.cells[0].textContent.trim(), box(row.cells[0]).top,
+      [...row.cells].slice(1).map(cell => [parseFloat(window.getComputedStyle(cell.querySelector(".main")).fontSize), Math.round(box(cell).top)]),
+    ]),
     resources: window.performance.getEntriesByType("resource").map(e => e.name),
   };
 }

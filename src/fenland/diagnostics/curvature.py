@@ -59,7 +59,8 @@ class Extremes:
     Attributes:
         largest: the algebraically largest eigenvalues, the largest first.
         smallest: the algebraically smallest, the smallest first.
-        converged: whether each residual, with hvp="difference" plus the error of the products, met `tol`.
+        converged: whether each residual, with hvp="difference" plus the error of the products, met `tol`; False where
+            the exact products were seen to be cut, since these are pairs of another operator.
         products: Hessian-vector products that it took.
         loss: L at these weights, where the products computed it.
     """
@@ -227,7 +228,7 @@ def of(
         warnings.warn(f"{said}; {_more(hessian, max_products)}", UserWarning, stacklevel=3)
     smallest = tuple(sorted(pairs[:low], key=lambda pair: pair.value))
     largest = tuple(sorted(pairs[low:], key=lambda pair: -pair.value))
-    return Extremes(largest, smallest, not short, hessian.products, hessian.loss)
+    return Extremes(largest, smallest, not short and not hessian.cut, hessian.products, hessian.loss)
 
 
 def _more(hessian: Hessian, limit: int) -> str:

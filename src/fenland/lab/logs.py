@@ -1,10 +1,11 @@
-"""What the lab logs: to stderr as loudly as asked for, and the course of a sweep to a file beside its results."""
+"""What the lab tells beside its results: logs to stderr, the course of a sweep to a file, what a command waits for."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+SILENCE = 0.5  # seconds that a command may be silent
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ROOT = logging.getLogger("fenland")
 
@@ -47,6 +49,29 @@ class _Quiet(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal that the command waits for this, unless it is there within half a second.
+
+    The line is gone when the wait is over. Where stderr is no terminal nobody waits, and nothing is said.
+
+    Args:
+        what: a noun, as in "torch" or "the data".
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    timer = threading.Timer(SILENCE, lambda: print(f"waiting for {what}", end="", file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -35,10 +35,10 @@ from fenland.rules import (
 )
 
 _FORET = "Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412"
-_RHO = "rho .05 is Foret's for CIFAR-10"
+_RHO = "rho 0.05 is Foret's for CIFAR-10"
 
 
-@preset("e = rho g/|g|; d = h", _FORET, defaults=_RHO, traps="a constant rho never reaches the optimum")
+@preset("e = rho g/|g|; d = h", _FORET, defaults=_RHO, traps="A constant rho keeps SAM from reaching the optimum")
 def SAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """Sharpness-aware minimization."""
     return SharpnessAware(base, rho, **options)
@@ -48,8 +48,9 @@ def SAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Shar
     "e = rho g; d = h",
     "Andriushchenko and Flammarion 2022, arXiv 2206.06232",
     "Unnormalized",
-    defaults="rho .05: that of the SSAM code",
-    traps="rho has the unit w per gradient, unlike SAM's; diverges where the gradient grows; the SSAM paper says SAM",
+    defaults="rho 0.05 is that of the SSAM authors' code",
+    traps="rho has the unit w per gradient, unlike SAM's. The method diverges where the gradient grows. The SSAM "
+    "paper calls it SAM",
 )
 def USAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """Unnormalised SAM."""
@@ -61,7 +62,7 @@ def USAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Sha
     "Andriushchenko and Flammarion 2022, arXiv 2206.06232, code",
     "Clipped",
     defaults=_RHO,
-    traps="not USAM, although the code's flag says so: SAM wherever |g| >= 1",
+    traps="This is not USAM, although a flag of the authors' code says so: wherever |g| >= 1 it is SAM",
 )
 def ClippedUSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """Unnormalised SAM, projected onto the rho-ball."""
@@ -72,8 +73,8 @@ def ClippedUSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any)
     "e = rho g/|g|; d = h |g|/|h|",
     "Tan, Zhang, Liu, Wang, Hao 2025 (JMLR), arXiv 2401.07250",
     "Renormalize",
-    defaults="rho .05: the authors'; normalize=True builds on Foret's ascent, False (e = rho g) is the paper's",
-    traps="radii of the two ascents are not comparable; with Adam-like bases a constant gamma cancels",
+    defaults="rho 0.05 is the authors'. normalize=True builds on SAM's ascent; False (e = rho g) is that of the paper",
+    traps="The radii of the two ascents are not comparable. With Adam-like bases a constant gamma cancels",
 )
 def SSAM(
     base: torch.optim.Optimizer,
@@ -108,8 +109,8 @@ PRESETS["SSAM-U"] = replace(
     "e = rho sign(g) |g|^(q-1) / (sum |g|^q)^(1/p), 1/p + 1/q = 1; d = h",
     _FORET + ", eq. (2)",
     "Lp",
-    defaults="p = 2 is SAM: choose p; rho .05 is SAM's",
-    traps="rho is a p-norm: p = inf moves every weight by rho, so rho .05 is far too large; scale by 1/sqrt(d)",
+    defaults="p = 2 is SAM, so choose another p. rho 0.05 is SAM's",
+    traps="rho is a p-norm. With p = inf every weight moves by rho, so 0.05 is far too large: scale it by 1/sqrt(d)",
 )
 def LpSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, p: float = 2.0, **options: Any) -> SharpnessAware:
     """SAM with a p-norm ball, by its dual norm; p from 1 to inf."""
@@ -121,7 +122,7 @@ def LpSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, p: float = 2.0, **opt
     _FORET + "; this reading of the infinity norm is that of code derived from davda54/sam",
     "InfNorm",
     defaults=_RHO,
-    traps="not the maximiser over the box (LpSAM(p=inf) is); |e| is some 10 to 200 times rho",
+    traps="This is not the maximiser over the box; LpSAM(p=inf) is. |e| is some 10 to 200 times rho",
 )
 def InfNormSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM's direction, scaled by the largest gradient element."""
@@ -132,9 +133,10 @@ def InfNormSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) 
     "e = rho T^2 g/|T g|, T = |w| + eta; d = h",
     "Kwon, Kim, Park, Choi 2021, arXiv 2102.11600",
     "Adaptive",
-    defaults="rho .5: the authors' for CIFAR-10; eta .01: their class default (their command line has 0)",
-    traps="rho is about ten times SAM's; the authors' code leaves biases out (include_bias=False), davda54's takes "
-    "them in with eta=0, and then tensors that start at zero never move",
+    defaults="rho 0.5 is the authors' for CIFAR-10. eta 0.01 is the default of their class (that of their command "
+    "line is 0)",
+    traps="rho is about ten times SAM's. The authors' code leaves biases out (include_bias=False). That of davda54 "
+    "takes them in with eta=0, and then tensors that start at zero never move",
 )
 def ASAM(
     base: torch.optim.Optimizer,
@@ -152,8 +154,8 @@ def ASAM(
     "e = rho F^-1 g / sqrt(g F^-1 g), F = 1 + eta g^2; d = h",
     "Kim, Li, Hu, Hospedales 2022, arXiv 2206.04920",
     "Fisher",
-    defaults="rho .1, eta 1: a third party's",
-    traps="with batch-mean gradients F is the identity and this is SAM, unless eta >> 1",
+    defaults="rho 0.1 and eta 1 are those of a third party's code",
+    traps="With batch-mean gradients F is almost the identity, and the method is SAM, unless eta is much larger than 1",
 )
 def FisherSAM(base: torch.optim.Optimizer, rho: Radius = 0.1, eta: float = 1.0, **options: Any) -> SharpnessAware:
     """SAM in the metric of the diagonal Fisher information."""
@@ -164,8 +166,9 @@ def FisherSAM(base: torch.optim.Optimizer, rho: Radius = 0.1, eta: float = 1.0, 
     "e = rho r/|r|, r = grad_R L(w), w_adv = Retr_w(e); d = Transport(grad_R L(w_adv))",
     "Truong et al. 2023, arXiv 2309.17215; Yun and Yang 2023",
     "Riemannian",
-    defaults="rho .05: SAM's; none verified",
-    traps="needs geoopt and a Riemannian base; only manifolds with the metric of the space around them",
+    defaults="rho 0.05 is SAM's; no value was verified",
+    traps="It needs geoopt and a Riemannian base. Only manifolds with the metric of the space around them are "
+    "supported",
 )
 def RiemannianSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM on manifolds (geoopt parameters); plain parameters stay flat."""
@@ -176,8 +179,8 @@ def RiemannianSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: An
     "e_l = rho U V^T for each matrix g_l = U S V^T; d = h",
     "ours",
     "Spectral",
-    defaults="rho .01: ours, not tuned",
-    traps="rho bounds each layer by itself; one SVD a matrix, which waits for the device",
+    defaults="rho 0.01 is ours and was not tuned",
+    traps="rho bounds each layer by itself. Each matrix needs an SVD, which waits for the device",
 )
 def SpectralSAM(base: torch.optim.Optimizer, rho: Radius = 0.01, **options: Any) -> SharpnessAware:
     """SAM with the ball of the largest spectral norm over the weight matrices. Source: ours."""
@@ -190,7 +193,7 @@ def SpectralSAM(base: torch.optim.Optimizer, rho: Radius = 0.01, **options: Any)
     "FullNorm",
     cost="2, and those of full_norm",
     defaults=_RHO,
-    traps="|e| >> rho where noise dominates; full_norm must not write to p.grad",
+    traps="|e| is much larger than rho where noise dominates. full_norm must not write to p.grad",
     needs=("full_norm",),
 )
 def DNSAM(
@@ -204,8 +207,9 @@ def DNSAM(
     "e = min(sigma/|g|, rho) g/|g|; d = h",
     "Wang, Liu, Xie, Gao 2026, arXiv 2605.10183",
     "LossBudget",
-    defaults="sigma .1, rho .05 (the largest radius): class defaults; CIFAR-100: sigma .35, rho 999",
-    traps="the radius goes as 1/|g|: only rho and a decaying sigma bound it near a minimum",
+    defaults="sigma 0.1 and rho 0.05 (the largest radius) are class defaults. For CIFAR-100 the authors take sigma "
+    "0.35 and rho 999",
+    traps="The radius grows as 1/|g|. Near a minimum only rho and a decaying sigma bound it",
 )
 def LESAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, sigma: float | Callable[[int], float] = 0.1, **options: Any
@@ -218,8 +222,8 @@ def LESAM(
     "e = rho g_n/|g_n| on norm layers, 0 elsewhere; d = h",
     "Mueller, Vlaar, Rolnick, Hein 2023, arXiv 2306.04226",
     "OnlyLayers",
-    defaults="rho .5: ours (the authors tune it per task, far above SAM's); layers: norm layers by type",
-    traps="a large rho is needed; refused where the model has no such layer",
+    defaults="rho 0.5 is ours; the authors tune it for each task, far above SAM's. Norm layers are known by their type",
+    traps="It needs a large rho. A model without such layers is refused",
     needs=("model",),
 )
 def SAMON(
@@ -238,9 +242,9 @@ def SAMON(
     "e = rho M g/|g|, M the largest scores; d = h",
     "Mi et al. 2022, arXiv 2210.05177 (there also SSAM)",
     "Sparse",
-    defaults="rho .1, sparsity .5: the authors' repository",
-    traps="|e| < rho; no time is saved; scores default to this batch's gradient, the paper's are Fisher information "
-    "from single samples, renewed every few epochs",
+    defaults="rho 0.1 and sparsity 0.5 are those of the authors' repository",
+    traps="|e| < rho. It saves no time here. Scores default to the gradient of this batch; in the paper they are "
+    "Fisher information from single samples, renewed every few epochs",
 )
 def SparseSAM(
     base: torch.optim.Optimizer,
@@ -257,8 +261,8 @@ def SparseSAM(
     "e = rho Mg/|Mg|, M the largest |z| of each layer's gradient; d = h",
     "ZSharp 2025, arXiv 2505.02369, from third-party formulas",
     "ZScore",
-    defaults="quantile .95 keeps 5 % of the elements; rho .05 is SAM's",
-    traps="whether the threshold is global or per layer was not verified: scope",
+    defaults="quantile 0.95 keeps 5 % of the elements. rho 0.05 is SAM's",
+    traps="Nobody has verified whether the authors' threshold is global or per layer: see scope",
 )
 def ZSharp(
     base: torch.optim.Optimizer,

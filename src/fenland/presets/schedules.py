@@ -17,8 +17,8 @@ from fenland.rules import AdaptiveToNorm, EveryK, Radius, Window, WithProbabilit
     "Zhao, Zhang, Hu 2022, arXiv 2203.09962 (v1: SS-SAM)",
     "WithProbability",
     cost="1 + p",
-    defaults="p .5: ours, between the constants of the paper's plots; rho .05: SAM's",
-    traps="p may be a callable of the step; the draw is the same on all ranks",
+    defaults="p 0.5 is ours, between the constants of the paper's plots. rho 0.05 is SAM's",
+    traps="p may be a callable of the step. The draw is the same on all ranks",
     always=False,
 )
 def RST(
@@ -38,8 +38,8 @@ def RST(
     "AdaptiveToNorm",
     cost="1 to 2, about 1.5",
     syncs=1,
-    defaults="delta .9, lambda -1 and 1: from memory; rho .05: SAM's",
-    traps="needs the length of training; one host synchronisation a step",
+    defaults="delta 0.9 and lambda -1 and 1 are from memory. rho 0.05 is SAM's",
+    traps="It needs the length of training, and one host synchronisation a step",
     needs=("total_steps",),
     always=False,
 )
@@ -62,8 +62,8 @@ def AESAM(
     "MosaicML composer; Foret et al. 2021, arXiv 2010.01412, for the step",
     "EveryK",
     cost="1 + 1/k",
-    defaults="k 10, rho .5: composer's",
-    traps="rho should grow with k; the k-th step is the first that ascends",
+    defaults="k 10 and rho 0.5 are Composer's",
+    traps="rho should grow with k. The k-th step is the first that ascends",
     always=False,
 )
 def IntervalSAM(base: torch.optim.Optimizer, rho: Radius = 0.5, k: int = 10, **options: Any) -> SharpnessAware:
@@ -76,8 +76,8 @@ def IntervalSAM(base: torch.optim.Optimizer, rho: Radius = 0.5, k: int = 10, **o
     "Andriushchenko and Flammarion 2022, arXiv 2206.06232",
     "Window",
     cost="1 or 2",
-    defaults="start 0, stop None: all of training; rho .05: SAM's",
-    traps="with Adam, switch the ascent off during the lr warm-up (arXiv 2406.09723)",
+    defaults="start 0 and stop None are all of training. rho 0.05 is SAM's",
+    traps="With Adam, leave the ascent out during the warm-up of the learning rate (arXiv 2406.09723)",
     always=False,
 )
 def WindowSAM(

@@ -29,9 +29,9 @@ from fenland.rules import (
     "Friendly",
     kept=1,
     syncs=1,
-    defaults="rho .05, sigma 1, decay .9: class defaults; CIFAR-100: rho .2, decay .6",
-    traps="decay weighs the old value; the code subtracts m before it has seen g (average='old'), the paper after; "
-    "first step a = g",
+    defaults="rho 0.05, sigma 1 and decay 0.9 are class defaults. For CIFAR-100 the authors take rho 0.2 and decay 0.6",
+    traps="decay weighs the old value. The code subtracts m before it has seen g (average='old'), the paper "
+    "afterwards. On the first step a = g",
 )
 def FriendlySAM(
     base: torch.optim.Optimizer,
@@ -51,7 +51,7 @@ def FriendlySAM(
     "ExponentialAverage",
     kept=1,
     syncs=1,
-    defaults="rho .1 (CIFAR-10; .2 CIFAR-100), theta .9: the authors'",
+    defaults="rho 0.1 (CIFAR-10; 0.2 for CIFAR-100) and theta 0.9 are the authors'",
     traps="theta weighs the new value, the opposite of FriendlySAM's decay",
 )
 def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **options: Any) -> SharpnessAware:
@@ -64,10 +64,10 @@ def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **
     "Becker, Altrock, Risse 2024, arXiv 2401.12033",
     "BaseMomentum",
     closure_calls=1,
-    defaults="rho .3: class default; 3 in all runs of the README",
-    traps="minus: along the coming step; the base needs momentum (SGD) or a first moment (Adam), else it stays "
-    "the base; the first step is the base's; weight decay acts at w, in the authors' code at w + e; "
-    "buffers (BN) see w + e only",
+    defaults="rho 0.3 is the class default; all runs of the README have 3",
+    traps="The minus sign means: along the coming step. The base needs momentum (SGD) or a first moment (Adam); "
+    "without them it stays the plain base. The first step is the base's. Weight decay acts at w; in the "
+    "authors' code it acts at w + e. Buffers such as BatchNorm's see w + e only",
 )
 def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
     """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
@@ -85,8 +85,8 @@ def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Sh
     "ours, a control",
     "AtRandomPoint",
     closure_calls=1,
-    defaults="rho .05: SAM's",
-    traps="not R-SAM (Liu et al. 2022); buffers (BN) see w + e only",
+    defaults="rho 0.05 is SAM's",
+    traps="This is not R-SAM (Liu et al. 2022). Buffers such as BatchNorm's see w + e only",
 )
 def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **options: Any) -> SharpnessAware:
     """A random perturbation of SAM's length: what the ascent direction is worth. Source: ours."""
@@ -99,8 +99,8 @@ def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **
     "Previous",
     kept=1,
     syncs=1,
-    defaults="rho .05: SAM's",
-    traps="both passes could run at once; here they run one after the other, so nothing is saved",
+    defaults="rho 0.05 is SAM's",
+    traps="Both passes could run at once. Here they run one after the other, so nothing is saved",
 )
 def LaggedSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM along the gradient of the step before."""
@@ -113,8 +113,9 @@ def LaggedSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -
     "InnerSteps",
     closure_calls=3,
     cost="n + 1",
-    defaults="n 2, rho .05: SAM's",
-    traps="three conventions exist: n steps of rho/n (default), projection of the sum, n full steps; closure form only",
+    defaults="n 2 is the smallest number of steps that differs from SAM. rho 0.05 is SAM's",
+    traps="Three conventions exist: n steps of rho/n (the default), a projection of the sum, and n full steps. Only "
+    "the closure form works",
 )
 def NStepSAM(
     base: torch.optim.Optimizer,
@@ -134,8 +135,8 @@ def NStepSAM(
     "RandomTensors",
     "LossIncrease",
     cost="2, the second backward on a part",
-    defaults="rho .05, beta .6, keep .5: the authors' for ResNet-18",
-    traps="|e| = rho/beta; all tensors get gradients in pass 1, so the authors' saving there is not made",
+    defaults="rho 0.05, beta 0.6 and keep 0.5 are the authors' for ResNet-18",
+    traps="|e| = rho/beta. All tensors get gradients in pass 1, so the authors' saving there is not made",
     per_sample=True,
 )
 def ESAM(
@@ -155,8 +156,8 @@ def ESAM(
     "Ni et al. 2022, arXiv 2210.12864",
     "HardSamples",
     cost="2 on a part of the batch, and one forward",
-    defaults="half of the batch for both: from memory; rho .05: SAM's",
-    traps="the closure may take the indices that pass 2 needs, and then computes no others",
+    defaults="Half of the batch for both passes is from memory. rho 0.05 is SAM's",
+    traps="If the closure takes the indices that pass 2 needs, it can leave the other samples out",
     per_sample=True,
 )
 def KSAM(

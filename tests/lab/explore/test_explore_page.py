@@ -84,7 +84,14 @@ def test_the_gallery_links_what_is_there(page, studies):
         "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not."
         in text
     )
-    assert 'alt="Rolls &amp; means. Rolls by number."' in text
+    figure = re.search(r'<div class="paper">(<svg .*?</svg>)</div>', text, re.S)[1]
+    assert ">Rolls &amp; means</title>" in figure
+    assert ">Rolls by number.</desc>" in figure
+    assert "var(--series-0" in figure, "the colours of the page, whichever scheme it is in"
+    ids = re.findall(r'id="([^"]+)"', figure)
+    assert ids
+    assert all(each.startswith("entry-1-") for each in ids)
+    assert set(re.findall(r'(?:url\(#|href="#)([\w-]+)', figure)) <= set(ids)
     assert "No roll is above the last side" in text
     assert "<twice>" not in text
 
@@ -92,8 +99,8 @@ def test_the_gallery_links_what_is_there(page, studies):
 def test_a_page_that_grows_too_large_leaves_figures_out(page, studies, monkeypatch, tmp_path):
     monkeypatch.setattr(pages, "LARGEST", len(page.read_bytes()) - 1000)
     small = pages.write_explorer(tmp_path / "small.html", studies, landscapes=SMALL)
-    assert "<img" in page.read_text()
-    assert "<img" not in small.read_text()
+    assert 'class="paper"' in page.read_text()
+    assert 'class="paper"' not in small.read_text()
     assert "The mean is in the middle" in small.read_text()
 
 

@@ -52,8 +52,10 @@ def test_a_page_can_be_read_at_any_width_in_either_scheme(chrome, out, name, wid
 @pytest.mark.parametrize("name", PAGES)
 def test_everything_to_follow_or_scroll_is_reached_by_tab(chrome, out, name):
     chrome.open(out / name)
-    stops = "document.querySelectorAll('a[href], button:not([hidden]), [tabindex=\"0\"]')"
-    wanted = chrome.run(f"[...{stops}].map((e, i) => e.dataset.n = i)")
+    chrome.wait("!document.getElementById('closer') || !!document.querySelector('#curves svg')")
+    stops = "document.querySelectorAll('a[href], button, select, input, [tabindex=\"0\"]')"
+    can = "e.checkVisibility() && !e.disabled"
+    wanted = chrome.run(f"[...{stops}].filter(e => {can}).map((e, i) => e.dataset.n = i)")
     assert wanted
     reached = []
     for _ in wanted:

@@ -34,8 +34,18 @@ def test_nothing_is_wider_than_the_window(seen):
     for width, each in seen.measured.items():
         assert each["inner"] == width
         assert each["width"] <= width
-    assert seen.measured[390]["table"] == {"scrolls": True, "focusable": True, "name": "results"}
-    assert not seen.measured[1280]["table"]["scrolls"]
+    for each in seen.measured.values():
+        assert each["table"] == {"scrolls": False, "focusable": True, "name": "results"}
+
+
+def test_a_phone_shows_accuracy_and_gain_of_each_optimizer_first(seen):
+    first = seen.measured[390]["first"]
+    assert [name for name, *_ in first] == ["SGD", "SAM", "USAM", "SSAM"]
+    for name, place, cells in first:
+        (_, above), (_, beside), *rest = cells
+        assert above == beside > place, name
+        assert all(below > above for _, below in rest), name
+        assert cells[0][0] == max(size for size, _ in cells), name
 
 
 def test_every_figure_is_visible_and_large_enough_to_read(seen):

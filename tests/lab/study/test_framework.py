@@ -108,6 +108,12 @@ def test_wrong_settings_name_the_field_and_the_cure(name, value, words):
     assert f"{name}={value}" in str(caught.value)
 
 
+def test_what_a_study_refuses_is_said_of_set():
+    with pytest.raises(BadInput) as caught:
+        configure(find("quartic"), "quick", {"grid": "0", "starts": "5"})
+    assert str(caught.value) == "set=grid=0: quartic: give a value > 0"
+
+
 def test_unknown_names_are_answered_with_those_that_exist():
     with pytest.raises(BadInput, match="choose one of quick, paper"):
         configure(STUDY, "huge")

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from fenland.lab import data
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
-from fenland.lab.figures.catalog import draw_all
+from fenland.lab.figures.comparison import draw_all
 from fenland.lab.models import build_model
 from fenland.lab.store.records import read_records
 from fenland.lab.store.runs import Store

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output
 from fenland.lab.store.files import write_json
 
@@ -60,10 +61,11 @@ class Bench:
         """Measure, show, write."""
         if self.memory:
             return _memory(self.markdown, self.json)
-        import torch
+        with logs.waiting("torch"):
+            import torch
 
-        from fenland.lab.bench.timing import known, report
-        from fenland.lab.errors import BadInput
+            from fenland.lab.bench.timing import known, report
+            from fenland.lab.errors import BadInput
 
         plan = self._plan()
         known(plan.sets, plan.bases, plan.names)
@@ -131,13 +133,7 @@ def _show(record: dict[str, Any]) -> None:
 
 
 def _table(title: str, rows: dict[str, Row]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("", style="bold", no_wrap=True)
-    for name in ("ms", "±", "extra ms", "floors", "own floors"):
-        table.add_column(name, justify="right")
+    table = output.table(("",), ("ms", "±", "extra ms", "floors", "own floors"), bold=1, title=title)
     for who, row in rows.items():
         rest = [
             f"{row[key]:.{digits}f}" if key in row else ""
@@ -150,17 +146,20 @@ def _table(title: str, rows: dict[str, Row]) -> Any:
 def _memory(markdown: bool, as_json: bool) -> int:
     from dataclasses import asdict
 
-    from fenland.lab.bench.memory import of_preset, page
-    from fenland.presets import PRESETS
+    with logs.waiting("torch"):
+        from fenland.lab.bench.memory import of_preset, page
+        from fenland.presets import PRESETS
 
+    with logs.waiting("a step of every method"):
+        found: Any = {name: asdict(of_preset(name)) for name in PRESETS} if as_json else page()
     if as_json:
-        output.print_json({name: asdict(of_preset(name)) for name in PRESETS})
+        output.print_json(found)
     elif markdown:
-        print(page(), end="")
+        print(found, end="")
     else:
         from rich.markdown import Markdown
 
-        output.console().print(Markdown(page()))
+        output.console().print(Markdown(found))
     return output.OK
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output, shared
 from fenland.lab.config.entry import AUTO
 from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
@@ -79,8 +80,9 @@ class Compare(_Fields):
     def run(self, arguments: list[str]) -> int:
         """Compare, print, and say what went wrong."""
         self._read_words()
-        from fenland.lab.compare.comparison import compare
-        from fenland.lab.sweep.planning import Request
+        with logs.waiting("torch"):
+            from fenland.lab.compare.comparison import compare
+            from fenland.lab.sweep.planning import Request
 
         for name in ("rho", "options", "logger"):
             if f"--{name}" in arguments and not getattr(self, name):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput
 
@@ -40,16 +41,18 @@ class Data:
 
     def run(self, arguments: list[str]) -> int:
         """Look, write the sheet and print."""
-        from fenland.lab.config import RunConfig
-        from fenland.lab.data import identify
-        from fenland.lab.data.look import look
-        from fenland.lab.data.sheet import write
+        with logs.waiting("torch"):
+            from fenland.lab.config import RunConfig
+            from fenland.lab.data import identify
+            from fenland.lab.data.look import look
+            from fenland.lab.data.sheet import write
 
         sheet = Path(self.sheet or f"out/data-{shared.data_name(self.data)}.png")
         if sheet.suffix.lower() != ".png":
             raise BadInput("sheet", self.sheet, "give a file name that ends with .png")
         config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split or None)
-        found = look(identify(config))
+        with logs.waiting("the data"):
+            found = look(identify(config))
         if found.images is not None:
             write(found.images, sheet)
         if self.json:
@@ -81,12 +84,8 @@ class Data:
 
 
 def _splits(found: Look) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("used to", "split", "texts" if found.texts else "images", "kind" if found.texts else "modes", "sizes"):
-        table.add_column(name)
+    kinds = ("texts", "kind") if found.texts else ("images", "modes")
+    table = output.table(("used to", "split", *kinds, "sizes"))
     for use, seen in (("train", found.train), ("test", found.test)):
         modes = dict(seen.modes) | ({"unusable": seen.unusable} if seen.unusable else {})
         table.add_row(use, seen.name, str(seen.rows), _shares(modes, seen), _shares(seen.sizes, seen))
@@ -102,12 +101,7 @@ def _shares(found: dict[str, int], seen: Seen) -> str:
 
 
 def _classes(found: Look) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("class", "train", "test"):
-        table.add_column(name)
+    table = output.table(("class", "train", "test"))
     names = list(dict.fromkeys([*found.train.labels, *found.test.labels]))
     for name in names[:_MOST]:
         table.add_row(name, *(str(seen.labels.get(name, 0)) for seen in (found.train, found.test)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output
 from fenland.lab.errors import BadInput
 
@@ -51,13 +52,16 @@ class Doctor:
 
     def run(self, arguments: list[str]) -> int:
         """Print the report."""
-        from fenland.diagnostics.doctor import diagnose
+        with logs.waiting("torch"):
+            from fenland.diagnostics.doctor import diagnose
 
-        model, loss_fn, batches, optimizer = self._patient()
+        with logs.waiting("model and data"):
+            model, loss_fn, batches, optimizer = self._patient()
         for name, value in (("lr", self.lr), ("rho", self.rho)):
             self._set(optimizer, name, value)
         try:
-            report = diagnose(model, loss_fn, batches, optimizer, mode=self.mode, hvp=self.hvp)
+            with logs.waiting("the measurements"):
+                report = diagnose(model, loss_fn, batches, optimizer, mode=self.mode, hvp=self.hvp)
         except (ValueError, TypeError, RuntimeError) as error:
             raise BadInput("DIR", self.target, str(error)) from error
         if self.json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output
 from fenland.lab.errors import BadInput
 
@@ -41,7 +42,8 @@ class Explore:
     def run(self, arguments: list[str]) -> int:
         """Write it and print its path."""
         path = _path(self.out)
-        from fenland.lab.explore import write_explorer
+        with logs.waiting("torch"):
+            from fenland.lab.explore import write_explorer
 
         with _progress(output.console(stderr=True)) as watch:
             write_explorer(path, Path(self.studies) if self.studies else None, watch)

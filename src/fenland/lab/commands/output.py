@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -33,6 +35,27 @@ def _piped_width() -> int:
     """``COLUMNS`` counts here too; without it a line is long enough for every table."""
     text = os.environ.get("COLUMNS", "")
     return int(text) if text.isdigit() and int(text) > 0 else _PIPED_WIDTH
+
+
+def table(words: Sequence[str] = (), numbers: Sequence[str] = (), bold: int = 0, **look: Any) -> Table:
+    """A table without lines between its rows.
+
+    Args:
+        words: heads of the columns on the left.
+        numbers: heads of those on the right, which are not broken.
+        bold: how many of the first columns name the row.
+        look: of rich's Table, such as ``title``.
+    """
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, title_justify="left", **look)
+    for index, name in enumerate(words):
+        named: dict[str, Any] = {"style": "bold", "no_wrap": True} if index < bold else {}
+        made.add_column(name, **named)
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
 
 
 def print_json(content: Any) -> None:

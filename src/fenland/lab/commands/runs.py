@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class Runs:
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
-        from fenland.lab.commands import tables
-        from fenland.lab.store import listing
-        from fenland.lab.store.runs import Store
+        with logs.waiting("torch"):
+            from fenland.lab.commands import tables
+            from fenland.lab.store import listing
+            from fenland.lab.store.runs import Store
 
         store = Store(output.existing_store(self.out))
         if self.check:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output, shared
 from fenland.lab.config.words import pairs, whole
 from fenland.lab.errors import BadInput, one_of
@@ -83,12 +84,15 @@ class Study:
             return self._table()
         if self.pages:
             raise BadInput("pages", self.pages, "goes with --table DIR, the folder of the studies or records")
-        if self.list:
-            return self._list([find(name) for name in self.names or STUDIES])
-        if not self.names:
+        if not (self.names or self.list):
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
-        studies = [find(name) for name in (STUDIES if ALL in self.names else dict.fromkeys(self.names))]
-        plans = self._plans(studies)
+        with logs.waiting("torch"):
+            every = ALL in self.names or not self.names
+            studies = [find(name) for name in (STUDIES if every else dict.fromkeys(self.names))]
+        if self.list:
+            return self._list(studies)
+        with logs.waiting("torch"):
+            plans = self._plans(studies)
         if self.plan:
             from fenland.lab.commands.plans import show
 
@@ -99,9 +103,10 @@ class Study:
             return shared.interrupted(Path(self.out))
 
     def _table(self) -> int:
-        from fenland.lab.studies import STUDIES
-        from fenland.lab.studies.papers import ITEMS
-        from fenland.lab.study.reproduction import collect, pages, plain, write_pages
+        with logs.waiting("torch"):
+            from fenland.lab.studies import STUDIES
+            from fenland.lab.studies.papers import ITEMS
+            from fenland.lab.study.reproduction import collect, pages, plain, write_pages
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
@@ -209,9 +214,6 @@ class Study:
         print(index)
 
     def _list(self, studies: Sequence[Any_Study]) -> int:
-        from rich import box
-        from rich.table import Table
-
         from fenland.lab.study.settings import fields
 
         if self.json:
@@ -223,16 +225,13 @@ class Study:
             output.print_json(rows)
             return output.OK
         if not self.names:
-            table = Table(box=box.SIMPLE_HEAD)
-            table.add_column("study", style="bold", no_wrap=True)
-            for name in ("what it shows", "source"):
-                table.add_column(name)
+            table = output.table(("study", "what it shows", "source"), bold=1)
             for study in studies:
                 table.add_row(study.name, study.title, str(study.source))
             output.console().print(table)
             return output.OK
         for study in studies:
-            table = Table("field", *study.presets, box=box.SIMPLE_HEAD, title=f"{study.name}: {study.title}")
+            table = output.table(("field", *study.presets), title=f"{study.name}: {study.title}")
             for row in fields(study):
                 table.add_row(*(str(value) for value in row.values()))
             output.console().print(table)

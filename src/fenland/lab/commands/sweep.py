@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output, shared
 from fenland.lab.config.words import whole
 from fenland.lab.errors import BadInput, one_of
@@ -82,15 +83,17 @@ class Sweep:
         return whole("workers", self.workers)
 
     def _compare(self, out: Path, console: Console, arguments: list[str]) -> int:
-        from fenland.lab.commands import tables
-        from fenland.lab.compare.comparison import carry_out
-        from fenland.lab.store.runs import Store
-        from fenland.lab.sweep import settings
+        with logs.waiting("torch"):
+            from fenland.lab.commands import tables
+            from fenland.lab.compare.comparison import carry_out
+            from fenland.lab.store.runs import Store
+            from fenland.lab.sweep import settings
 
         if self.data_root:
             raise BadInput("data-root", self.data_root, "is for studies; here write --set data_dir=DIR")
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, self._workers())
-        plan = settings.plan(self.set, device="cuda" if ray is not None and ray.gpus else None)
+        with logs.waiting("the data"):
+            plan = settings.plan(self.set, device="cuda" if ray is not None and ray.gpus else None)
         done = carry_out(plan.runs, out, console, self._workers(), arguments, ray, plan.fields, self.logger)
         table = settings.table(plan, Store(out))
         if self.json:
@@ -101,16 +104,17 @@ class Sweep:
         return shared.ending(done)
 
     def _study(self, out: Path, console: Console, arguments: list[str]) -> int:
-        from fenland.lab import logs
-        from fenland.lab.commands import tables
-        from fenland.lab.compare.comparison import check_out
-        from fenland.lab.studies import STUDIES, find
-        from fenland.lab.study import sweep as study_sweep
-        from fenland.lab.study.index import write_index
-        from fenland.lab.sweep.trackers import check_trackers
+        with logs.waiting("torch"):
+            from fenland.lab.commands import tables
+            from fenland.lab.compare.comparison import check_out
+            from fenland.lab.studies import STUDIES, find
+            from fenland.lab.study import sweep as study_sweep
+            from fenland.lab.study.index import write_index
+            from fenland.lab.sweep.trackers import check_trackers
 
+            study = find(self.target)
         check_trackers(self.logger)
-        workers, plan = self._workers(), study_sweep.plan(find(self.target), self.preset, self.set)
+        workers, plan = self._workers(), study_sweep.plan(study, self.preset, self.set)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         check_out(out)
         root = shared.data_root(self.data_root)

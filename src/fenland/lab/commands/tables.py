@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from fenland.lab.commands import output
 from fenland.lab.store.runs import StoredRun
 from fenland.lab.sweep.progress import duration
 from fenland.lab.training.optimizers import OPTIMIZERS
@@ -27,11 +27,10 @@ def comparison(summary: pandas.DataFrame) -> Table:
     plural = "s" * (seeds > 1)
     title = f"Mean of {seeds} seed{plural} ± half of the 95 % interval; gap: test - train loss"
     # No padding and no edge: it fits into 80 columns.
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title, title_style="dim", title_justify="left", padding=0)
+    heads = ("test acc. %", "test loss", "gap", "time", "gradients")
+    table = output.table(("optimizer",), heads, show_edge=False, title=title, title_style="dim", padding=0)
+    table.columns[0].style, table.columns[0].min_width = "bold", 9
     digits = 3 if min(row["test_loss"] for row in rows) >= 0.1 else 4
-    table.add_column("optimizer", style="bold", min_width=9)
-    for name in ("test acc. %", "test loss", "gap", "time", "gradients"):
-        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             _title(str(row["optimizer"])) + _missing(row, seeds),
@@ -51,11 +50,8 @@ def settings(summary: pandas.DataFrame, fields: Sequence[str]) -> Table:
     rows = summary.to_dict("records")
     names = list(fields) or ["optimizer"]
     title = "Mean over n seeds ± half of the 95 % interval; gap: test - train loss"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title, title_style="dim", title_justify="left")
-    for name in names:
-        table.add_column(name, style="bold", no_wrap=True)
-    for name in ("n", *(shown for _, shown, *_ in SHOWN), "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    right = ("n", *(shown for _, shown, *_ in SHOWN), "time")
+    table = output.table(names, right, bold=len(names), show_edge=False, title=title, title_style="dim")
     for row in rows:
         words = ["-" if row[name] is None or row[name] != row[name] else _word(row[name]) for name in names]
         numbers = [_interval(row, name, digits, factor) for name, _, digits, factor in SHOWN]
@@ -67,11 +63,7 @@ def settings(summary: pandas.DataFrame, fields: Sequence[str]) -> Table:
 
 def verdicts(done: Sequence[Setting], fields: Sequence[str]) -> Table:
     """A study's sweep: one row a setting, how many of its verdicts hold, and what those measured that do not."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for name in fields:
-        table.add_column(name, style="bold", no_wrap=True)
-    for name in ("holds", "does not", "not decided"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = output.table(fields, ("holds", "does not", "not decided"), bold=len(fields), show_edge=False)
     table.add_column("what does not hold")
     for setting in done:
         found = setting.verdicts or ()
@@ -88,11 +80,8 @@ def _word(value: Any) -> str:
 
 def runs(stored: Sequence[StoredRun]) -> Table:
     """One row per stored run."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("run", "data", "model", "optimizer", "rho", "lr", "seed", "epochs", "status"):
-        table.add_column(name)
-    for name in ("test accuracy %", "test loss", "time"):
-        table.add_column(name, justify="right")
+    heads = ("run", "data", "model", "optimizer", "rho", "lr", "seed", "epochs", "status")
+    table = output.table(heads, ("test accuracy %", "test loss", "time"))
     for run in stored:
         config, result = run.config, run.result
         name = " ".join((config.optimizer, *config.options))
@@ -119,9 +108,8 @@ def one_run(run: StoredRun) -> list[Table]:
         found.append(table)
     metrics = run.metrics()
     columns = [name for name in _EPOCH if name in metrics]
-    table = Table(box=box.SIMPLE_HEAD, title=f"epochs of {run.folder.name}", title_style="bold", title_justify="left")
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+    heads = [name.replace("_", " ") for name in columns]
+    table = output.table(numbers=heads, title=f"epochs of {run.folder.name}", title_style="bold")
     for row in metrics.to_dict("records"):
         table.add_row(*(_digits(row[name]) for name in columns))
     return [*found, table]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from fenland.lab import logs
 from fenland.lab.commands import output
+from fenland.lab.errors import BadInput, one_of
+
+if TYPE_CHECKING:
+    from fenland.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -22,49 +28,35 @@ class Variants:
     json: bool = False
     """Print one JSON document instead of the table."""
     markdown: bool = False
-    """Print docs/methods/index.md."""
+    """Print docs/methods.md."""
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
+        with logs.waiting("torch"):
+            from fenland.presets import PRESETS
         if self.markdown:
             from fenland.lab.report.variants import page
 
             print(page(), end="")
             return output.OK
-        chosen = _chosen(self.name)
+        chosen = [row for row in PRESETS.values() if self.name is None or row.name.lower() == self.name.lower()]
+        if not chosen:
+            raise BadInput("name", str(self.name), one_of(PRESETS))
         if self.json:
             output.print_json([_plain(row) for row in chosen])
         elif self.name is not None:
             print(f"{chosen[0].name}: {chosen[0].text}")
         else:
-            output.console().print(_table())
+            output.console().print(_table(chosen))
         return output.OK
 
 
-def _chosen(name: str | None) -> list[Any]:
-    from fenland.lab.errors import BadInput, one_of
-    from fenland.presets import PRESETS
-
-    rows = [row for row in PRESETS.values() if name is None or row.name.lower() == name.lower()]
-    if not rows:
-        raise BadInput("name", str(name), one_of(PRESETS))
-    return rows
-
-
-def _plain(row: Any) -> dict[str, Any]:
+def _plain(row: Preset) -> dict[str, Any]:
     return {key: value for key, value in asdict(row).items() if key != "build"}
 
 
-def _table() -> Any:
-    from rich import box
-    from rich.table import Table
-
-    from fenland.presets import PRESETS
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method", style="bold", no_wrap=True)
-    for name in ("equation", "gradients", "kept", "source"):
-        table.add_column(name)
-    for row in PRESETS.values():
+def _table(rows: Sequence[Preset]) -> Any:
+    table = output.table(("method", "equation", "gradients", "kept", "source"), bold=1)
+    for row in rows:
         table.add_row(row.name, row.equation, row.evaluations, str(row.kept), row.source)
     return table

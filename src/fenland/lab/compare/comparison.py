@@ -72,11 +72,12 @@ def compare(
     Raises:
         BadInput: an argument is wrong.
     """
-    if ray is not None and ray.gpus:  # its devices are not this machine's
-        here = replace(request, fields={**request.fields, "device": "cpu"})
-        runs = [replace(run, device="cuda") for run in plan(here)]
-    else:
-        runs = plan(request)
+    with logs.waiting("the data"):
+        if ray is not None and ray.gpus:  # its devices are not this machine's
+            here = replace(request, fields={**request.fields, "device": "cpu"})
+            runs = [replace(run, device="cuda") for run in plan(here)]
+        else:
+            runs = plan(request)
     return carry_out(runs, out, console, workers, arguments, ray, trackers=trackers)
 
 
@@ -97,7 +98,8 @@ def carry_out(
     """
     check_trackers(trackers)
     check_out(out)
-    _check_fit(runs)
+    with logs.waiting("the data"):
+        _check_fit(runs)
     store = Store(out)
     _prepare(out, store)
     _write_request(out, runs, arguments, fields)

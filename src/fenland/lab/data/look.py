@@ -72,10 +72,10 @@ class Look:
         splits = {"train": vars(self.train), "test": vars(self.test)}
         shape = None if self.images is None else list(self.images.shape)
         classes = None if self.images is None else list(self.images.classes)
-        found = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
+        found: dict[str, Any] = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
         problem = None if self.problem is None else str(self.problem)
-        texts = {"texts": list(self.texts)} if self.texts else {}
-        return found | {"repeated": self.repeated, "shape": shape, "classes": classes, "problem": problem} | texts
+        found |= {"repeated": self.repeated, "shape": shape, "classes": classes, "problem": problem}
+        return found | ({"texts": list(self.texts)} if self.texts else {})
 
 
 def look(config: RunConfig) -> Look:
@@ -109,7 +109,7 @@ def look(config: RunConfig) -> Look:
 
 
 def _of_texts(source: str, train: Split, test: Split, others: list[str], ignored: list[str]) -> Look:
-    ours, theirs = look_texts.survey(train), look_texts.survey(test)
+    first, second = look_texts.survey(train), look_texts.survey(test)
     problem = None
     try:
         classes.check(train, test, others)
@@ -117,16 +117,17 @@ def _of_texts(source: str, train: Split, test: Split, others: list[str], ignored
             texts_of(split)
     except BadInput as error:
         problem = error
-    repeated = len(ours.all & theirs.all)
-    seen = _seen(train, ours), _seen(test, theirs)
-    return Look(source, seen[0], seen[1], others, ignored, repeated, problem=problem, texts=ours.examples)
+    return Look(
+        source, _seen_texts(train, first), _seen_texts(test, second), others, ignored,
+        repeated=len(first.all & second.all), problem=problem, texts=first.examples,
+    )  # fmt: skip
 
 
-def _seen(split: Split, found: look_texts.SeenTexts) -> Seen:
+def _seen_texts(split: Split, found: look_texts.SeenTexts) -> Seen:
     words = f"{found.words[0]} to {found.words[2]} words, median {found.words[1]}"
     rows = len(split.labels)
-    labels = _named(split.labels, split.names or ())
-    return Seen(split.name, rows, {"text": rows - found.empty}, {words: rows}, labels, found.empty)
+    kinds = ({"text": rows - found.empty}, {words: rows}, _named(split.labels, split.names or ()))
+    return Seen(split.name, rows, *kinds, found.empty)
 
 
 def _halves(images: Images) -> dict[str, tuple[Bytes, Labels]]:

@@ -8,14 +8,13 @@ A summed-up number q stands for middle + q / 32767 * half; q = -32768 is a point
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from fenland.lab.explore.landscapes import Point
+from fenland.lab.report.packed import packed
 
 if TYPE_CHECKING:
     import numpy.typing
@@ -45,4 +44,4 @@ def encode(parts: Sequence[Integers]) -> str:
     """The blob of a landscape."""
     flat = numpy.concatenate([each.reshape(-1) for each in parts]).astype("<i2")
     shuffled = flat.view(numpy.uint8).reshape(-1, 2).T.tobytes()
-    return base64.b64encode(zlib.compress(shuffled, 9)).decode("ascii")
+    return packed(shuffled)

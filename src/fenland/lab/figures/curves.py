@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,58 +9,24 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from fenland.lab.figures.measured import Curve, Measured
 from fenland.lab.figures.style import HEIGHT, Canvas, blank, head, legend_height, name_x
 
-# Above this ratio of the largest value to the smallest, a linear axis would show the first epochs only.
-LOG_ABOVE = 20.0
 
-
-@dataclass(frozen=True)
-class Curve:
-    """One measured column, drawn against epochs or against a cost.
-
-    Attributes:
-        name: of the files.
-        column: of the metrics.
-        title: above the figure, with its unit.
-        reading: how to read it, one sentence.
-        unit: factor to the axis (100 for per cent).
-        decades: whether the axis may become logarithmic.
-        against: the column of the horizontal axis.
-        along: name of the horizontal axis.
-    """
-
-    name: str
-    column: str
-    title: str
-    reading: str
-    unit: float = 1.0
-    decades: bool = False
-    against: str = "epoch"
-    along: str = "epoch"
-
-
-def logarithmic(curve: Curve, values: pd.Series[float]) -> bool:
-    """Whether these values need a logarithmic axis: all positive, and over several decades."""
-    measured = values[np.isfinite(values)]
-    return curve.decades and bool(len(measured)) and measured.min() > 0 and measured.max() / measured.min() > LOG_ABOVE
-
-
-def draw_curve(
-    curve: Curve, canvas: Canvas, means: pd.DataFrame, broken: Mapping[str, list[pd.DataFrame]], log: bool = False
-) -> Figure:
-    """Draw ``means`` (``label, epoch, x, mean, low, high``, of finished runs) and the ``broken`` runs of each label."""
-    shown = [label for label in canvas.labels if label in set(means["label"]) or label in broken]
+def draw_curve(found: Measured, canvas: Canvas) -> Figure:
+    """Draw means with their bands, and each run that broke off as a thin line."""
+    curve, means = found.curve, found.means
+    shown = [label for label in canvas.labels if label in set(means["label"]) or label in found.broken]
     figure, axes = blank(canvas, HEIGHT + legend_height(shown))
     for label in shown:
         _draw_label(axes, canvas, label, means[means["label"] == label], curve)
-        for run in broken.get(label, ()):
+        for run in found.broken.get(label, ()):
             _draw_broken(axes, canvas, label, run, curve)
-    if log:
+    if found.log:
         _scale_log(axes, means)
     elif len(means):
         _scale(axes, means, curve)
-    _number(axes.yaxis, short=log or max(map(abs, axes.get_ylim())) >= 1e5)
+    _number(axes.yaxis, short=found.log or max(map(abs, axes.get_ylim())) >= 1e5)
     axes.margins(x=0.01)
     if curve.against == "epoch":
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))

@@ -9,32 +9,26 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fenland.algebra import Vector
 from fenland.lab.replicas.grids import grid
-from fenland.lab.replicas.problems import Problem
+from fenland.lab.replicas.problems import Coordinates, Problem
 from fenland.lab.replicas.trajectories import run
 
 
 @dataclass(frozen=True)
-class Himmelblau(Problem):
+class Himmelblau(Coordinates):
     """f = (x^2 + y - 11)^2 + (x + y^2 - 7)^2: four minima with f = 0, four saddles, one maximum; it grows outwards.
 
     Source: Himmelblau 1972, Applied Nonlinear Programming.
     """
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Two weights of one number."""
-        return (), ()
-
-    def value(self, w: Vector) -> Tensor:
-        """f(w)."""
-        x, y = w
+    def formula(self, xs: list[Tensor]) -> Tensor:
+        """f of the coordinates."""
+        x, y = xs
         return (x * x + y - 11).square() + (x + y * y - 7).square()
 
-    def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        x, y = w
+    def slopes(self, xs: list[Tensor]) -> list[Tensor]:
+        """df/dx_i."""
+        x, y = xs
         a, b = x * x + y - 11, x + y * y - 7
         return [4 * x * a + 2 * b, 2 * a + 4 * y * b]
 

@@ -11,7 +11,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import reduce
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -60,13 +61,15 @@ class Problem(ABC):
 
 
 @dataclass(frozen=True)
-class _Coordinates(Problem):
+class Coordinates(Problem):
     """A formula in n coordinates, each of shape (R,)."""
 
+    n: ClassVar[int] = 2
+
     @property
-    @abstractmethod
     def count(self) -> int:
-        """n."""
+        """The number of coordinates."""
+        return self.n
 
     @property
     def one_each(self) -> bool:
@@ -100,7 +103,7 @@ class _Coordinates(Problem):
 
 
 @dataclass(frozen=True)
-class Quartic(_Coordinates):
+class Quartic(Coordinates):
     """f = x1^4/4 - x1*x2 + x2^2/2: minima at (1, 1) and (-1, -1) with f = -1/4, saddle at the origin.
 
     Hessian at the minima [[3, -1], [-1, 1]], eigenvalues 2 +- sqrt(2); at the origin (1 +- sqrt(5)) / 2.
@@ -108,11 +111,6 @@ class Quartic(_Coordinates):
     """
 
     split: bool = True
-
-    @property
-    def count(self) -> int:
-        """n."""
-        return 2
 
     @property
     def minima(self) -> list[tuple[float, ...]]:
@@ -136,7 +134,7 @@ class Quartic(_Coordinates):
 
 
 @dataclass(frozen=True)
-class Quadratic(_Coordinates):
+class Quadratic(Coordinates):
     """f = sum_i l_i x_i^2 / 2, with eigenvalues l_i of either sign.
 
     Attributes:
@@ -167,7 +165,7 @@ class Quadratic(_Coordinates):
 
 
 @dataclass(frozen=True)
-class Saddle(_Coordinates):
+class Saddle(Coordinates):
     """f = x^2 - m*y^2 + k*y^4: the origin is a saddle of eigenvalues 2 and -2m; with k > 0 minima at y^2 = m/(2k).
 
     Attributes:
@@ -179,11 +177,6 @@ class Saddle(_Coordinates):
     m: Number = 1.0
     k: float = 0.0
     split: bool = True
-
-    @property
-    def count(self) -> int:
-        """n."""
-        return 2
 
     def formula(self, xs: list[Tensor]) -> Tensor:
         """f of the coordinates."""
@@ -197,18 +190,13 @@ class Saddle(_Coordinates):
 
 
 @dataclass(frozen=True)
-class Beale(_Coordinates):
+class Beale(Coordinates):
     """f = (1.5 - x + x*y)^2 + (2.25 - x + x*y^2)^2 + (2.625 - x + x*y^3)^2.
 
     The minimum is f(3, 0.5) = 0; (0, 1) is a saddle with f = 14.203125 and Hessian eigenvalues +-27.75.
     """
 
     split: bool = True
-
-    @property
-    def count(self) -> int:
-        """n."""
-        return 2
 
     @property
     def minima(self) -> list[tuple[float, ...]]:
@@ -272,24 +260,13 @@ def near(
 
     def reached(w: Vector) -> Tensor:
         xs = [x for t in w for x in ([t] if t.dim() == 1 else t.reshape(t.shape[0], -1).unbind(1))]
-        inside = None
-        for point in targets:
-            gaps = [x - c for x, c in zip(xs, point, strict=True)]
-            if box:
-                far = [gap.abs() for gap in gaps]
-                this = _reduce(torch.maximum, far) <= tolerance
-            else:
-                this = _reduce(torch.add, [gap * gap for gap in gaps]) <= tolerance * tolerance
-            inside = this if inside is None else inside | this
-        if inside is None:
-            raise ValueError("no points")
-        return inside
+        return reduce(torch.logical_or, [_inside(xs, point, tolerance, box) for point in targets])
 
     return reached
 
 
-def _reduce(f: Callable[[Tensor, Tensor], Tensor], xs: list[Tensor]) -> Tensor:
-    whole = xs[0]
-    for x in xs[1:]:
-        whole = f(whole, x)
-    return whole
+def _inside(xs: list[Tensor], point: list[float], tolerance: float, box: bool) -> Tensor:
+    gaps = [x - c for x, c in zip(xs, point, strict=True)]
+    if box:
+        return reduce(torch.maximum, [gap.abs() for gap in gaps]) <= tolerance
+    return reduce(torch.add, [gap * gap for gap in gaps]) <= tolerance * tolerance

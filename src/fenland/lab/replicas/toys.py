@@ -3,57 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fenland.algebra import Vector
-from fenland.lab.replicas.problems import Problem
+from fenland.lab.replicas.problems import Coordinates
 
 
 @dataclass(frozen=True)
-class Neuron(Problem):
+class Neuron(Coordinates):
     """L(x, y) = sqrt(1 + (x*y)^2) - 1, a linear network of one neuron: every (0, y) is a minimum, of curvature y^2.
 
     Source: Dai, Ahn, Sra 2023, arXiv 2305.15287.
     """
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """x and y."""
-        return (), ()
+    def formula(self, xs: list[Tensor]) -> Tensor:
+        """f of the coordinates."""
+        return (1 + (xs[0] * xs[1]).square()).sqrt() - 1
 
-    def value(self, w: Vector) -> Tensor:
-        """f(w)."""
-        return (1 + (w[0] * w[1]).square()).sqrt() - 1
-
-    def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        x, y = w
+    def slopes(self, xs: list[Tensor]) -> list[Tensor]:
+        """df/dx_i."""
+        x, y = xs
         slope = x * y / (1 + (x * y).square()).sqrt()
         return [y * slope, x * slope]
 
 
 @dataclass(frozen=True)
-class Wave(Problem):
+class Wave(Coordinates):
     """L(w) = 1 - cos(w): minima at the even multiples of pi, maxima at the odd ones."""
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """w."""
-        return ((),)
+    n: ClassVar[int] = 1
 
-    def value(self, w: Vector) -> Tensor:
-        """f(w)."""
-        return 1 - w[0].cos()
+    def formula(self, xs: list[Tensor]) -> Tensor:
+        """f of the coordinates."""
+        return 1 - xs[0].cos()
 
-    def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        return [w[0].sin()]
+    def slopes(self, xs: list[Tensor]) -> list[Tensor]:
+        """df/dx_i."""
+        return [xs[0].sin()]
 
 
 @dataclass(frozen=True)
-class UnequalWells(Problem):
+class UnequalWells(Coordinates):
     """L(w) = w^4/4 - (a + b)*w^3/3 + a*b*w^2/2, of slope w*(w - b)*(w - a): minima at 0 and a, a maximum at b.
 
     Attributes:
@@ -61,6 +53,7 @@ class UnequalWells(Problem):
         a: of the other minimum; narrow where b lies near it.
     """
 
+    n: ClassVar[int] = 1
     b: float = 3.0
     a: float = 4.0
 
@@ -68,24 +61,19 @@ class UnequalWells(Problem):
         if not 0 < self.b < self.a:
             raise ValueError(f"b = {self.b!r}, a = {self.a!r}: must be 0 < b < a")
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """w."""
-        return ((),)
-
-    def value(self, w: Vector) -> Tensor:
-        """f(w)."""
-        x = w[0]
+    def formula(self, xs: list[Tensor]) -> Tensor:
+        """f of the coordinates."""
+        (x,) = xs
         return x * x * (x * x / 4 - (self.a + self.b) * x / 3 + self.a * self.b / 2)
 
-    def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        x = w[0]
+    def slopes(self, xs: list[Tensor]) -> list[Tensor]:
+        """df/dx_i."""
+        (x,) = xs
         return [x * (x - self.b) * (x - self.a)]
 
 
 @dataclass(frozen=True)
-class SquareNeuron(Problem):
+class SquareNeuron(Coordinates):
     """L(u, v) = E[(v*(u*x)^2 - y)^2] / 2 for inputs of E[x^4] = moment and targets y = x^2: two layers, one neuron.
 
     So L = moment * (v*u^2 - 1)^2 / 2: minima on v*u^2 = 1, and u = 0 is a line of critical points, of Hessian diag(-2*
@@ -98,19 +86,14 @@ class SquareNeuron(Problem):
 
     moment: float = 3.0
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """u and v."""
-        return (), ()
-
-    def value(self, w: Vector) -> Tensor:
-        """f(w)."""
-        u, v = w
+    def formula(self, xs: list[Tensor]) -> Tensor:
+        """f of the coordinates."""
+        u, v = xs
         return self.moment * (v * u * u - 1).square() / 2
 
-    def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        u, v = w
+    def slopes(self, xs: list[Tensor]) -> list[Tensor]:
+        """df/dx_i."""
+        u, v = xs
         off = self.moment * (v * u * u - 1)
         return [2 * off * u * v, off * u * u]
 

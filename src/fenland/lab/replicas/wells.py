@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fenland.algebra import Vector
-from fenland.lab.replicas.problems import Problem
+from fenland.lab.replicas.problems import Coordinates, Problem
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,20 @@ class TwoWells(Problem):
 
 
 @dataclass(frozen=True)
-class Hyperbola(Problem):
+class Hyperbola(Coordinates):
     """f = (u*v - 1)^2 / 2: its minima are a curve, with curvature u^2 + v^2 across it and 0 along it.
 
     The flattest minima are u = v = +-1, of curvature 2: along the curve 1/u^2 + u^2 >= 2. Gradient descent in small
     steps keeps u^2 - v^2, and so the curvature it meets; whoever ends flatter has gone along the valley. Derived.
     """
 
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Two weights of one number."""
-        return (), ()
+    def formula(self, xs: list[Tensor]) -> Tensor:
+        """f of the coordinates."""
+        return (xs[0] * xs[1] - 1).square() / 2
 
-    def value(self, w: Vector) -> Tensor:
-        """f(w)."""
-        return (w[0] * w[1] - 1).square() / 2
-
-    def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
-        u, v = w
+    def slopes(self, xs: list[Tensor]) -> list[Tensor]:
+        """df/dx_i."""
+        u, v = xs
         r = u * v - 1
         return [r * v, r * u]
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.style import dash_array, title_of
 from fenland.lab.report import setup, table
+from fenland.lab.report.charts import document
 from fenland.lab.report.outcome import decide
+from fenland.lab.report.packed import library, packed_json
 from fenland.lab.report.templating import fill
 from fenland.lab.store.records import Records
 from fenland.lab.store.statistics import summary
+
+if TYPE_CHECKING:
+    from fenland.lab.report.beside import Beside
 
 # Measured quantities that the figures and the first lines name.
 TERMS = (
@@ -28,17 +33,18 @@ TERMS = (
 )  # fmt: skip
 
 
-def render(records: Records, figures: Sequence[tuple[Drawn, str]]) -> str:
-    """The whole page as text; ``figures`` come with their SVG elements."""
-    return fill("page.html.j2", _context(records, figures))
+def render(records: Records, figures: Sequence[tuple[Drawn, str]], beside: Beside | None = None) -> str:
+    """The whole page as text; ``figures`` come with their SVG elements, ``beside`` where it is of two sources."""
+    return fill("page.html.j2", _context(records, figures, beside))
 
 
-def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str, Any]:
+def _context(records: Records, figures: Sequence[tuple[Drawn, str]], beside: Beside | None) -> dict[str, Any]:
     table_columns = table.columns(records.baseline, alone=len(records.labels) == 1)
     table_rows = [{str(k): v for k, v in row.items()} for row in summary(records).to_dict("records")]
     command, given = setup.command(records)
     return {
-        "title": _title(records),
+        "beside": beside,
+        "title": _title(records) if beside is None else f"{beside.names[0]} beside {beside.names[1]}",
         "outcome": decide(records),
         "caveats": _caveats(records),
         "columns": table_columns,
@@ -51,6 +57,8 @@ def _context(records: Records, figures: Sequence[tuple[Drawn, str]]) -> dict[str
         "command_given": given,
         "terms": TERMS,
         "runs": len(records.results),
+        "charts": Markup(packed_json(document(records))),
+        "library": Markup(library()),
     }
 
 

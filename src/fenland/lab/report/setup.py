@@ -13,7 +13,7 @@ from fenland.lab.store.records import Records
 
 # The configuration's fields in the order of the page, with their names there; others follow under their own.
 FIELDS = {
-    "data": "Data", "model": "Model", "parameters": "Parameters", "optimizer": "Optimizers", "rho": "Radius rho",
+    "data": "Data", "model": "Model", "parameters": "Parameters", "optimizer": "Optimizer", "rho": "Radius rho",
     "lr": "Learning rate", "momentum": "Momentum", "weight_decay": "Weight decay", "schedule": "Schedule",
     "batch_size": "Batch size", "epochs": "Epochs", "seed": "Seeds", "limit": "Training examples",
     "augment": "Augmentation", "device": "Device", "precision": "Precision",
@@ -35,8 +35,13 @@ def configuration(records: Records) -> list[tuple[str, str]]:
             continue
         text = _values(runs, name)
         if text:
-            pairs.append((FIELDS.get(name, name.replace("_", " ").capitalize()), text))
+            pairs.append((named(name), text))
     return pairs
+
+
+def named(field: str) -> str:
+    """A field of the configuration as people call it."""
+    return FIELDS.get(field, field.replace("_", " ").capitalize())
 
 
 def _values(runs: pd.DataFrame, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fenland.lab.figures.style import title_of
@@ -15,11 +15,12 @@ MINUS = "−"
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, and in small type below it the interval or what it is relative to."""
+    """A number, and in small type below it the interval or what it is relative to; ``order`` is what it sorts by."""
 
     main: str
     below: str = ""
     best: bool = False
+    order: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _cost(base: str) -> list[Column]:
         Column(
             "Gradient evaluations",
             "Forward and backward passes of a whole run: one a step for SGD, two for an optimizer that climbs.",
-            lambda row: Cell(_number(row["gradient_evaluations"], 0)),
+            lambda row: Cell(number(row["gradient_evaluations"], 0), order=_order(row["gradient_evaluations"])),
         ),
         Column("Seeds", "Finished runs; diverged ones are counted here and in no mean.", _seeds),
     ]
@@ -107,11 +108,7 @@ def rows(summary: list[Row], chosen: list[Column]) -> list[dict[str, Any]]:
     return [
         {
             "label": title_of(row["optimizer"]),
-            "cells": [
-                Cell(cell.main, cell.below, _is_best(row, summary, column))
-                for column in chosen
-                for cell in [column.cell(row)]
-            ],
+            "cells": [replace(column.cell(row), best=_is_best(row, summary, column)) for column in chosen],
         }
         for row in summary
     ]
@@ -125,7 +122,8 @@ def _is_best(row: Row, summary: list[Row], column: Column) -> bool:
     return bool(values) and row[name] == (max(values) if largest else min(values))
 
 
-def _number(value: float, digits: int, sign: bool = False) -> str:
+def number(value: float, digits: int, sign: bool = False) -> str:
+    """With so many decimals and a true minus sign; a dash for what is not finite."""
     if not math.isfinite(value):
         return "–"
     return f"{value:{'+' if sign else ''},.{digits}f}".replace("-", MINUS)
@@ -133,8 +131,8 @@ def _number(value: float, digits: int, sign: bool = False) -> str:
 
 def _interval(row: Row, name: str, unit: float, digits: int, sign: bool = False) -> Cell:
     mean, low, high = (unit * row[key] for key in (name, f"{name}_low", f"{name}_high"))
-    below = f"{_number(low, digits, sign)} to {_number(high, digits, sign)}" if math.isfinite(low) else ""
-    return Cell(_number(mean, digits, sign), below)
+    below = f"{number(low, digits, sign)} to {number(high, digits, sign)}" if math.isfinite(low) else ""
+    return Cell(number(mean, digits, sign), below, order=_order(mean))
 
 
 def _time(row: Row) -> Cell:
@@ -143,8 +141,12 @@ def _time(row: Row) -> Cell:
         return Cell("–")
     minutes = f"{seconds / 60:,.1f} min" if seconds >= 100 else f"{seconds:.1f} s"
     relative = row["relative_time"]
-    return Cell(minutes, f"× {relative:.2f}" if math.isfinite(relative) else "")
+    return Cell(minutes, f"× {relative:.2f}" if math.isfinite(relative) else "", order=_order(seconds))
 
 
 def _seeds(row: Row) -> Cell:
-    return Cell(str(row["n"]), f"{row['diverged']} diverged" if row["diverged"] else "")
+    return Cell(str(row["n"]), f"{row['diverged']} diverged" if row["diverged"] else "", order=str(row["n"]))
+
+
+def _order(value: float) -> str:
+    return f"{value:.9g}" if math.isfinite(value) else ""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from fenland.lab.config.run_config import FIELDS
 from fenland.lab.store.files import read_json
 from fenland.lab.store.runs import Store
 
@@ -43,6 +44,16 @@ class Records:
     def labels(self) -> list[str]:
         """The optimizers in the order of the comparison; variants of one optimizer carry what sets them apart."""
         return list(dict.fromkeys(self.results["label"].tolist()))
+
+    @property
+    def fields(self) -> list[str]:
+        """What tells the variants of one optimizer apart: the fields of a sweep, in the order of the configuration."""
+        asked = self.comparison.get("fields") or FIELDS
+        names = [
+            name for name in FIELDS if name in self.results and name in asked and name not in ("optimizer", *REPEATED)
+        ]
+        groups = [rows for _, rows in self.results.groupby("optimizer")]
+        return [name for name in names if any(len({str(value) for value in rows[name]}) > 1 for rows in groups)]
 
     @property
     def baseline(self) -> str:

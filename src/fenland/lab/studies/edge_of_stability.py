@@ -13,6 +13,7 @@ from fenland.lab.study.full_batch import METHODS, Setting, settle
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement
 from fenland.lab.study.recipes import line_of
+from fenland.lab.study.rows import gathered
 from fenland.lab.study.words import by, shown, together
 
 LONG = Source("SAM and the Edge of Stability, Long and Bartlett 2024, arXiv 2309.12488")
@@ -63,7 +64,7 @@ def measure(config: Config, lab: Lab) -> Tables:
         for method, rho in config.cases()
         for seed in config.seeds
     ]  # fmt: skip
-    return {"steps": pd.concat(lab.keep_all(pieces, "trainings"), ignore_index=True)}
+    return gathered(lab, pieces, "trainings")
 
 
 def late(measured: Measured) -> pd.DataFrame:

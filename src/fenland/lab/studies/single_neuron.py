@@ -12,6 +12,7 @@ from fenland.lab.replicas.neurons import neuron
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, ours
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.parts import Statement
+from fenland.lab.study.rows import gathered
 
 DAI = Source("The Crucial Role of Normalization in SAM, Dai, Ahn, Sra 2023, arXiv 2305.15287")
 ENDS = ("SGD", "USAM", "SSAM-U", "SSAM")  # that come to rest
@@ -53,7 +54,7 @@ def measure(config: Config, lab: Lab) -> Tables:
         for lr in config.lrs
         for method in NAMES
     ]  # fmt: skip
-    return {"paths": pd.concat(lab.keep_all(pieces, "methods"), ignore_index=True)}
+    return gathered(lab, pieces, "methods")
 
 
 def last(measured: Measured) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.study.rows import select
 
 KEY = ["source", "method", "rho", "batch", "curvature"]
 
@@ -64,11 +65,5 @@ def _group(
     method = "SGD" if wanted == 0 else "USAM"
     # Noise at the ascent point alone, or drawn twice, is the same for SGD, which has one gradient a step.
     base = source if wanted or source.startswith("optimizer") else "shared"
-    rows = fitted[
-        (fitted["source"] == base)
-        & (fitted["method"] == method)
-        & (fitted["rho"] == wanted)
-        & (fitted["batch"] == batch)
-        & (fitted["curvature"] == curvature)
-    ]
+    rows = select(fitted, source=base, method=method, rho=wanted, batch=batch, curvature=curvature)
     return rows.sort_values("group")[column].to_numpy(float)

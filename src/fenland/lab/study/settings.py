@@ -35,8 +35,9 @@ def configure(study: Study, preset: str = "quick", overrides: Mapping[str, str] 
             raise BadInput("set", f"{name}={text}", f"{study.name}: {error}") from None
     try:
         return dataclasses.replace(config, **values)
-    except BadInput:
-        raise
+    except BadInput as error:
+        shown = f"{error.argument}={overrides.get(error.argument, error.value)}"
+        raise BadInput("set", shown, f"{study.name}: {error.cure}") from None
     except (ValueError, TypeError) as error:
         shown = ", ".join(f"{name}={text}" for name, text in overrides.items())
         raise BadInput("set", shown, f"{study.name}: {error}") from None

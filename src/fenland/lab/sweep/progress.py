@@ -55,6 +55,36 @@ def watch(configs: Sequence[RunConfig], console: Console) -> Iterator[Watcher]:
         yield Bars(configs, bars)
 
 
+class _Course:
+    """How far each run is, and how much of the whole work that makes.
+
+    Args:
+        configs: the runs to come.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        self.names, self.runs, self.ended = names(configs), len(configs), 0
+        self.total, self.worked = sum(map(work, configs)), 0.0
+        self.epochs: dict[str, int] = {}
+        self._over: set[str] = set()
+
+    def reach(self, config: RunConfig, epoch: int) -> bool:
+        """Count a run's epochs up to this one; False where the run has ended already, so that this is old news."""
+        if config.hash in self._over:
+            return False
+        # A run that goes on from a checkpoint begins in the middle; one that starts over repeats itself.
+        before = self.epochs.get(config.hash, 0)
+        self.epochs[config.hash] = max(epoch, before)
+        self.worked += work(config) / config.epochs * (self.epochs[config.hash] - before)
+        return True
+
+    def end(self, config: RunConfig) -> None:
+        """Count the run as a whole: one that stopped early, or whose news come too late, leaves no work behind."""
+        self._over.add(config.hash)
+        self.ended += 1
+        self.worked += work(config) * (1 - self.epochs.pop(config.hash, 0) / config.epochs)
+
+
 class Bars:
     """One bar over all work, and one for each run that is going on.
 
@@ -65,50 +95,35 @@ class Bars:
 
     def __init__(self, configs: Sequence[RunConfig], bars: Progress) -> None:
         self._bars = bars
-        self._runs = len(configs)
-        self._ended = 0
-        self._names = names(configs)
+        self._course = _Course(configs)
         self._live: dict[str, TaskID] = {}
-        self._over: set[str] = set()
-        self._all = bars.add_task("all runs", total=sum(map(work, configs)), detail=f"run 1/{self._runs}")
+        self._all = bars.add_task("all runs", total=self._course.total, detail=f"run 1/{self._course.runs}")
 
     def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
-        """Move the run's bar and the overall one; an event that comes after its run's end is old news."""
-        if config.hash in self._over:
+        """Move the run's bar and the overall one."""
+        if not self._course.reach(config, record["epoch"]):
             return
         if config.hash not in self._live:
-            self._live[config.hash] = self._bars.add_task(self._names[config.hash], total=config.epochs, detail="")
-        # A run that goes on from a checkpoint begins in the middle; one that starts over repeats itself.
-        bar = self._live[config.hash]
-        further = max(0, record["epoch"] - self._seen(bar))
-        self._bars.update(
-            bar,
-            advance=further,
-            detail=f"epoch {record['epoch']}/{config.epochs}, {describe(record)}",
-        )
-        self._bars.advance(self._all, work(config) / config.epochs * further)
+            name = self._course.names[config.hash]
+            self._live[config.hash] = self._bars.add_task(name, total=config.epochs, detail="")
+        detail = f"epoch {record['epoch']}/{config.epochs}, {describe(record)}"
+        self._bars.update(self._live[config.hash], completed=self._course.epochs[config.hash], detail=detail)
+        self._bars.update(self._all, completed=self._course.worked)
 
     def done(self, config: RunConfig, outcome: Outcome) -> None:
         """Take the run's bar away; a failure stays as a line."""
-        self._ended += 1
-        self._over.add(config.hash)
-        seen = 0.0
+        self._course.end(config)
         bar = self._live.pop(config.hash, None)
         if bar is not None:
-            seen = self._seen(bar)
             self._bars.remove_task(bar)
-        # A run that stopped early, or whose events come too late, leaves no work behind.
-        self._bars.advance(self._all, work(config) * (1 - seen / config.epochs))
-        self._bars.update(self._all, detail=f"run {min(self._ended + 1, self._runs)}/{self._runs}")
+        run = min(self._course.ended + 1, self._course.runs)
+        self._bars.update(self._all, completed=self._course.worked, detail=f"run {run}/{self._course.runs}")
         if outcome.status != "finished":
-            self._bars.console.print(ending(config, outcome, self._names[config.hash]), markup=False, highlight=False)
+            self.note(ending(config, outcome, self._course.names[config.hash]))
 
     def note(self, text: str) -> None:
         """Say it above the bars."""
         self._bars.console.print(text, markup=False, highlight=False)
-
-    def _seen(self, bar: TaskID) -> float:
-        return self._bars.tasks[self._bars.task_ids.index(bar)].completed
 
 
 class Lines:
@@ -121,55 +136,39 @@ class Lines:
 
     def __init__(self, configs: Sequence[RunConfig], console: Console) -> None:
         self._console = console
-        self._runs = len(configs)
-        self._ended = 0
-        self._names = names(configs)
-        self._work = sum(map(work, configs))
-        self._worked = 0.0
-        self._seen: dict[str, int] = {}
-        self._over: set[str] = set()
+        self._course = _Course(configs)
         self._spoke = time.monotonic()
         self._paced: tuple[float, float] | None = None  # when the pace is measured from, and the work done by then
 
     def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
         """Count, and speak when it has been quiet for long."""
-        if config.hash in self._over:
-            return
-        # A run that goes on from a checkpoint begins in the middle; one that starts over repeats itself.
-        further = max(0, record["epoch"] - self._seen.get(config.hash, 0))
-        self._seen[config.hash] = self._seen.get(config.hash, 0) + further
-        self._worked += work(config) / config.epochs * further
-        if time.monotonic() - self._spoke > _LINE_EVERY_SECONDS:
-            head = f"        {self._names[config.hash]}: epoch {record['epoch']}/{config.epochs}"
-            self._say(f"{head}, {describe(record)}, {self._left()}")
+        if self._course.reach(config, record["epoch"]) and time.monotonic() - self._spoke > _LINE_EVERY_SECONDS:
+            head = f"        {self._course.names[config.hash]}: epoch {record['epoch']}/{config.epochs}"
+            self.note(f"{head}, {describe(record)}, {self._left()}")
 
     def done(self, config: RunConfig, outcome: Outcome) -> None:
         """Say how the run ended."""
-        self._over.add(config.hash)
-        self._ended += 1
-        self._worked += work(config) * (1 - self._seen.pop(config.hash, 0) / config.epochs)
-        self._say(f"[{self._ended}/{self._runs}] {ending(config, outcome, self._names[config.hash])}, {self._left()}")
+        self._course.end(config)
+        place = f"[{self._course.ended}/{self._course.runs}]"
+        self.note(f"{place} {ending(config, outcome, self._course.names[config.hash])}, {self._left()}")
 
     def note(self, text: str) -> None:
         """Say it."""
-        self._say(text)
+        self._spoke = time.monotonic()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _left(self) -> str:
         """Time left at the pace since the first line: what came before it is start-up and loading, not training."""
-        left = self._work - self._worked
+        left = self._course.total - self._course.worked
         if left <= 0:
             return f"{duration(0.0)} left"
         if self._paced is None:
-            self._paced = time.monotonic(), self._worked
+            self._paced = time.monotonic(), self._course.worked
         begun, before = self._paced
-        gained = self._worked - before
+        gained = self._course.worked - before
         if gained <= 0:
             return "time left not known yet"
         return f"{duration((time.monotonic() - begun) * left / gained)} left"
-
-    def _say(self, line: str) -> None:
-        self._spoke = time.monotonic()
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def describe(record: dict[str, Any]) -> str:

@@ -24,9 +24,7 @@ const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]);
 // One landscape's trajectories: base64, deflate, low bytes before high bytes, differences from step to step.
 async function decode(landscape) {
   if (decoded.has(landscape)) return decoded.get(landscape);
-  const packed = Uint8Array.from(atob(landscape.blob), c => c.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const bytes = await inflate(landscape.blob);
   const count = bytes.length / 2, length = data.steps + 1, values = new Int16Array(count);
   for (let i = 0; i < count; i++) values[i] = bytes[i] | bytes[i + count] << 8;
   for (let i = 0; i < count; i++) if (i % length) values[i] += values[i - 1];

@@ -17,7 +17,10 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
     "--host-resolver-rules=MAP * 127.0.0.1:1",
 )  # fmt: skip
-KEYS = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "End": 35}
+KEYS = {
+    "Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "End": 35,
+    "Home": 36, "Escape": 27, "+": 187, "-": 189, "0": 48,
+}  # fmt: skip
 
 
 def _pipe(inherited):
@@ -127,6 +130,33 @@ class Chrome:
             text = {"text": {" ": " ", "Enter": "\r"}[key]} if key in " Enter" else {}
             self.call("Input.dispatchKeyEvent", type="keyDown", **same, **text)
             self.call("Input.dispatchKeyEvent", type="keyUp", **same)
+
+    def point(self, selector: str, x=0.5, y=0.5) -> tuple[float, float]:
+        """Scroll an element into view; a place on it, in shares of its width and height."""
+        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+        self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
+        left, top, width, height = self.run(f"(b => [b.left, b.top, b.width, b.height])({box})")
+        return left + x * width, top + y * height
+
+    def mouse(self, kind: str, x: float, y: float, **more) -> None:
+        """One event of the pointer: Moved, Pressed or Released."""
+        self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, **more)
+
+    def click(self, selector: str, shift=False) -> None:
+        """Click the middle of an element as a person would."""
+        x, y = self.point(selector)
+        for kind in ("Moved", "Pressed", "Released"):
+            button = {} if kind == "Moved" else {"button": "left", "clickCount": 1}
+            self.mouse(kind, x, y, modifiers=8 if shift else 0, **button)
+
+    def drag(self, selector: str, begin: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press on one place of an element and let go on another."""
+        (x0, y0), (x1, y1) = self.point(selector, *begin), self.point(selector, *end)
+        self.mouse("Moved", x0, y0)
+        self.mouse("Pressed", x0, y0, button="left", buttons=1, clickCount=1)
+        for share in (0.3, 0.6, 1.0):
+            self.mouse("Moved", x0 + share * (x1 - x0), y0 + share * (y1 - y0), button="left", buttons=1)
+        self.mouse("Released", x1, y1, button="left", clickCount=1)
 
     def picture(self, path: Path, whole=True) -> Path:
         """A screenshot of the page as PNG."""
