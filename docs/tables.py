@@ -217,6 +217,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe-transformer": pasted("transformer"),
     "recipe-lora": pasted("lora"),
     "evidence-gains": lambda: page.gains(page.compared(Rows(EVIDENCE))),
+    "evidence-verdicts": lambda: page.verdicts(page.compared(Rows(EVIDENCE))),
     "evidence-means": lambda: page.means(page.compared(Rows(EVIDENCE))),
     "evidence-tries": lambda: page.tries(Rows(EVIDENCE)),
     "evidence-curves": lambda: page.curves(Rows(EVIDENCE)),

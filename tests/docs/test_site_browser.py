@@ -10,9 +10,9 @@ sys.path.insert(0, str(ROOT / "tests" / "lab"))
 from browser import CHROMIUM
 from chrome import Chrome
 
-LOOK = (ROOT / "tests/lab/explore/look.js").read_text()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")]
 
+LOOK = (ROOT / "tests" / "lab" / "explore" / "look.js").read_text()
 # What the theme's pages need beside that. Tables and code scroll by themselves.
 MORE = """(() => {
   const shown = e => e.checkVisibility({visibilityProperty: true, opacityProperty: true});

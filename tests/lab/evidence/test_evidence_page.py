@@ -60,6 +60,22 @@ def test_bold_is_what_excludes_zero(task: Compared) -> None:
     assert cell.startswith("**+10.03")
 
 
+def test_words_say_what_the_intervals_say(task: Compared) -> None:
+    text = page.verdicts([task])
+    assert text.startswith("- **SAM**, A task: at the same epochs no difference shown in accuracy, test loss")
+    assert "at the same seconds" not in text
+    assert "SGD has fitted its training examples (100.0 % right)" in text
+    for row in task.rows:
+        if row["method"] == "SAM":
+            row["test_loss"] = 0.1 - 0.011 * row["settings"]["seed"]
+            row["test_accuracy"] = 0.5 + 0.011 * row["settings"]["seed"]
+        row["train_accuracy"] = 0.9
+    text = page.verdicts([task])
+    assert "worse in accuracy" in text
+    assert "better in test loss" in text
+    assert "has not fitted them all (90.0 % right)" in text
+
+
 def test_without_seeds_nothing_is_said() -> None:
     empty = Compared("A task", "SGD", {"SAM": ""}, [result("SGD", 0, 0.7, 1.0), result("SAM", 0, 0.8, 2.0)])
     assert page.gains([empty]) == f"{page.NOTHING}\n"

@@ -142,7 +142,7 @@ def test_the_whole_study_on_digits(tmp_path):
                 "test_examples": "50", "convex_optimizers": "sgd,ssam"}  # fmt: skip
     done = run_study(STUDY, "quick", settings, tmp_path)
     assert len(done.verdicts) == 1 + 4 + 4 + 2
-    pieces = sorted((tmp_path / "pieces").iterdir())
+    pieces = sorted((tmp_path / "pieces").glob("*.parquet"))
     assert len(pieces) == 2 * (5 + 2) + 2 * 2, "a pair and an optimizer each"
     pairs = pd.read_parquet(tmp_path / "uniform-stability/tables/pairs.parquet")
     assert (pairs[pairs["epoch"] == 0]["distance"] == 0).all()

@@ -14,6 +14,7 @@ from fenland.lab.store.statistics import Interval
 
 OPEN = "open"
 NONE = "–"
+FITTED = 99.0  # percent of the training examples; above it the base learns noise more than signal
 NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
 ALT_GAINS = (
     "Gain in test accuracy over the base, with 95 % intervals, one row a task and method, at the same epochs and at "
@@ -85,6 +86,34 @@ def written(found: Interval, measure: Measure, signed: bool = False) -> str:
     if found.n > 1:
         text += f" ({found.low:{sign}.{measure.places}f} to {found.high:{sign}.{measure.places}f})"
     return f"**{text}**" if signed and found.excludes_zero else text
+
+
+def verdicts(tasks: list[Compared]) -> str:
+    """Whether each method gains, and whether its base has learnt the training examples by heart; a line a task."""
+    lines = []
+    for task in tasks:
+        learnt = mean(task.rows, task.base, TRAINED)
+        for name, matched in task.methods.items():
+            others = {"the same epochs": task.base, "the same seconds": matched}
+            said = [_verdict(task, name, other, at) for at, other in others.items() if other]
+            if said[0]:
+                fits = "has fitted its training examples" if learnt.mean >= FITTED else "has not fitted them all"
+                share = f"{task.base} {fits} ({learnt.mean:.1f} % right)"
+                lines.append(f"- **{name}**, {task.title}: {'; '.join(filter(None, said))}. {share}.")
+    return "\n".join([*lines, ""]) if lines else f"{NOTHING}\n"
+
+
+def _verdict(task: Compared, name: str, other: str, at: str) -> str:
+    """What is better, worse and not told apart; empty where seeds are missing."""
+    found: dict[str, list[str]] = {}
+    for measure in MEASURES.values():
+        it = difference(task.rows, name, other, measure)
+        if it.n >= max(task.needed, 2):
+            better = (it.mean > 0) == measure.more_is_better
+            word = "no difference shown in" if not it.excludes_zero else "better in" if better else "worse in"
+            found.setdefault(word, []).append(measure.title)
+    told = [f"{word} {', '.join(what)}" for word, what in found.items()]
+    return f"at {at} {'; '.join(told)}" if told else ""
 
 
 def means(tasks: list[Compared]) -> str:
