@@ -110,7 +110,7 @@ class Guard:
             for name in [n for n in module._buffers if (module, n) not in then.buffers]:
                 del module._buffers[name]
         with torch.no_grad():
-            for (module, name), (buffer, content) in then.buffers.items():
+            for (module, name), (buffer, content) in then.buffers.items() if self.model is not None else ():
                 module._buffers[name] = buffer
                 if buffer is not None and content is not None:
                     _refill(buffer, content)
