@@ -15,6 +15,8 @@ from fenland.lab.study.plan import Folders, check_here, distinct, evaluations, m
 
 NETWORKS = ("gamma", "uniform-stability", "spectrum", "classification", "radius", "ball-metric", "architectures",
             "momentum-batch", "late-sam")  # fmt: skip
+# A hundred classes change the last layer alone (test_models): one network stands for the others there.
+LIKE_CIFAR10 = {("cifar100", name) for name in ("resnet56", "resnext29-32x4d", "wrn28-10", "pyramidnet110-a48")}
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="cuda is here")
 
 
@@ -122,6 +124,8 @@ def test_two_steps_of_everything_that_the_paper_preset_trains(name, folders, tmp
     _, _, runs = runs_of(name, "paper", folders)
     for same in distinct(runs).values():
         short = of_two_steps(same[0])
+        if (short.data, short.model) in LIKE_CIFAR10:
+            continue
         if name == "uniform-stability":
             assert short.model == LINEAR or follow(short, None)["status"].tolist() == ["finished"] * 2
             continue
