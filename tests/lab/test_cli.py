@@ -38,7 +38,10 @@ ALLOWED = "choose one of " + ", ".join(OPTIMIZERS)
 WRONG = {
     ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}",
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
-    ("--model", "vgg"): f"--model=vgg: choose one of {', '.join(MODELS)}, or any wrnD-K",
+    (
+        "--model",
+        "vgg",
+    ): f"--model=vgg: choose one of {', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
     "or a folder",
     ("--data", "local"): "--data=local: give the folder itself, as in --data DIR",
@@ -64,7 +67,7 @@ WRONG = {
     ("--workers", "many"): "--workers=many: give a whole number >= 1",
     ("--threads", "0"): "--threads=0: give a whole number >= 1",
     ("--limit", "some"): "--limit=some: give a whole number >= 1, or none",
-    ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step",
+    ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step, one-cycle",
     ("--augment", "perhaps"): "--augment=perhaps: give on or off, or auto",
     ("--weights", "perhaps"): "--weights=perhaps: give on or off",
     ("--seeds", "3,3"): "--seeds=3,3: give how many, or different whole numbers >= 0 as in 0..4 or 3,5",
