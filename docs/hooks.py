@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 MARK = "<!-- decisions -->"
 LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg|\.png)\)$", re.M)
 MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
+BARS = re.compile(r"<mo([^>]*)>(&#x0007C;|\|)</mo>")  # of norms: an operator would have space around it
 TABLE = re.compile(r"<table>.*?</table>", re.S)
 KINDS = {".svg": "fenland-figure", ".png": "fenland-screen"}
 
@@ -35,7 +36,8 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def _mathml(found: re.Match[str]) -> str:
     display = "block" if found[1] == "div" else "inline"
-    return convert(html.unescape(found[2])[2:-2], display=display)
+    written = convert(html.unescape(found[2]).strip()[2:-2], display=display)
+    return BARS.sub(r'<mo\1 lspace="0" rspace="0">\2</mo>', written)
 
 
 def _framed(found: re.Match[str]) -> str:

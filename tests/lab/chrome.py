@@ -19,7 +19,7 @@ FLAGS = (
 )  # fmt: skip
 KEYS = {
     "Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "End": 35,
-    "Home": 36, "+": 187, "-": 189, "0": 48,
+    "Home": 36, "Escape": 27, "+": 187, "-": 189, "0": 48,
 }  # fmt: skip
 
 

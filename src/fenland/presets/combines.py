@@ -6,20 +6,10 @@ from typing import Any, Literal
 
 import torch
 
+import fenland.rules as rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import (
-    Control,
-    EveryK,
-    Penalty,
-    Radius,
-    Reuse,
-    Spherical,
-    SphericalSearch,
-    SurrogateGap,
-    Weighted,
-    WeightedDecoupled,
-)
+from fenland.rules import Radius
 
 
 @preset(
@@ -27,14 +17,15 @@ from fenland.rules import (
     "Zhuang et al. 2022, arXiv 2203.08065",
     "SurrogateGap",
     in_step=1,
-    defaults="alpha .6: official ViT-B/32; there rho goes from .6 to .1 with the lr: TiedToLearningRate",
-    traps="the lr-tied rho must see the final lr; alpha 0 is SAM",
+    defaults="alpha 0.6 is the official one for ViT-B/32. There rho follows the learning rate from 0.6 to 0.1: "
+    "TiedToLearningRate",
+    traps="A rho that is tied to the learning rate must see its final value. alpha = 0 is SAM",
 )
 def GSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, alpha: float = 0.6, minimize_fp: bool = True, **options: Any
 ) -> SharpnessAware:
     """Surrogate-gap SAM: SAM without what widens the gap between perturbed and clean loss."""
-    return SharpnessAware(base, rho, combine=SurrogateGap(alpha, minimize_fp), **options)
+    return SharpnessAware(base, rho, combine=rules.SurrogateGap(alpha, minimize_fp), **options)
 
 
 @preset(
@@ -43,16 +34,17 @@ def GSAM(
     "WeightedDecoupled",
     in_step=1,
     syncs=1,
-    defaults="rho .05, gamma .9: the authors' (.8 to .95 is useful)",
-    traps="the decoupled term sees no momentum and no preconditioner; gamma .5 coupled is SAM; not for m-SAM",
+    defaults="rho 0.05 and gamma 0.9 are the authors', who find 0.8 to 0.95 useful",
+    traps="The decoupled term sees no momentum and no preconditioner. gamma = 0.5, coupled, is SAM. m-SAM is not "
+    "possible",
 )
 def WSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, gamma: float = 0.9, decoupled: bool = True, **options: Any
 ) -> SharpnessAware:
     """Weighted SAM: sharpness as a weighted term, decoupled from the base."""
     if decoupled:
-        return SharpnessAware(base, rho, method=WeightedDecoupled(gamma), **options)
-    return SharpnessAware(base, rho, combine=Weighted(gamma), **options)
+        return SharpnessAware(base, rho, method=rules.WeightedDecoupled(gamma), **options)
+    return SharpnessAware(base, rho, combine=rules.Weighted(gamma), **options)
 
 
 @preset(
@@ -60,14 +52,14 @@ def WSAM(
     "Zhao, Zhang, Hu 2022, arXiv 2202.03599",
     "Penalty",
     in_step=1,
-    defaults="rho .1, alpha .8: the authors' recipes",
-    traps="the authors' code mixes g/|g| instead of g: unit_gradient=True",
+    defaults="rho 0.1 and alpha 0.8 are from the authors' recipes",
+    traps="The authors' code mixes g/|g| instead of g: unit_gradient=True",
 )
 def GNP(
     base: torch.optim.Optimizer, rho: Radius = 0.1, alpha: float = 0.8, unit_gradient: bool = False, **options: Any
 ) -> SharpnessAware:
     """Gradient-norm penalty by two gradients."""
-    return SharpnessAware(base, rho, combine=Penalty(alpha, unit_gradient), **options)
+    return SharpnessAware(base, rho, combine=rules.Penalty(alpha, unit_gradient), **options)
 
 
 @preset(
@@ -75,9 +67,9 @@ def GNP(
     "Chen and Zhou 2026, arXiv 2603.10048",
     "Spherical",
     in_step=1,
-    defaults="rho .15 and rho_max .3: README for CIFAR-100; alpha .5: ours, the middle of the arc",
-    traps="alpha is fixed unless a grid is given: XSAM(base, grid=(0, .5, 1, 1.5, 2)) searches it every 100 steps, as "
-    "the authors do now and then, at one more closure call a value",
+    defaults="rho 0.15 and rho_max 0.3 are from the README for CIFAR-100. alpha 0.5, the middle of the arc, is ours",
+    traps="alpha is fixed unless you give a grid. XSAM(base, grid=(0, .5, 1, 1.5, 2)) searches it every 100 steps, as"
+    " the authors do from time to time, at one more closure call for each value",
 )
 def XSAM(
     base: torch.optim.Optimizer,
@@ -90,8 +82,8 @@ def XSAM(
 ) -> SharpnessAware:
     """XSAM: descends along the arc from g to h."""
     if grid:
-        return SharpnessAware(base, rho, method=SphericalSearch(tuple(grid), rho_max, every, alpha), **options)
-    return SharpnessAware(base, rho, combine=Spherical(alpha), **options)
+        return SharpnessAware(base, rho, method=rules.SphericalSearch(tuple(grid), rho_max, every, alpha), **options)
+    return SharpnessAware(base, rho, combine=rules.Spherical(alpha), **options)
 
 
 @preset(
@@ -103,15 +95,15 @@ def XSAM(
     cost="1 + 1/k",
     kept=1,
     syncs=1,
-    defaults="k 5, alpha .7: the ports'; rho .05: SAM's",
-    traps="v ages up to k - 1 steps; k 1 is SAM; the official repository holds no code",
+    defaults="k 5 and alpha 0.7 are those of ports. rho 0.05 is SAM's",
+    traps="v is up to k - 1 steps old. k = 1 is SAM. The official repository holds no code",
     always=False,
 )
 def LookSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, k: int = 5, alpha: float = 0.7, **options: Any
 ) -> SharpnessAware:
     """LookSAM: reuses the sharpness direction between ascents."""
-    return SharpnessAware(base, rho, method=Reuse(alpha), when=EveryK(k), **options)
+    return SharpnessAware(base, rho, method=rules.Reuse(alpha), when=rules.EveryK(k), **options)
 
 
 @preset(
@@ -119,8 +111,8 @@ def LookSAM(
     "Andriushchenko and Flammarion 2022, arXiv 2206.06232, code",
     "Control",
     in_step=1,
-    defaults="direction g, length h: the code's control; rho .05: SAM's",
-    traps="a control, not a method; (h, g) is SSAM and (h, h) SAM",
+    defaults="direction g and length h are the control of the authors' code. rho 0.05 is SAM's",
+    traps="This is a control experiment, not a method. (h, g) is SSAM and (h, h) is SAM",
 )
 def ControlSAM(
     base: torch.optim.Optimizer,
@@ -130,4 +122,4 @@ def ControlSAM(
     **options: Any,
 ) -> SharpnessAware:
     """SAM's step length along the clean gradient: what SAM's direction is worth."""
-    return SharpnessAware(base, rho, combine=Control(direction, length), **options)
+    return SharpnessAware(base, rho, combine=rules.Control(direction, length), **options)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+import fenland.rules as rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import AdaptiveToNorm, EveryK, Radius, Window, WithProbability
+from fenland.rules import Radius
 
 
 @preset(
@@ -17,8 +18,8 @@ from fenland.rules import AdaptiveToNorm, EveryK, Radius, Window, WithProbabilit
     "Zhao, Zhang, Hu 2022, arXiv 2203.09962 (v1: SS-SAM)",
     "WithProbability",
     cost="1 + p",
-    defaults="p .5: ours, between the constants of the paper's plots; rho .05: SAM's",
-    traps="p may be a callable of the step; the draw is the same on all ranks",
+    defaults="p 0.5 is ours, between the constants of the paper's plots. rho 0.05 is SAM's",
+    traps="p may be a callable of the step. The draw is the same on all ranks",
     always=False,
 )
 def RST(
@@ -29,7 +30,7 @@ def RST(
     **options: Any,
 ) -> SharpnessAware:
     """Randomized sharpness-aware training."""
-    return SharpnessAware(base, rho, when=WithProbability(p, seed), **options)
+    return SharpnessAware(base, rho, when=rules.WithProbability(p, seed), **options)
 
 
 @preset(
@@ -38,8 +39,8 @@ def RST(
     "AdaptiveToNorm",
     cost="1 to 2, about 1.5",
     syncs=1,
-    defaults="delta .9, lambda -1 and 1: from memory; rho .05: SAM's",
-    traps="needs the length of training; one host synchronisation a step",
+    defaults="delta 0.9 and lambda -1 and 1 are from memory. rho 0.05 is SAM's",
+    traps="It needs the length of training, and one host synchronisation a step",
     needs=("total_steps",),
     always=False,
 )
@@ -54,7 +55,7 @@ def AESAM(
     **options: Any,
 ) -> SharpnessAware:
     """Adaptive SAM policy: ascends where the gradient is large for its time."""
-    return SharpnessAware(base, rho, when=AdaptiveToNorm(total_steps, delta, lambda1, lambda2), **options)
+    return SharpnessAware(base, rho, when=rules.AdaptiveToNorm(total_steps, delta, lambda1, lambda2), **options)
 
 
 @preset(
@@ -62,13 +63,13 @@ def AESAM(
     "MosaicML composer; Foret et al. 2021, arXiv 2010.01412, for the step",
     "EveryK",
     cost="1 + 1/k",
-    defaults="k 10, rho .5: composer's",
-    traps="rho should grow with k; the k-th step is the first that ascends",
+    defaults="k 10 and rho 0.5 are Composer's",
+    traps="rho should grow with k. The k-th step is the first that ascends",
     always=False,
 )
 def IntervalSAM(base: torch.optim.Optimizer, rho: Radius = 0.5, k: int = 10, **options: Any) -> SharpnessAware:
     """SAM on every k-th step."""
-    return SharpnessAware(base, rho, when=EveryK(k, max(k - 1, 0) if isinstance(k, int) else 0), **options)
+    return SharpnessAware(base, rho, when=rules.EveryK(k, max(k - 1, 0) if isinstance(k, int) else 0), **options)
 
 
 @preset(
@@ -76,12 +77,12 @@ def IntervalSAM(base: torch.optim.Optimizer, rho: Radius = 0.5, k: int = 10, **o
     "Andriushchenko and Flammarion 2022, arXiv 2206.06232",
     "Window",
     cost="1 or 2",
-    defaults="start 0, stop None: all of training; rho .05: SAM's",
-    traps="with Adam, switch the ascent off during the lr warm-up (arXiv 2406.09723)",
+    defaults="start 0 and stop None are all of training. rho 0.05 is SAM's",
+    traps="With Adam, leave the ascent out during the warm-up of the learning rate (arXiv 2406.09723)",
     always=False,
 )
 def WindowSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, start: int = 0, stop: int | None = None, **options: Any
 ) -> SharpnessAware:
     """SAM during a part of training."""
-    return SharpnessAware(base, rho, when=Window(start, stop), **options)
+    return SharpnessAware(base, rho, when=rules.Window(start, stop), **options)

@@ -6,21 +6,10 @@ from typing import Any, Literal
 
 import torch
 
+import fenland.rules as rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import (
-    AtRandomPoint,
-    BaseMomentum,
-    Centralized,
-    ExponentialAverage,
-    Friendly,
-    HardSamples,
-    InnerSteps,
-    LossIncrease,
-    Previous,
-    Radius,
-    RandomTensors,
-)
+from fenland.rules import Radius
 
 
 @preset(
@@ -29,9 +18,9 @@ from fenland.rules import (
     "Friendly",
     kept=1,
     syncs=1,
-    defaults="rho .05, sigma 1, decay .9: class defaults; CIFAR-100: rho .2, decay .6",
-    traps="decay weighs the old value; the code subtracts m before it has seen g (average='old'), the paper after; "
-    "first step a = g",
+    defaults="rho 0.05, sigma 1 and decay 0.9 are class defaults. For CIFAR-100 the authors take rho 0.2 and decay 0.6",
+    traps="decay weighs the old value. The code subtracts m before it has seen g (average='old'), the paper "
+    "afterwards. On the first step a = g",
 )
 def FriendlySAM(
     base: torch.optim.Optimizer,
@@ -42,7 +31,7 @@ def FriendlySAM(
     **options: Any,
 ) -> SharpnessAware:
     """Friendly SAM (F-SAM): climbs along the noise of the batch."""
-    return SharpnessAware(base, rho, source=Friendly(sigma, decay, average), **options)
+    return SharpnessAware(base, rho, source=rules.Friendly(sigma, decay, average), **options)
 
 
 @preset(
@@ -51,12 +40,12 @@ def FriendlySAM(
     "ExponentialAverage",
     kept=1,
     syncs=1,
-    defaults="rho .1 (CIFAR-10; .2 CIFAR-100), theta .9: the authors'",
+    defaults="rho 0.1 (CIFAR-10; 0.2 for CIFAR-100) and theta 0.9 are the authors'",
     traps="theta weighs the new value, the opposite of FriendlySAM's decay",
 )
 def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **options: Any) -> SharpnessAware:
     """Variance-suppressed SAM: climbs along an average of gradients."""
-    return SharpnessAware(base, rho, source=ExponentialAverage(theta), **options)
+    return SharpnessAware(base, rho, source=rules.ExponentialAverage(theta), **options)
 
 
 @preset(
@@ -64,20 +53,20 @@ def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **
     "Becker, Altrock, Risse 2024, arXiv 2401.12033",
     "BaseMomentum",
     closure_calls=1,
-    defaults="rho .3: class default; 3 in all runs of the README",
-    traps="minus: along the coming step; the base needs momentum (SGD) or a first moment (Adam), else it stays "
-    "the base; the first step is the base's; weight decay acts at w, in the authors' code at w + e; "
-    "buffers (BN) see w + e only",
+    defaults="rho 0.3 is the class default; all runs of the README have 3",
+    traps="The minus sign means: along the coming step. The base needs momentum (SGD) or a first moment (Adam); "
+    "without them it stays the plain base. The first step is the base's. Weight decay acts at w; in the "
+    "authors' code it acts at w + e. Buffers such as BatchNorm's see w + e only",
 )
 def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
     """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
-    return SharpnessAware(base, rho, method=BaseMomentum(), **options)
+    return SharpnessAware(base, rho, method=rules.BaseMomentum(), **options)
 
 
 @preset("a = g - mean(g) by output; e = rho a/|a|; d = h", "GCSAM 2025, arXiv 2501.11584, third-party", "Centralized")
 def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM along the centralised gradient."""
-    return SharpnessAware(base, rho, source=Centralized(), **options)
+    return SharpnessAware(base, rho, source=rules.Centralized(), **options)
 
 
 @preset(
@@ -85,12 +74,12 @@ def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Sh
     "ours, a control",
     "AtRandomPoint",
     closure_calls=1,
-    defaults="rho .05: SAM's",
-    traps="not R-SAM (Liu et al. 2022); buffers (BN) see w + e only",
+    defaults="rho 0.05 is SAM's",
+    traps="This is not R-SAM (Liu et al. 2022). Buffers such as BatchNorm's see w + e only",
 )
 def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **options: Any) -> SharpnessAware:
     """A random perturbation of SAM's length: what the ascent direction is worth. Source: ours."""
-    return SharpnessAware(base, rho, method=AtRandomPoint(seed), **options)
+    return SharpnessAware(base, rho, method=rules.AtRandomPoint(seed), **options)
 
 
 @preset(
@@ -99,12 +88,12 @@ def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **
     "Previous",
     kept=1,
     syncs=1,
-    defaults="rho .05: SAM's",
-    traps="both passes could run at once; here they run one after the other, so nothing is saved",
+    defaults="rho 0.05 is SAM's",
+    traps="Both passes could run at once. Here they run one after the other, so nothing is saved",
 )
 def LaggedSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM along the gradient of the step before."""
-    return SharpnessAware(base, rho, source=Previous(), **options)
+    return SharpnessAware(base, rho, source=rules.Previous(), **options)
 
 
 @preset(
@@ -113,8 +102,9 @@ def LaggedSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -
     "InnerSteps",
     closure_calls=3,
     cost="n + 1",
-    defaults="n 2, rho .05: SAM's",
-    traps="three conventions exist: n steps of rho/n (default), projection of the sum, n full steps; closure form only",
+    defaults="n 2 is the smallest number of steps that differs from SAM. rho 0.05 is SAM's",
+    traps="Three conventions exist: n steps of rho/n (the default), a projection of the sum, and n full steps. Only "
+    "the closure form works",
 )
 def NStepSAM(
     base: torch.optim.Optimizer,
@@ -125,7 +115,7 @@ def NStepSAM(
     **options: Any,
 ) -> SharpnessAware:
     """SAM with an ascent of n steps."""
-    return SharpnessAware(base, rho, method=InnerSteps(n, convention, step), **options)
+    return SharpnessAware(base, rho, method=rules.InnerSteps(n, convention, step), **options)
 
 
 @preset(
@@ -134,20 +124,17 @@ def NStepSAM(
     "RandomTensors",
     "LossIncrease",
     cost="2, the second backward on a part",
-    defaults="rho .05, beta .6, keep .5: the authors' for ResNet-18",
-    traps="|e| = rho/beta; all tensors get gradients in pass 1, so the authors' saving there is not made",
+    defaults="rho 0.05, beta 0.6 and keep 0.5 are the authors' for ResNet-18",
+    traps="|e| = rho/beta. All tensors get gradients in pass 1, so the authors' saving there is not made",
     per_sample=True,
 )
 def ESAM(
-    base: torch.optim.Optimizer,
-    rho: Radius = 0.05,
-    beta: float = 0.6,
-    keep: float = 0.5,
-    seed: int = 0,
-    **options: Any,
+    base: torch.optim.Optimizer, rho: Radius = 0.05, beta: float = 0.6, keep: float = 0.5, seed: int = 0, **options: Any
 ) -> SharpnessAware:
     """Efficient SAM: random tensors in the ascent, the sharpest samples in the descent."""
-    return SharpnessAware(base, rho, ball=RandomTensors(beta=beta, seed=seed), method=LossIncrease(keep), **options)
+    return SharpnessAware(
+        base, rho, ball=rules.RandomTensors(beta=beta, seed=seed), method=rules.LossIncrease(keep), **options
+    )
 
 
 @preset(
@@ -155,12 +142,12 @@ def ESAM(
     "Ni et al. 2022, arXiv 2210.12864",
     "HardSamples",
     cost="2 on a part of the batch, and one forward",
-    defaults="half of the batch for both: from memory; rho .05: SAM's",
-    traps="the closure may take the indices that pass 2 needs, and then computes no others",
+    defaults="Half of the batch for both passes is from memory. rho 0.05 is SAM's",
+    traps="If the closure takes the indices that pass 2 needs, it can leave the other samples out",
     per_sample=True,
 )
 def KSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, ascent: float = 0.5, descent: float = 0.5, **options: Any
 ) -> SharpnessAware:
     """K-SAM: both gradients on the hardest samples only."""
-    return SharpnessAware(base, rho, method=HardSamples(ascent, descent), **options)
+    return SharpnessAware(base, rho, method=rules.HardSamples(ascent, descent), **options)

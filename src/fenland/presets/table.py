@@ -69,7 +69,7 @@ class Preset:
             lines.append(f"Needs: {', '.join(self.needs)}.")
         if self.per_sample:
             lines.append("The closure returns the losses of its samples, shape (B,), without backward.")
-        lines += [self.traps and f"Mind: {self.traps}.", "", "`options` are those of `SharpnessAware`."]
+        lines += [self.traps and f"Note: {self.traps}.", "", "`options` are those of `SharpnessAware`."]
         return "\n".join(line for i, line in enumerate(lines) if line or (i and lines[i - 1]))
 
 

@@ -60,6 +60,22 @@ def test_bold_is_what_excludes_zero(task: Compared) -> None:
     assert cell.startswith("**+10.03")
 
 
+def test_words_say_what_the_intervals_say(task: Compared) -> None:
+    text = page.verdicts([task])
+    assert text.startswith("- **SAM**, A task: at the same epochs no difference shown in accuracy, test loss")
+    assert "at the same seconds" not in text
+    assert "SGD has fitted its training examples (100.0 % right)" in text
+    for row in task.rows:
+        if row["method"] == "SAM":
+            row["test_loss"] = 0.1 - 0.011 * row["settings"]["seed"]
+            row["test_accuracy"] = 0.5 + 0.011 * row["settings"]["seed"]
+        row["train_accuracy"] = 0.9
+    text = page.verdicts([task])
+    assert "worse in accuracy" in text
+    assert "better in test loss" in text
+    assert "has not fitted them all (90.0 % right)" in text
+
+
 def test_without_seeds_nothing_is_said() -> None:
     empty = Compared("A task", "SGD", {"SAM": ""}, [result("SGD", 0, 0.7, 1.0), result("SAM", 0, 0.8, 2.0)])
     assert page.gains([empty]) == f"{page.NOTHING}\n"
@@ -87,8 +103,12 @@ def test_tries_and_curves_show_each_loss_and_the_choice(tmp_path: Path) -> None:
         unit = plan.unit(key, task, "SAM", plan.CHOOSING, point)
         rows.add(key, _choosing(unit, 0.5 - 0.1 * index))
     text = page.tries(rows)
-    assert "0.05, 0.1: 0.500; 0.05, 0.3: 0.400; 0.1, 0.1: 0.300; **0.1, 0.3: 0.200**" in text
-    assert f"| {task.title} | SAM | 0.1 | 0.03: open; 0.1: 0.300; 0.3: 0.200; 1: open |" in page.curves(rows)
+    assert (
+        "0.05, 0.1: 50.00, 0.500; 0.05, 0.3: 60.00, 0.400; 0.1, 0.1: 70.00, 0.300; **0.1, 0.3: 80.00, 0.200**" in text
+    )
+    assert f"| {task.title} | SAM | 0.1 | 0.03: open; 0.1: 70.00, 0.300; 0.3: 80.00, 0.200; 1: open |" in page.curves(
+        rows
+    )
     assert figure.radii(rows) == {}
     rows.add(key, _choosing(plan.unit(key, task, "SAM", plan.RADIUS, (0.1, 1.0)), 2.0))
     (curves,) = figure.radii(rows).values()
@@ -101,7 +121,8 @@ def test_tries_and_curves_show_each_loss_and_the_choice(tmp_path: Path) -> None:
 def _choosing(unit: plan.Unit, loss: float) -> Row:
     return {
         "task": unit.task, "method": unit.method, "purpose": unit.purpose, "status": "finished",
-        "settings": unit.settings, "test_loss": loss, "process_seconds": 1.0, "gradient_evaluations": 10,
+        "settings": unit.settings, "test_loss": loss, "test_accuracy": 1 - loss, "process_seconds": 1.0,
+        "gradient_evaluations": 10,
     }  # fmt: skip
 
 

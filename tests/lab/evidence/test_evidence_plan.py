@@ -13,10 +13,12 @@ KEY = "fashion-5k"
 TASK = {KEY: TASKS[KEY]}
 
 
-def row(unit: plan.Unit, loss: float | None = 1.0, status: str = "finished") -> dict[str, object]:
+def row(
+    unit: plan.Unit, accuracy: float | None = 0.5, status: str = "finished", loss: float = 1.0
+) -> dict[str, object]:
     return {
         "task": unit.task, "method": unit.method, "purpose": unit.purpose, "status": status, "settings": unit.settings,
-        "test_loss": loss, "test_accuracy": 0.5, "process_seconds": 2.0, "gradient_evaluations": unit.steps,
+        "test_loss": loss, "test_accuracy": accuracy, "process_seconds": 2.0, "gradient_evaluations": unit.steps,
     }  # fmt: skip
 
 
@@ -26,7 +28,7 @@ def rows(tmp_path: Path) -> Rows:
 
 
 def follow(rows: Rows, count: int, tasks: dict[str, object] = TASK) -> list[plan.Unit]:
-    """Do the next so many runs, each with the loss 1."""
+    """Do the next so many runs, all with the same result."""
     done = []
     for _ in range(count):
         unit = next(each for each in plan.missing(tasks, rows) if each.known)
@@ -88,13 +90,22 @@ def test_the_whole_plan_is_done_run_by_run_and_then_nothing_is_missing(rows: Row
     assert {unit.run.seed for unit in seen if unit.purpose == plan.TEST} == set(range(TASKS[KEY].seeds))
 
 
-def test_the_lowest_validation_loss_is_chosen_and_a_run_that_diverged_is_not(rows: Rows) -> None:
+def test_the_highest_validation_accuracy_is_chosen_and_a_run_that_diverged_is_not(rows: Rows) -> None:
     task = TASKS[KEY]
     points = task.methods["SAM"].points
-    for point, loss, status in zip(points, (None, 0.5, 0.4, 0.6), ("diverged", *["finished"] * 3), strict=True):
+    for point, accuracy in zip(points, (None, 0.5, 0.6, 0.4), strict=True):
         assert plan.chosen(KEY, task, "SAM", rows) is None
-        rows.add(KEY, row(plan.unit(KEY, task, "SAM", plan.CHOOSING, point), loss, status))
+        status = "diverged" if accuracy is None else "finished"
+        rows.add(KEY, row(plan.unit(KEY, task, "SAM", plan.CHOOSING, point), accuracy, status))
     assert plan.chosen(KEY, task, "SAM", rows) == points[2]
+
+
+def test_of_equal_accuracies_the_lower_loss_counts(rows: Rows) -> None:
+    task = TASKS[KEY]
+    points = task.methods["SGD"].points
+    for point, loss in zip(points, (0.5, 0.3, 0.2, 0.4), strict=True):
+        rows.add(KEY, row(plan.unit(KEY, task, "SGD", plan.CHOOSING, point), loss=loss))
+    assert plan.chosen(KEY, task, "SGD", rows) == points[2]
 
 
 def test_another_process_goes_on_where_the_records_end(rows: Rows) -> None:

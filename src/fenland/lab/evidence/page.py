@@ -14,6 +14,7 @@ from fenland.lab.store.statistics import Interval
 
 OPEN = "open"
 NONE = "–"
+FITTED = 99.0  # percent of the training examples; above it the base learns noise more than signal
 NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
 ALT_GAINS = (
     "Gain in test accuracy over the base, with 95 % intervals, one row a task and method, at the same epochs and at "
@@ -87,6 +88,34 @@ def written(found: Interval, measure: Measure, signed: bool = False) -> str:
     return f"**{text}**" if signed and found.excludes_zero else text
 
 
+def verdicts(tasks: list[Compared]) -> str:
+    """Whether each method gains, and whether its base has learnt the training examples by heart; a line a task."""
+    lines = []
+    for task in tasks:
+        learnt = mean(task.rows, task.base, TRAINED)
+        for name, matched in task.methods.items():
+            others = {"the same epochs": task.base, "the same seconds": matched}
+            said = [_verdict(task, name, other, at) for at, other in others.items() if other]
+            if said[0]:
+                fits = "has fitted its training examples" if learnt.mean >= FITTED else "has not fitted them all"
+                share = f"{task.base} {fits} ({learnt.mean:.1f} % right)"
+                lines.append(f"- **{name}**, {task.title}: {'; '.join(filter(None, said))}. {share}.")
+    return "\n".join([*lines, ""]) if lines else f"{NOTHING}\n"
+
+
+def _verdict(task: Compared, name: str, other: str, at: str) -> str:
+    """What is better, worse and not told apart; empty where seeds are missing."""
+    found: dict[str, list[str]] = {}
+    for measure in MEASURES.values():
+        it = difference(task.rows, name, other, measure)
+        if it.n >= max(task.needed, 2):
+            better = (it.mean > 0) == measure.more_is_better
+            word = "no difference shown in" if not it.excludes_zero else "better in" if better else "worse in"
+            found.setdefault(word, []).append(measure.title)
+    told = [f"{word} {', '.join(what)}" for word, what in found.items()]
+    return f"at {at} {'; '.join(told)}" if told else ""
+
+
 def means(tasks: list[Compared]) -> str:
     """Every method's own numbers, with the share of the training examples that it answers right."""
     lines = [
@@ -113,27 +142,28 @@ SPENT = Measure("seconds", lambda row: row["process_seconds"], 0, False)
 
 
 def curves(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
-    """Validation loss over the radius, at the chosen learning rate; half the length of a run."""
-    lines = ["| task | method | learning rate | rho: validation loss |", "|---|---|---:|---|"]
+    """Validation accuracy and loss over the radius, at the chosen learning rate; half the length of a run."""
+    lines = ["| task | method | learning rate | rho: accuracy in %, loss |", "|---|---|---:|---|"]
     for key, task in tasks.items():
         for name in (name for name in plan.CURVES if name in task.methods):
             units = [each for each in plan.curve(key, task, name, rows) if each.known]
             pairs = [(each.run, rows.find(key, each.settings)) for each in units]
-            cells = [f"{run.rho:g}: {_lost(row)}" for run, row in pairs]
+            cells = [f"{run.rho:g}: {_validated(row)}" for run, row in pairs]
             if any(row is not None for _, row in pairs):
                 lines.append(f"| {task.title} | {name} | {units[0].run.lr:g} | {'; '.join(cells)} |")
     return "\n".join([*lines, ""]) if len(lines) > 2 else "No curve is begun yet.\n"
 
 
-def _lost(row: Row | None) -> str:
+def _validated(row: Row | None) -> str:
     if row is None:
         return OPEN
-    return f"{row['test_loss']:.3f}" if row["status"] == "finished" else "diverged"
+    both = f"{100 * plan.accuracy_of(row):.2f}, {plan.loss_of(row):.3f}"
+    return both if row["status"] == "finished" else "diverged"
 
 
 def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
-    """What each method chose from, with the validation loss of each point; the chosen one is bold."""
-    lines = ["| task | method | learning rate, rho: validation loss |", "|---|---|---|"]
+    """What each method chose from: validation accuracy and loss of each point; the chosen one is bold."""
+    lines = ["| task | method | learning rate, rho: accuracy in %, loss |", "|---|---|---|"]
     for key, task in tasks.items():
         for name, method in task.methods.items():
             best = plan.chosen(key, task, name, rows)
@@ -141,7 +171,7 @@ def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
             for point in method.points:
                 row = rows.find(key, plan.unit(key, task, name, plan.CHOOSING, point).settings)
                 at = f"{point[0]:g}" if point[1] is None else f"{point[0]:g}, {point[1]:g}"
-                cells.append(f"**{at}: {_lost(row)}**" if point == best else f"{at}: {_lost(row)}")
+                cells.append(f"**{at}: {_validated(row)}**" if point == best else f"{at}: {_validated(row)}")
             if any(not cell.endswith(OPEN) for cell in cells):
                 lines.append(f"| {task.title} | {name} | {'; '.join(cells)} |")
     return "\n".join([*lines, ""]) if len(lines) > 2 else "No run of the choosing is done yet.\n"
