@@ -67,7 +67,7 @@ WRONG = {
     ("--workers", "many"): "--workers=many: give a whole number >= 1",
     ("--threads", "0"): "--threads=0: give a whole number >= 1",
     ("--limit", "some"): "--limit=some: give a whole number >= 1, or none",
-    ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step",
+    ("--schedule", "linear"): "--schedule=linear: choose one of constant, cosine, step, one-cycle",
     ("--augment", "perhaps"): "--augment=perhaps: give on or off, or auto",
     ("--weights", "perhaps"): "--weights=perhaps: give on or off",
     ("--seeds", "3,3"): "--seeds=3,3: give how many, or different whole numbers >= 0 as in 0..4 or 3,5",
