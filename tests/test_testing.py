@@ -9,7 +9,7 @@ import torch
 
 import fenland
 from fenland.algebra import inverse
-from fenland.testing import POINTS, check, examine
+from fenland.testing import POINTS, Point, Report, check, examine
 
 OPTIONS = {"LpSAM": {"p": 4.0}, "WindowSAM": {"start": 1}, "IntervalSAM": {"k": 2}, "LookSAM": {"k": 2}}
 # Replicas draw their own points, and the norm of the full gradient is that of their problem.
@@ -252,6 +252,8 @@ def test_the_report_reads_as_a_page_and_the_callers_random_numbers_are_as_before
     assert "does not apply  two_calls" in text
     assert report.broken == ()
     assert "InnerSteps" in report.rule
+    assert isinstance(report, Report)
+    assert all(isinstance(point, Point) for point in report.points)
 
 
 def test_wrong_calls_are_named():

@@ -13,17 +13,15 @@ from torch._compile import _disable_dynamo
 
 from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
-from fenland.callers import NO_CLOSURE, refuse_caller
 from fenland.rules import L2, Always, Ball, Combine, Method, Radius, Source, When, chosen
 from fenland.step import checkpoint, drivers
 from fenland.step.checks import check_base, check_groups
-from fenland.step.closures import Closure
-from fenland.step.grad_scaling import Unscaled, scaling
+from fenland.step.closures import NO_CLOSURE, Closure, refuse_caller
+from fenland.step.grad_scaling import Scaled
 from fenland.step.perturbation import STRATEGIES
-from fenland.step.radii import Radii
 from fenland.step.record import StepRecord
 from fenland.step.runner import Runner
-from fenland.step.state import Memory, Rules
+from fenland.step.state import Memory, Radii, Rules
 
 NONFINITE = ("skip", "base_step", "raise")
 _FIXED = {"base", "model", "replay_rng", "sync", "rules", "ball", "source", "combine", "when", "method", "max_norm"}
@@ -226,22 +224,26 @@ class SharpnessAware(torch.optim.Optimizer):
             RuntimeError: no closure, an ascent is under way, or the closure reuses an old graph.
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
-        args, kwargs = self._before_step((self, closure), {"scaler": scaler} if scaler is not None else {})
+        args: tuple[Any, ...] = (self, closure)
+        kwargs: dict[str, Any] = {"scaler": scaler} if scaler is not None else {}
+        if self._optimizer_step_pre_hooks:
+            args, kwargs = self._before_step(args, kwargs)
         with torch.no_grad():
             value = self._step(*args[1:], **kwargs)
-        self._after_step(args, kwargs)
+        if self._optimizer_step_post_hooks:
+            self._after_step(args, kwargs)
         return value
 
     def _step(self, closure: Closure | Sequence[Closure] | None = None, scaler: Any = None) -> Any:
         if closure is None:
             return self._step_without_closure()
         refuse_caller(closure)
-        closures = list(closure) if isinstance(closure, Sequence) else [closure]
-        if not closures or not all(callable(c) for c in closures):
+        scaling = None if scaler is None else self._scaling(scaler)
+        if callable(closure):
+            return drivers.run_closure([self._runner], closure, [scaling])
+        if not isinstance(closure, Sequence) or not closure or [c for c in closure if not callable(c)]:
             raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
-        if isinstance(closure, Sequence):
-            return drivers.run_micro_batches(self._runner, closures, self._scaling(scaler))
-        return drivers.run_closure([self._runner], closure, [self._scaling(scaler)])
+        return drivers.run_micro_batches(self._runner, closure, scaling)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch must not wrap it: the base's own step fires the hooks
 
@@ -330,8 +332,8 @@ class SharpnessAware(torch.optim.Optimizer):
     found_inf = property(_no_scale, _refuse_scaler)
     grad_scale = property(_no_scale, _refuse_scaler)
 
-    def _scaling(self, scaler: Any) -> Unscaled:
-        return scaling(scaler, self._claim)
+    def _scaling(self, scaler: Any) -> Scaled | None:
+        return Scaled(scaler, self._claim) if scaler is not None and scaler.is_enabled() else None
 
     def _claim(self, scaler: Any) -> None:
         """Note with the scaler that this object is unscaled; it touches nothing, but fails where the user did it."""

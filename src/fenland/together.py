@@ -10,7 +10,7 @@ import torch
 from fenland.arguments import check_among, check_instance
 from fenland.optimizer import SharpnessAware
 from fenland.step import drivers
-from fenland.step.closures import Closure
+from fenland.step.closures import Closure, refuse_caller
 
 
 def step_together(
@@ -45,6 +45,7 @@ def step_together(
         raise TypeError(f"closure = {closure!r}: must be a callable")
     for opt in optimizers:
         check_instance("optimizers", opt, SharpnessAware, "fenland.SAM(base)")
+    refuse_caller(closure)
     for opt in optimizers:
         opt._before_step((opt, closure), {})
     with torch.no_grad():

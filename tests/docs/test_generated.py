@@ -85,6 +85,21 @@ def test_the_pictures_are_those_that_the_engine_draws(monkeypatch):
     sys.modules.pop("figures")
 
 
+@pytest.mark.slow
+def test_the_readme_s_figure_is_that_of_its_table(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import small_evidence
+
+    kept = (DOCS / "images" / small_evidence.FILE).read_text(encoding="utf-8")
+    assert _near(small_evidence.draw(), kept), "run python docs/small_evidence.py"
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    if small_evidence.FILE in table:
+        shown = [f"{row[0]:.2f}" for task in small_evidence.rows().values() for row in task.values()]
+        assert all(number in table for number in shown), "the table has the figure's numbers"
+    sys.modules.pop("small_evidence")
+    sys.modules.pop("tables")
+
+
 def _near(first: str, second: str) -> bool:
     """Equal but for numbers that differ by less than a tenth of a point: processors round differently."""
     number = r"-?\d+\.?\d*(?:e-?\d+)?"

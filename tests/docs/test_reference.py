@@ -10,7 +10,7 @@ import pytest
 from blocks import DOCS, ROOT
 
 import fenland
-from fenland import theory
+from fenland import testing, theory
 from fenland.lab.commands import COMMANDS
 
 REFERENCE = "\n".join(
@@ -57,6 +57,20 @@ def test_functions_of_public_modules_have_entries(module):
     own = {n for n in own if callable(found[n])} - {"of"}  # curvature.of: a seam between modules
     entries = {e.rsplit(".", 1)[1] for e in ENTRIES}
     assert own <= entries, own - entries
+
+
+@pytest.mark.parametrize("name", sorted(set(testing.__all__) - {"POINTS"}))
+def test_what_runs_the_contract_has_an_entry_and_an_example(name):
+    assert f"fenland.testing.{name}" in ENTRIES
+    assert name in TESTS
+
+
+def test_the_reference_says_every_point_of_the_contract():
+    page = (DOCS / "api" / "testing.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.M))
+    assert list(said) == [point.__name__ for point in testing.POINTS]
+    for point in testing.POINTS:
+        assert said[point.__name__].startswith(point.__doc__[:24]), point.__name__
 
 
 def _listed_in_the_lab() -> list[tuple[str, str]]:

@@ -67,7 +67,7 @@ def _at_the_root(site: Path, page: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("page", ["index", "choices", "methods/index", "methods/balls"])
+@pytest.mark.parametrize("page", ["index", "choices", "methods", "methods/balls"])
 def test_a_page_in_a_browser(site, page, dark, tmp_path):
     seen = visit(_at_the_root(site, page), MEASURE, dark=dark, scratch=tmp_path)
     assert not seen.console

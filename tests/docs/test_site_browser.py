@@ -10,14 +10,15 @@ sys.path.insert(0, str(ROOT / "tests" / "lab"))
 from browser import CHROMIUM
 from chrome import Chrome
 
-LOOK = (ROOT / "tests/lab/explore/look.js").read_text()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")]
 
+LOOK = (ROOT / "tests" / "lab" / "explore" / "look.js").read_text()
 # What the theme's pages need beside that. Tables and code scroll by themselves.
 MORE = """(() => {
   const shown = e => e.checkVisibility({visibilityProperty: true, opacityProperty: true});
   const article = document.querySelector("article"), images = [...article.querySelectorAll("img")].filter(shown);
-  const box = e => e.getBoundingClientRect(), inside = e => e.closest("pre, .md-typeset__scrollwrap");
+  const scrolls = "pre, .md-typeset__scrollwrap, .fenland-table, .fenland-equation";
+  const box = e => e.getBoundingClientRect(), inside = e => e.closest(scrolls);
   return {
     outside: [...article.querySelectorAll("*")].filter(e => shown(e) && !inside(e) && box(e).right > innerWidth + 1)
       .map(e => e.outerHTML.slice(0, 80)),
@@ -103,7 +104,7 @@ def _in_the_wrong_scheme(chrome: Chrome, site: Path) -> list[str]:
         page.unlink()
 
 
-@pytest.mark.parametrize("name", ["index.html", "lab.html", "migrating.html", "methods/index.html"])
+@pytest.mark.parametrize("name", ["index.html", "lab.html", "migrating.html", "methods.html"])
 def test_tab_reaches_the_skip_link_and_then_everything_in_order(chrome, site, name):
     chrome.open(site / name)
     chrome.press("Tab")
@@ -162,7 +163,7 @@ def test_the_drawer_of_a_phone_opens_and_closes_by_keyboard(chrome, site):
 
 
 def test_a_wide_table_scrolls_and_keeps_its_first_column_on_a_phone(chrome, site):
-    chrome.open(site / "methods" / "index.html", width=375)
+    chrome.open(site / "methods.html", width=375)
     frame = "document.querySelector('.fenland-table')"
     assert chrome.run(f"{frame}.scrollWidth > {frame}.clientWidth + 100")
     first = f"{frame}.querySelector('td').getBoundingClientRect().left"

@@ -38,7 +38,10 @@ ALLOWED = "choose one of " + ", ".join(OPTIMIZERS)
 WRONG = {
     ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}",
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
-    ("--model", "vgg"): f"--model=vgg: choose one of {', '.join(MODELS)}, or any wrnD-K",
+    (
+        "--model",
+        "vgg",
+    ): f"--model=vgg: choose one of {', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
     "or a folder",
     ("--data", "local"): "--data=local: give the folder itself, as in --data DIR",

@@ -167,7 +167,7 @@ def flat_gradients(model: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("form", ["closure", "two calls"])
-@pytest.mark.parametrize("preset", ["SAM", "SSAM", "GSAM"])
+@pytest.mark.parametrize("preset", ["SAM", "SSAM", "GSAM", "RandomSAM"])
 def test_a_flat_gradient_buffer_stays_one_or_is_refused(form, preset):
     """The user zeroes and clips the flat buffer; what the base gets must be what the buffer holds."""
     results = []

@@ -313,3 +313,22 @@ def test_the_reference_is_one_optimizer_over_two_groups():
     for t in range(STEPS):
         sam_by_hand(want, PARTS, LR, RHO, t, joint=True)
     assert_same(dict(model.state_dict()), dict(want.state_dict()), 1e-12)
+
+
+def test_without_a_model_a_joint_step_says_once_that_buffers_are_not_guarded():
+    model = net(dropout=0.0)
+    parts = [fenland.SAM(torch.optim.SGD(part.parameters(), lr=0.1), rho=0.1) for part in (model.body, model.head)]
+
+    def closure() -> torch.Tensor:
+        for part in parts:
+            part.zero_grad()
+        loss = loss_of(model)
+        loss.backward()
+        return loss
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            fenland.step_together(parts, closure)
+    assert ["model=" in str(w.message) for w in caught] == [True]
+    assert not torch.nn.modules.module._has_any_global_hook()

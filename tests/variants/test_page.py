@@ -17,11 +17,11 @@ DEFAULTS = {"L2", "Ascend", "Gradient", "AtAscentPoint", "Always"}
 
 
 def test_the_page_is_up_to_date():
-    """Stale? fenland variants --markdown > docs/methods/index.md."""
+    """Stale? fenland variants --markdown > docs/methods.md."""
     pytest.importorskip("tyro")
     from fenland.lab.report.variants import page
 
-    assert (ROOT / "docs" / "methods" / "index.md").read_text() == page()
+    assert (ROOT / "docs" / "methods.md").read_text() == page()
 
 
 def test_every_method_is_in_one_table_of_the_page():

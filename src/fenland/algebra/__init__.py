@@ -1,7 +1,7 @@
 """Vector arithmetic over all parameters at once: the only bulk tensor code of fenland."""
 
-from fenland.algebra.base import Algebra, Scalar, Vector, inverse, ratio
-from fenland.algebra.lazy import Coefficient, Lazy, Leaf, project
+from fenland.algebra.base import Algebra, Scalar, Vector
+from fenland.algebra.lazy import Coefficient, Lazy, Leaf, inverse, project, ratio
 from fenland.algebra.lists import Lists
 from fenland.algebra.stacked import Stacked
 

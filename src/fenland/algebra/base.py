@@ -12,9 +12,6 @@ from torch import Tensor
 Vector: TypeAlias = list[Tensor]  # one point of parameter space: one tensor per parameter
 Scalar: TypeAlias = Tensor  # shape () for one model, (R,) for R replicas
 
-TINY = {torch.float64: 1e-290}  # smallest norm that is divided by; anything below counts as zero
-TINY_LOW = 1e-30  # for float32 and below: 1 / 1e-30 still leaves room for a radius of 1e8
-
 
 class Algebra(ABC):
     """Arithmetic of vectors that are lists of tensors.
@@ -87,10 +84,6 @@ class Algebra(ABC):
         """x + y, new tensors."""
         return list(torch._foreach_add(xs, ys)) if xs else []
 
-    def sub(self, xs: Vector, ys: Vector) -> Vector:
-        """x - y, new tensors."""
-        return list(torch._foreach_sub(xs, ys)) if xs else []
-
     def mul(self, xs: Vector, ys: Vector) -> Vector:
         """x * y, elementwise, new tensors."""
         return list(torch._foreach_mul(xs, ys)) if xs else []
@@ -110,27 +103,6 @@ class Algebra(ABC):
         roots = [root(*xs) for xs in zip(a, *others, strict=True)]
         scaled = self.mul(roots, a)
         return self.mul(roots, scaled), self.norm(scaled)
-
-
-def looked_at(s: Scalar) -> bool:
-    """Whether this scalar may be looked at: one number, at hand."""
-    return Algebra.looks and s.dim() == 0 and s.is_cpu
-
-
-def inverse(s: Scalar) -> Scalar:
-    """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
-    least = TINY.get(s.dtype, TINY_LOW)
-    if Algebra.looks and s.is_cpu and s.dim() == 0:  # as `looked_at`; a call less
-        return torch.zeros_like(s) if s.item() < least else s.reciprocal()
-    return s.clamp_min(least).reciprocal() * (s >= least)
-
-
-def ratio(numerator: Scalar, denominator: Scalar, look: bool = True) -> Scalar:
-    """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
-    least = TINY.get(denominator.dtype, TINY_LOW)
-    if look and denominator.is_cpu and Algebra.looks and denominator.dim() == 0 and denominator.item() > least:
-        return numerator / denominator
-    return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
 
 
 def accumulator_dtype(xs: Sequence[Tensor]) -> torch.dtype:

@@ -7,14 +7,13 @@ there already, it is two numbers and two leaves; its length and its products fol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import count
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from fenland.algebra.base import Algebra, Scalar, Vector, inverse, looked_at
+from fenland.algebra.base import Algebra, Scalar, Vector
 
 Coefficient: TypeAlias = "Any"  # a float, a scalar of the algebra, or a list of these, one a tensor (radii by group)
 _serials = count()
@@ -60,12 +59,12 @@ class Lazy:
     def __sub__(self, other: Lazy) -> Lazy:
         return self + other * -1.0
 
-    @cached_property
+    @property
     def V(self) -> Algebra:
         """The algebra of its leaves."""
         return self.terms[0][1].V
 
-    @cached_property
+    @property
     def norm(self) -> Scalar:
         """||x||_2, a scalar; no pass over the sum, only over leaves that were not measured before."""
         if len(self.terms) == 1:
@@ -128,7 +127,8 @@ class Leaf(Lazy):
         factor: Scalar | None = None,
     ) -> None:
         self.raw: Vector | None = tensors
-        self.V, self.params, self.owned, self.factor = V, params, owned, factor
+        self._V, self.params, self.owned, self.factor = V, params, owned, factor
+        self._norm: Scalar | None = None
         self._dots: dict[int, Scalar] = {}
         self.serial = 0 if V.batch_dims else next(_serials)  # replicas are traced, and a count cannot be
         self.length = None
@@ -156,10 +156,16 @@ class Leaf(Lazy):
             self.factor = None
         return self.raw
 
-    @cached_property
+    @property
+    def V(self) -> Algebra:
+        return self._V
+
+    @property
     def norm(self) -> Scalar:
-        measured = self.V.norm(self.tensors if self.raw is None else self.raw)
-        return measured if self.factor is None else measured * self.factor
+        if self._norm is None:
+            measured = self._V.norm(self.tensors if self.raw is None else self.raw)
+            self._norm = measured if self.factor is None else measured * self.factor
+        return self._norm
 
     def __mul__(self, c: Coefficient) -> Lazy:
         return Lazy([(c, self)])
@@ -250,3 +256,28 @@ def is_number(c: Any, value: float) -> bool:
 def project(x: Lazy, on: Lazy) -> Lazy:
     """<x, y> y / ||y||^2, the part of x along y (0 where y is); divided twice, so that squares do not underflow."""
     return on * (x.dot(on) * inverse(on.norm) * inverse(on.norm))
+
+
+def looked_at(s: Scalar) -> bool:
+    """Whether this scalar may be looked at: one number, at hand."""
+    return Algebra.looks and s.dim() == 0 and s.is_cpu
+
+
+def inverse(s: Scalar) -> Scalar:
+    """1 / s, and 0 where s is too small to divide by: a vector of no length has no direction."""
+    least = TINY.get(s.dtype, TINY_LOW)
+    if Algebra.looks and s.is_cpu and s.dim() == 0:  # as `looked_at`; a call less
+        return torch.zeros_like(s) if s.item() < least else s.reciprocal()
+    return s.clamp_min(least).reciprocal() * (s >= least)
+
+
+def ratio(numerator: Scalar, denominator: Scalar, look: bool = True) -> Scalar:
+    """numerator / denominator, and 1 where the denominator is zero (or too small to divide by)."""
+    least = TINY.get(denominator.dtype, TINY_LOW)
+    if look and denominator.is_cpu and Algebra.looks and denominator.dim() == 0 and denominator.item() > least:
+        return numerator / denominator
+    return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
+
+
+TINY = {torch.float64: 1e-290}  # smallest norm that is divided by; anything below counts as zero
+TINY_LOW = 1e-30  # for float32 and below: 1 / 1e-30 still leaves room for a radius of 1e8

@@ -24,7 +24,7 @@ from fenland.presets.schedules import AESAM, RST, IntervalSAM, WindowSAM
 from fenland.presets.sources import ESAM, GCSAM, KSAM, MSAM, FriendlySAM, LaggedSAM, NStepSAM, RandomSAM, VaSSO
 from fenland.presets.table import PRESETS, Preset
 
-__all__ = [
+__all__: list[str] = [
     "AESAM",
     "ASAM",
     "DNSAM",

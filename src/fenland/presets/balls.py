@@ -9,30 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+import fenland.rules as rules
 from fenland.algebra import Lazy, Scalar, Vector
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import PRESETS, preset
-from fenland.rules import (
-    L2,
-    NORM_LAYERS,
-    Adaptive,
-    Ball,
-    Clipped,
-    Context,
-    Fisher,
-    FullNorm,
-    InfNorm,
-    LossBudget,
-    Lp,
-    OnlyLayers,
-    Radius,
-    Renormalize,
-    Riemannian,
-    Sparse,
-    Spectral,
-    Unnormalized,
-    ZScore,
-)
+from fenland.rules import Radius
 
 _FORET = "Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412"
 _RHO = "rho 0.05 is Foret's for CIFAR-10"
@@ -54,7 +35,7 @@ def SAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Shar
 )
 def USAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """Unnormalised SAM."""
-    return SharpnessAware(base, rho, ball=Unnormalized(), **options)
+    return SharpnessAware(base, rho, ball=rules.Unnormalized(), **options)
 
 
 @preset(
@@ -66,7 +47,7 @@ def USAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Sha
 )
 def ClippedUSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """Unnormalised SAM, projected onto the rho-ball."""
-    return SharpnessAware(base, rho, ball=Clipped(), **options)
+    return SharpnessAware(base, rho, ball=rules.Clipped(), **options)
 
 
 @preset(
@@ -83,12 +64,12 @@ def SSAM(
     normalize: bool = True,
     cap: float | None = None,
     gamma_norm: Literal["l2", "metric"] = "l2",
-    ball: Ball | None = None,
+    ball: rules.Ball | None = None,
     **options: Any,
 ) -> SharpnessAware:
     """Stable SAM: the descent gradient is brought back to the length of the clean one."""
-    ball = ball or (L2() if normalize else Unnormalized())
-    return SharpnessAware(base, rho, ball=ball, method=Renormalize(cap=cap, gamma_norm=gamma_norm), **options)
+    ball = ball or (rules.L2() if normalize else rules.Unnormalized())
+    return SharpnessAware(base, rho, ball=ball, method=rules.Renormalize(cap=cap, gamma_norm=gamma_norm), **options)
 
 
 def _stable_unnormalized(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
@@ -114,7 +95,7 @@ PRESETS["SSAM-U"] = replace(
 )
 def LpSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, p: float = 2.0, **options: Any) -> SharpnessAware:
     """SAM with a p-norm ball, by its dual norm; p from 1 to inf."""
-    return SharpnessAware(base, rho, ball=Lp(p), **options)
+    return SharpnessAware(base, rho, ball=rules.Lp(p), **options)
 
 
 @preset(
@@ -126,7 +107,7 @@ def LpSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, p: float = 2.0, **opt
 )
 def InfNormSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM's direction, scaled by the largest gradient element."""
-    return SharpnessAware(base, rho, ball=InfNorm(), **options)
+    return SharpnessAware(base, rho, ball=rules.InfNorm(), **options)
 
 
 @preset(
@@ -147,7 +128,7 @@ def ASAM(
     **options: Any,
 ) -> SharpnessAware:
     """Adaptive SAM: the ball scales with the weights."""
-    return SharpnessAware(base, rho, ball=Adaptive(eta, granularity, include_bias), **options)
+    return SharpnessAware(base, rho, ball=rules.Adaptive(eta, granularity, include_bias), **options)
 
 
 @preset(
@@ -159,7 +140,7 @@ def ASAM(
 )
 def FisherSAM(base: torch.optim.Optimizer, rho: Radius = 0.1, eta: float = 1.0, **options: Any) -> SharpnessAware:
     """SAM in the metric of the diagonal Fisher information."""
-    return SharpnessAware(base, rho, ball=Fisher(eta), **options)
+    return SharpnessAware(base, rho, ball=rules.Fisher(eta), **options)
 
 
 @preset(
@@ -172,7 +153,7 @@ def FisherSAM(base: torch.optim.Optimizer, rho: Radius = 0.1, eta: float = 1.0, 
 )
 def RiemannianSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM on manifolds (geoopt parameters); plain parameters stay flat."""
-    return SharpnessAware(base, rho, ball=Riemannian(), **options)
+    return SharpnessAware(base, rho, ball=rules.Riemannian(), **options)
 
 
 @preset(
@@ -184,7 +165,7 @@ def RiemannianSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: An
 )
 def SpectralSAM(base: torch.optim.Optimizer, rho: Radius = 0.01, **options: Any) -> SharpnessAware:
     """SAM with the ball of the largest spectral norm over the weight matrices. Source: ours."""
-    return SharpnessAware(base, rho, ball=Spectral(), **options)
+    return SharpnessAware(base, rho, ball=rules.Spectral(), **options)
 
 
 @preset(
@@ -200,7 +181,7 @@ def DNSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, *, full_norm: Callable[[], Scalar | float], **options: Any
 ) -> SharpnessAware:
     """SAM normalised by the full-data gradient, which `full_norm()` returns at w."""
-    return SharpnessAware(base, rho, ball=FullNorm(full_norm), **options)
+    return SharpnessAware(base, rho, ball=rules.FullNorm(full_norm), **options)
 
 
 @preset(
@@ -215,7 +196,7 @@ def LESAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, sigma: float | Callable[[int], float] = 0.1, **options: Any
 ) -> SharpnessAware:
     """SAM whose radius spends a fixed budget of loss."""
-    return SharpnessAware(base, rho, ball=LossBudget(sigma), **options)
+    return SharpnessAware(base, rho, ball=rules.LossBudget(sigma), **options)
 
 
 @preset(
@@ -230,12 +211,12 @@ def SAMON(
     base: torch.optim.Optimizer,
     rho: Radius = 0.5,
     *,
-    layers: tuple[type[nn.Module], ...] = NORM_LAYERS,
-    inner: Ball | None = None,
+    layers: tuple[type[nn.Module], ...] = rules.NORM_LAYERS,
+    inner: rules.Ball | None = None,
     **options: Any,
 ) -> SharpnessAware:
     """SAM-ON: only normalisation layers are perturbed, all weights are updated."""
-    return SharpnessAware(base, rho, ball=OnlyLayers(inner or L2(), layers), **options)
+    return SharpnessAware(base, rho, ball=rules.OnlyLayers(inner or rules.L2(), layers), **options)
 
 
 @preset(
@@ -250,11 +231,11 @@ def SparseSAM(
     base: torch.optim.Optimizer,
     rho: Radius = 0.1,
     sparsity: float = 0.5,
-    scores: Callable[[Context, Lazy], Vector] | None = None,
+    scores: Callable[[rules.Context, Lazy], Vector] | None = None,
     **options: Any,
 ) -> SharpnessAware:
     """SAM that perturbs a part of the elements."""
-    return SharpnessAware(base, rho, ball=Sparse(sparsity=sparsity, scores=scores), **options)
+    return SharpnessAware(base, rho, ball=rules.Sparse(sparsity=sparsity, scores=scores), **options)
 
 
 @preset(
@@ -272,4 +253,4 @@ def ZSharp(
     **options: Any,
 ) -> SharpnessAware:
     """SAM along the outliers of each layer's gradient."""
-    return SharpnessAware(base, rho, ball=ZScore(quantile=quantile, scope=scope), **options)
+    return SharpnessAware(base, rho, ball=rules.ZScore(quantile=quantile, scope=scope), **options)

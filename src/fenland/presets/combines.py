@@ -6,20 +6,10 @@ from typing import Any, Literal
 
 import torch
 
+import fenland.rules as rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import (
-    Control,
-    EveryK,
-    Penalty,
-    Radius,
-    Reuse,
-    Spherical,
-    SphericalSearch,
-    SurrogateGap,
-    Weighted,
-    WeightedDecoupled,
-)
+from fenland.rules import Radius
 
 
 @preset(
@@ -35,7 +25,7 @@ def GSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, alpha: float = 0.6, minimize_fp: bool = True, **options: Any
 ) -> SharpnessAware:
     """Surrogate-gap SAM: SAM without what widens the gap between perturbed and clean loss."""
-    return SharpnessAware(base, rho, combine=SurrogateGap(alpha, minimize_fp), **options)
+    return SharpnessAware(base, rho, combine=rules.SurrogateGap(alpha, minimize_fp), **options)
 
 
 @preset(
@@ -53,8 +43,8 @@ def WSAM(
 ) -> SharpnessAware:
     """Weighted SAM: sharpness as a weighted term, decoupled from the base."""
     if decoupled:
-        return SharpnessAware(base, rho, method=WeightedDecoupled(gamma), **options)
-    return SharpnessAware(base, rho, combine=Weighted(gamma), **options)
+        return SharpnessAware(base, rho, method=rules.WeightedDecoupled(gamma), **options)
+    return SharpnessAware(base, rho, combine=rules.Weighted(gamma), **options)
 
 
 @preset(
@@ -69,7 +59,7 @@ def GNP(
     base: torch.optim.Optimizer, rho: Radius = 0.1, alpha: float = 0.8, unit_gradient: bool = False, **options: Any
 ) -> SharpnessAware:
     """Gradient-norm penalty by two gradients."""
-    return SharpnessAware(base, rho, combine=Penalty(alpha, unit_gradient), **options)
+    return SharpnessAware(base, rho, combine=rules.Penalty(alpha, unit_gradient), **options)
 
 
 @preset(
@@ -92,8 +82,8 @@ def XSAM(
 ) -> SharpnessAware:
     """XSAM: descends along the arc from g to h."""
     if grid:
-        return SharpnessAware(base, rho, method=SphericalSearch(tuple(grid), rho_max, every, alpha), **options)
-    return SharpnessAware(base, rho, combine=Spherical(alpha), **options)
+        return SharpnessAware(base, rho, method=rules.SphericalSearch(tuple(grid), rho_max, every, alpha), **options)
+    return SharpnessAware(base, rho, combine=rules.Spherical(alpha), **options)
 
 
 @preset(
@@ -113,7 +103,7 @@ def LookSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, k: int = 5, alpha: float = 0.7, **options: Any
 ) -> SharpnessAware:
     """LookSAM: reuses the sharpness direction between ascents."""
-    return SharpnessAware(base, rho, method=Reuse(alpha), when=EveryK(k), **options)
+    return SharpnessAware(base, rho, method=rules.Reuse(alpha), when=rules.EveryK(k), **options)
 
 
 @preset(
@@ -132,4 +122,4 @@ def ControlSAM(
     **options: Any,
 ) -> SharpnessAware:
     """SAM's step length along the clean gradient: what SAM's direction is worth."""
-    return SharpnessAware(base, rho, combine=Control(direction, length), **options)
+    return SharpnessAware(base, rho, combine=rules.Control(direction, length), **options)

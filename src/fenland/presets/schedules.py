@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+import fenland.rules as rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import AdaptiveToNorm, EveryK, Radius, Window, WithProbability
+from fenland.rules import Radius
 
 
 @preset(
@@ -29,7 +30,7 @@ def RST(
     **options: Any,
 ) -> SharpnessAware:
     """Randomized sharpness-aware training."""
-    return SharpnessAware(base, rho, when=WithProbability(p, seed), **options)
+    return SharpnessAware(base, rho, when=rules.WithProbability(p, seed), **options)
 
 
 @preset(
@@ -54,7 +55,7 @@ def AESAM(
     **options: Any,
 ) -> SharpnessAware:
     """Adaptive SAM policy: ascends where the gradient is large for its time."""
-    return SharpnessAware(base, rho, when=AdaptiveToNorm(total_steps, delta, lambda1, lambda2), **options)
+    return SharpnessAware(base, rho, when=rules.AdaptiveToNorm(total_steps, delta, lambda1, lambda2), **options)
 
 
 @preset(
@@ -68,7 +69,7 @@ def AESAM(
 )
 def IntervalSAM(base: torch.optim.Optimizer, rho: Radius = 0.5, k: int = 10, **options: Any) -> SharpnessAware:
     """SAM on every k-th step."""
-    return SharpnessAware(base, rho, when=EveryK(k, max(k - 1, 0) if isinstance(k, int) else 0), **options)
+    return SharpnessAware(base, rho, when=rules.EveryK(k, max(k - 1, 0) if isinstance(k, int) else 0), **options)
 
 
 @preset(
@@ -84,4 +85,4 @@ def WindowSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, start: int = 0, stop: int | None = None, **options: Any
 ) -> SharpnessAware:
     """SAM during a part of training."""
-    return SharpnessAware(base, rho, when=Window(start, stop), **options)
+    return SharpnessAware(base, rho, when=rules.Window(start, stop), **options)

@@ -6,21 +6,10 @@ from typing import Any, Literal
 
 import torch
 
+import fenland.rules as rules
 from fenland.optimizer import SharpnessAware
 from fenland.presets.table import preset
-from fenland.rules import (
-    AtRandomPoint,
-    BaseMomentum,
-    Centralized,
-    ExponentialAverage,
-    Friendly,
-    HardSamples,
-    InnerSteps,
-    LossIncrease,
-    Previous,
-    Radius,
-    RandomTensors,
-)
+from fenland.rules import Radius
 
 
 @preset(
@@ -42,7 +31,7 @@ def FriendlySAM(
     **options: Any,
 ) -> SharpnessAware:
     """Friendly SAM (F-SAM): climbs along the noise of the batch."""
-    return SharpnessAware(base, rho, source=Friendly(sigma, decay, average), **options)
+    return SharpnessAware(base, rho, source=rules.Friendly(sigma, decay, average), **options)
 
 
 @preset(
@@ -56,7 +45,7 @@ def FriendlySAM(
 )
 def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **options: Any) -> SharpnessAware:
     """Variance-suppressed SAM: climbs along an average of gradients."""
-    return SharpnessAware(base, rho, source=ExponentialAverage(theta), **options)
+    return SharpnessAware(base, rho, source=rules.ExponentialAverage(theta), **options)
 
 
 @preset(
@@ -71,13 +60,13 @@ def VaSSO(base: torch.optim.Optimizer, rho: Radius = 0.1, theta: float = 0.9, **
 )
 def MSAM(base: torch.optim.Optimizer, rho: Radius = 0.3, **options: Any) -> SharpnessAware:
     """Momentum-SAM: one gradient evaluation a step, ahead along the base's momentum."""
-    return SharpnessAware(base, rho, method=BaseMomentum(), **options)
+    return SharpnessAware(base, rho, method=rules.BaseMomentum(), **options)
 
 
 @preset("a = g - mean(g) by output; e = rho a/|a|; d = h", "GCSAM 2025, arXiv 2501.11584, third-party", "Centralized")
 def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM along the centralised gradient."""
-    return SharpnessAware(base, rho, source=Centralized(), **options)
+    return SharpnessAware(base, rho, source=rules.Centralized(), **options)
 
 
 @preset(
@@ -90,7 +79,7 @@ def GCSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> Sh
 )
 def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **options: Any) -> SharpnessAware:
     """A random perturbation of SAM's length: what the ascent direction is worth. Source: ours."""
-    return SharpnessAware(base, rho, method=AtRandomPoint(seed), **options)
+    return SharpnessAware(base, rho, method=rules.AtRandomPoint(seed), **options)
 
 
 @preset(
@@ -104,7 +93,7 @@ def RandomSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, seed: int = 0, **
 )
 def LaggedSAM(base: torch.optim.Optimizer, rho: Radius = 0.05, **options: Any) -> SharpnessAware:
     """SAM along the gradient of the step before."""
-    return SharpnessAware(base, rho, source=Previous(), **options)
+    return SharpnessAware(base, rho, source=rules.Previous(), **options)
 
 
 @preset(
@@ -126,7 +115,7 @@ def NStepSAM(
     **options: Any,
 ) -> SharpnessAware:
     """SAM with an ascent of n steps."""
-    return SharpnessAware(base, rho, method=InnerSteps(n, convention, step), **options)
+    return SharpnessAware(base, rho, method=rules.InnerSteps(n, convention, step), **options)
 
 
 @preset(
@@ -140,15 +129,12 @@ def NStepSAM(
     per_sample=True,
 )
 def ESAM(
-    base: torch.optim.Optimizer,
-    rho: Radius = 0.05,
-    beta: float = 0.6,
-    keep: float = 0.5,
-    seed: int = 0,
-    **options: Any,
+    base: torch.optim.Optimizer, rho: Radius = 0.05, beta: float = 0.6, keep: float = 0.5, seed: int = 0, **options: Any
 ) -> SharpnessAware:
     """Efficient SAM: random tensors in the ascent, the sharpest samples in the descent."""
-    return SharpnessAware(base, rho, ball=RandomTensors(beta=beta, seed=seed), method=LossIncrease(keep), **options)
+    return SharpnessAware(
+        base, rho, ball=rules.RandomTensors(beta=beta, seed=seed), method=rules.LossIncrease(keep), **options
+    )
 
 
 @preset(
@@ -164,4 +150,4 @@ def KSAM(
     base: torch.optim.Optimizer, rho: Radius = 0.05, ascent: float = 0.5, descent: float = 0.5, **options: Any
 ) -> SharpnessAware:
     """K-SAM: both gradients on the hardest samples only."""
-    return SharpnessAware(base, rho, method=HardSamples(ascent, descent), **options)
+    return SharpnessAware(base, rho, method=rules.HardSamples(ascent, descent), **options)

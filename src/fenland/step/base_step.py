@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
-from fenland.algebra import Coefficient, Lazy, Leaf, Scalar, Vector
+from fenland.algebra import Coefficient, Lazy, Leaf, Vector
 from fenland.algebra.lazy import aligned, is_number, times
 from fenland.algebra.lists import combine_, scale_
 from fenland.algebra.shards import local
@@ -37,9 +37,53 @@ class Handover:
     after: list[tuple[Tensor, Tensor, dict[str, Any]]] = field(default_factory=list)
 
 
-def clip_factor(max_norm: float | None, length: Scalar) -> Coefficient:
+def clip_factor(max_norm: float | None, d: Lazy) -> Coefficient:
     """min(1, max_norm / ||d||), and 1 without a bound."""
-    return 1.0 if max_norm is None else (max_norm / (length + CLIP_FLOOR)).clamp_max(1.0)
+    return 1.0 if max_norm is None else (max_norm / (d.norm + CLIP_FLOOR)).clamp_max(1.0)
+
+
+def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) -> Handover:
+    """Leave a step's d in `p.grad`, up to a factor that is still to be multiplied in.
+
+    Args:
+        s: the `Step`, whose program has come to its `Update`.
+        clip: apply max_norm.
+        last: False for one of several micro-batches.
+        whole: leave no factor.
+    """
+    d, after, leaves = s.request.d, s.request.after, [x for x in (s.g, s.h) if x is not None]
+    if s.h is not None and not s.h.params:  # no backward at w + e, so there is nothing to combine
+        d, after = s.h, None
+    finite, look = is_finite(d, leaves, s.host)
+    if s.rules.nonfinite == "base_step" and s.g is not None and not bool(finite):
+        d, after = s.g, None
+        finite, look = is_finite(d, [d], s.host)
+    s.fill_record()
+    averaged = s.reduction.ranks_differ and s.reduction.must_average(s.last)
+    added = [] if after is None else corrections(after, s.groups, averaged)
+    bound = s.rules.max_norm if clip else None
+    carrier = s.carrier(d)
+    if s.scaling is not None and last and not averaged:
+        s.scaling.unscale(s.base_optimizer, carrier, [x for x in leaves if x is not carrier])
+    formed, factor = form(d, s.groups, 1.0 if averaged or bound is None else clip_factor(bound, d), carrier)
+    if averaged:  # until here d is each rank's own
+        multiply_in(formed, factor)
+        formed = s.reduction.average(s.groups)
+        factor = clip_factor(bound, formed)
+        if s.scaling is not None and last:
+            s.scaling.unscale(s.base_optimizer, formed, ())
+    if look or whole or not last or not base_multiplies(formed, factor, s.base_optimizer):
+        multiply_in(formed, factor)
+        factor = 1.0
+    if look:
+        finite = all_finite(formed.raw or [])
+    if (s.vectors or added) and s.host and near_overflow(leaves):  # what it would keep or add is looked at, too
+        kept = [x for values in s.vectors.values() for x in values.values()]
+        finite = finite & all_finite([*kept, *(c for _, c, _ in added)])
+    if s.reduction.ranks_differ:  # g is each rank's own, d or h everybody's
+        finite = torch.isfinite(formed.norm if averaged else leaves[-1].norm)
+    s.record.skipped = ~finite
+    return Handover(formed.raw or [], factor, finite, added)
 
 
 def is_fused(base: torch.optim.Optimizer) -> bool:
@@ -51,13 +95,15 @@ def is_fused(base: torch.optim.Optimizer) -> bool:
     return bool(takes) and all(group.get("fused") for group in base.param_groups)
 
 
-def form(d: Lazy, groups: Sequence[dict[str, Any]], factor: Coefficient = 1.0) -> tuple[Gradient, Coefficient]:
-    """Write a sum into the memory of its youngest gradient, which becomes `p.grad`.
+def form(
+    d: Lazy, groups: Sequence[dict[str, Any]], factor: Coefficient = 1.0, carrier: Gradient | None = None
+) -> tuple[Gradient, Coefficient]:
+    """Write a sum into the memory of its youngest gradient, the carrier, which becomes `p.grad`.
 
     Returns:
         The gradient that holds it, and the factor that is still to be multiplied in (of a single term).
     """
-    carrier = youngest(d)
+    carrier = youngest(d) if carrier is None else carrier
     if len(d.terms) == 1:
         c = d.terms[0][0]
         return carrier, times(times(c if carrier.factor is None else c * carrier.factor, factor), 1.0)
@@ -91,7 +137,7 @@ def youngest(d: Lazy) -> Gradient:
     found = [x for _, x in d.terms if isinstance(x, Gradient)]
     if not found:
         raise RuntimeError("the update is made of no gradient of this step: yield Update of something that Grad() gave")
-    best = max(found, key=lambda x: x.serial)
+    best = max(found, key=attrgetter("serial"))
     best.tensors if best.raw is None else None  # noqa: B018 - says "write keep=g"
     return best
 
@@ -137,16 +183,23 @@ def multiply_(factor: Coefficient, d: Vector) -> None:
         torch._foreach_mul_(d, factor)
 
 
-def left_to_base(d: Gradient, factor: Coefficient, base: torch.optim.Optimizer) -> Coefficient:
-    """The factor where the base takes it; else it is multiplied into d, and 1.0 is left."""
-    if base_multiplies(d, factor, base):
-        return factor
-    multiply_(factor, d.raw or [])
-    return 1.0
+def multiply_in(d: Gradient, factor: Coefficient) -> None:
+    """d <- factor * d, in memory of its own."""
+    if isinstance(factor, Tensor) or factor != 1.0:
+        d.make_writable()
+        multiply_(factor, d.raw or [])
+        d.factor = None
 
 
-def corrections(after: Lazy, groups: Sequence[dict[str, Any]]) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
-    """What is added to w after the base's step; formed in the memory of its youngest gradient."""
+def corrections(
+    after: Lazy, groups: Sequence[dict[str, Any]], averaged: bool
+) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
+    """What is added to w after the base's step, formed before d is; in the memory of its youngest gradient."""
+    if averaged:
+        raise ValueError(
+            'sync = "local": a method that corrects w after the base\'s step (decoupled WSAM) would add each '
+            'rank\'s own correction; use sync="global"'
+        )
     formed, factor = form(after, groups)
     multiply_(factor, formed.tensors)
     group_of = {p: group for group in groups for p in group["params"]}
@@ -160,9 +213,9 @@ def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool
     finite = norms[0] - norms[0] == norms[-1] - norms[-1]  # neither is infinite or NaN, in three small operations
     if len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor):
         return finite, False
-    bound: Any = sum((abs(c) * x.norm for c, x in d.terms), start=0.0)
+    bound: Any = sum([abs(c) * x.norm for c, x in d.terms], start=0.0)
     dtypes = {t.dtype for _, x in d.terms for t in x.raw or ()} or {torch.float32}
-    within = bound < min(torch.finfo(t).max for t in dtypes)
+    within = bound < min([torch.finfo(t).max for t in dtypes])
     if host:
         return finite, bool(finite) and not bool(within)
     return finite & within, False
@@ -185,7 +238,7 @@ def step_base(base: torch.optim.Optimizer, given: Handover, scaling: Any, found_
     Args:
         base: the wrapped optimizer.
         given: d and its factor.
-        scaling: `Unscaled` or `Scaled`, which calls the base.
+        scaling: `Scaled`, which calls the base, or None.
         found_inf: 0-d tensor, 1 to make a fused base skip its step without a host synchronisation.
     """
     handed: dict[str, Tensor] = {}
@@ -196,7 +249,7 @@ def step_base(base: torch.optim.Optimizer, given: Handover, scaling: Any, found_
     for name, value in handed.items():  # torch's own protocol of fused optimizers, as its GradScaler uses it
         setattr(base, name, value)
     try:
-        scaling.step(base)
+        base.step() if scaling is None else scaling.step(base)
     except RuntimeError as error:
         if "modified by an inplace operation" not in str(error):
             raise

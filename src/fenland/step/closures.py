@@ -1,19 +1,30 @@
-"""Evaluating the user's closure, and reading the loss from whatever it returns."""
+"""The user's closure: what must not hand one over, running it, and reading the loss from whatever it returns."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from fenland.algebra.shards import is_dtensor
 from fenland.rules.requests import Grad
 
 Closure: TypeAlias = Callable[[], Any]
+
+NO_CLOSURE = (
+    "step() without a closure: a sharpness-aware step evaluates the gradient twice. Pass a closure that zeroes, runs "
+    "forward and backward and returns the loss, or call ascend() and descend() yourself. A trainer that steps by "
+    "itself needs fenland's adapter: fenland.integrations.transformers.SharpnessAwareTrainer for the Hugging Face "
+    "Trainer, fenland.integrations.accelerate.SharpnessAwareStep for an Accelerate loop"
+)
+_NEAR = 12  # frames between a wrapper's `step` and ours: torch's hooks, the profiler, a scheduler's counter
 
 _running = threading.local()
 _UNSCALED = "unscale_() has already been called"
@@ -32,14 +43,15 @@ class Evaluation:
         losses: the losses (B,) of the last pass of such a method, detached.
     """
 
-    def __init__(self, closure: Closure, method: Any, scale: Callable[[Tensor], Tensor]) -> None:
-        self.closure, self.method, self.scale = closure, method, scale
+    def __init__(self, closure: Closure, method: Any, scaling: Any) -> None:
+        self.closure, self.method, self.scaling = closure, method, scaling
         self.losses: Tensor | None = None
-        self.takes_indices = method.per_sample and bool(inspect.signature(closure).parameters)
+        self.per_sample = method.per_sample
+        self.takes_indices = self.per_sample and bool(inspect.signature(closure).parameters)
 
     def __call__(self, request: Any) -> Any:
         """The closure's value, or the mean loss where it gives one a sample."""
-        if not self.method.per_sample:
+        if not self.per_sample:
             return evaluate(self.closure)
         chosen = request.samples if isinstance(request, Grad) else None
         ahead = chosen if isinstance(chosen, Tensor) else None
@@ -50,7 +62,8 @@ class Evaluation:
         elif self.takes_indices:
             chosen = None  # the closure has left the others out
         with torch.enable_grad():
-            torch.autograd.backward(self.scale((losses if chosen is None else losses[chosen]).mean()))
+            loss = (losses if chosen is None else losses[chosen]).mean()
+            torch.autograd.backward(loss if self.scaling is None else self.scaling.scale_loss(loss))
         return self.losses.mean()
 
     def _losses(self, keep: Tensor | None) -> Tensor:
@@ -95,14 +108,50 @@ class _Running:
     """Exists while a closure runs."""
 
 
-def refuse_inside_a_closure() -> None:
-    """Raise where a step begins inside another step's closure, which runs twice and would update twice."""
+def refuse_caller(closure: Any) -> None:
+    """Raise where the step begins in a place, or from a trainer, where the closure cannot be what a step needs.
+
+    Trainers are known by what they hand over or by their frames: none of them is imported here.
+
+    Raises:
+        RuntimeError: inside another step's closure, which runs twice and would update twice; Lightning accumulates, and
+            its closure runs the last micro-batch alone; or Accelerate does, which leaves out the closures of all
+            micro-batches but the last.
+    """
     running = getattr(_running, "closure", None)
     if running is not None and running() is not None:
         raise RuntimeError(
             "step() inside the closure of another step, which is run at w and again at w + e, and so would update "
             "twice: call the two one after the other, or fenland.step_together([first, second], closure)"
         )
+    every = _lightning(closure) if isinstance(closure, partial) else 1
+    if every > 1:
+        raise RuntimeError(
+            f"accumulate_grad_batches = {every}: Lightning's closure runs the last micro-batch alone, so that e and d "
+            "would mix different batches; give the Trainer callbacks=[SharpnessAwareCallback()] from "
+            "fenland.integrations.lightning"
+        )
+    frame = sys._getframe(1) if "accelerate.optimizer" in sys.modules else None
+    for _ in range(_NEAR):
+        frame = None if frame is None else frame.f_back
+        if frame is not None and frame.f_globals.get("__name__") == "accelerate.optimizer":
+            state = getattr(frame.f_locals.get("self"), "gradient_state", None)
+            every = int(getattr(state, "num_steps", 1))
+            break
+    if every > 1:
+        raise RuntimeError(
+            f"gradient_accumulation_steps = {every}: Accelerate leaves out the closures between two steps, and their "
+            "batches with them; use fenland.integrations.accelerate.SharpnessAwareStep"
+        )
+
+
+def _lightning(closure: partial[Any]) -> int:
+    """How many micro-batches a step of the Lightning trainer has whose precision plugin made this closure; else 1."""
+    plugin = getattr(closure.func, "__self__", None)
+    if not type(plugin).__module__.startswith(("lightning.", "pytorch_lightning.")):
+        return 1
+    trainer = getattr(closure.args[0] if closure.args else None, "_trainer", None)  # `trainer` raises where none is
+    return int(getattr(trainer, "accumulate_grad_batches", 1))
 
 
 def loss_of(value: Any) -> Tensor | None:
@@ -117,3 +166,59 @@ def loss_of(value: Any) -> Tensor | None:
         return torch.tensor(float(value))
     inner = getattr(value, "loss", None)
     return loss_of(inner) if inner is not None and inner is not value else None
+
+
+class StaleGradients:
+    """Watches one gradient that is there before pass 1: backward must not be the next that writes to it.
+
+    A closure that zeroes in place writes twice (zeros, then the gradient), one that sets None makes a new tensor. So
+    one write since the step began, on numbers that were not zero, is a backward onto an old gradient.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
+        self._found = self._seen = False
+        self._param: Any = None
+        for p in [p for group in groups for p in group["params"]]:
+            grad = p.grad
+            if (
+                grad is not None
+                and p.requires_grad
+                and p.is_leaf
+                and grad.layout == torch.strided
+                and not is_dtensor(p)
+            ):
+                self._param = p
+                break
+        if self._param is None:
+            return
+        self._old: Any = self._param.grad
+        self._version = self._old._version
+        self._content = self._old.detach().reshape(-1)[:64].clone()
+        self._handle = self._param.register_post_accumulate_grad_hook(self._accumulated)
+
+    def _accumulated(self, p: Tensor) -> None:
+        """Backward has just added to the watched gradient, or made a new one."""
+        if not self._seen:
+            self._seen, self._found = True, self._written_once()
+
+    def _written_once(self) -> bool:
+        once = self._param.grad is self._old and self._old._version == self._version + 1
+        return once and bool(self._content.any())
+
+    def close(self) -> None:
+        """Let go of the parameter and its gradient, whatever became of the pass."""
+        if self._param is not None:
+            self._handle.remove()
+        self._param = self._old = None
+
+    def refuse(self) -> None:
+        """Raise where pass 1 was added to an old gradient."""
+        if self._param is not None and not self._seen:  # a closure that writes p.grad by hand
+            self._found = self._written_once()
+        if self._found:
+            raise RuntimeError(
+                "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "
+                "A closure of fenland begins with optimizer.zero_grad() and runs its own forward and backward, at w "
+                "and again at w + e; if you run backward before the step, as other SAM code asks you to, call "
+                "optimizer.ascend() after it and optimizer.descend() after the second backward instead"
+            )

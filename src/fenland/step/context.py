@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class StepContext(Context):
 
     Args:
         run: the optimizer's `Runner`.
-        scaling: `Unscaled` or `Scaled`.
+        scaling: `Scaled`, or None.
         radii: rho of each group at this step.
     """
 
@@ -37,12 +38,14 @@ class StepContext(Context):
         self.base_optimizer, self.rules, self.memory = run.base, run.rules, run.memory
         self.groups, self.parameter_names = run.base.param_groups, run.names
         self.reduction, self.host, self.scaling, self.radii = run.reduction, run.on_host, scaling, radii
+        self.all_move = all(radii)
         self.perturbation = Perturbation(run.rules.perturb, run.storage)
         self.record = StepRecord()
         self.numbers = dict(run.memory.numbers)
         self.vectors: dict[str, dict[Tensor, Tensor]] = {}  # put in this step, not yet kept
         self.alive: list[Gradient] = []  # answers whose memory is still theirs
         self.at_hand: Gradient | None = None  # the one that `p.grad` holds now
+        self.views_lost = False  # every p.grad was a view of a buffer when it was given up
         self.g: Gradient | None = None
         self.h: Gradient | None = None
         self.last: Grad | None = None
@@ -61,9 +64,9 @@ class StepContext(Context):
 
     def due(self, g: Leaf | None = None) -> bool:
         norm = torch.zeros(()) if g is None else g.norm
-        if g is not None and self.host and not self.reduction.ranks_differ and not _finite(norm):
+        if g is not None and self.host and not self.reduction.ranks_differ and not math.isfinite(norm.item()):
             return False  # nothing to climb along: the step will be skipped, and pass 2 is spared
-        moves: bool = any(self.radii) and (g is None or (bool(g.params) and self.moving(g) != []))
+        moves = any(self.radii) if g is None else bool(g.params) and (self.all_move or self.moving(g) != [])
         return moves and self.rules.when.ascends(self.count, norm, self.numbers)
 
     def steepest(self, a: Lazy) -> Lazy:
@@ -132,6 +135,26 @@ class StepContext(Context):
 
     # What the step itself asks.
 
+    def perturb(self, at: Climb | Lazy, kept: set[Leaf]) -> None:
+        """Form w + e, in the memory of a gradient that nobody needs where there is one."""
+        owned = {leaf: leaf.owned for leaf in kept | ({self.g} if self.sampled and self.g is not None else set())}
+        for leaf in owned:
+            leaf.owned = None
+        e = self.displacement(at)
+        if self.rules.ball.geometry is not None:
+            self.retract(e)
+        else:
+            c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())
+            mine = not self.sampled and x.owned is not None
+            raw = x.raw if x.raw is not None else x.tensors
+            steps = self.as_steps(c, x)
+            flags = x.owned if mine and x.owned is not None else [False] * len(raw)
+            self.perturbation.apply(list(x.params or ()), raw, steps, flags, whole=isinstance(x, Gradient))
+            if self.sampled:
+                self.measure(raw, steps, x.V)
+        for leaf, before in owned.items():
+            leaf.owned = before
+
     def moving(self, a: Lazy) -> list[int] | None:
         """Positions of the parameters whose group has a radius; None for all."""
         if all(self.radii):
@@ -144,23 +167,20 @@ class StepContext(Context):
         if isinstance(at, Lazy):
             self.record.radius_factors = _length(at)
             return at
-        a = at.a.only(self.moving(at.a))
-        c, x = a.terms[0]
-        plain = len(a.terms) == 1 and isinstance(c, float) and c == 1.0
+        a = at.a if self.all_move else at.a.only(self.moving(at.a))
+        terms = a.terms
+        c, x = terms[0]
+        plain = len(terms) == 1 and isinstance(c, float) and c == 1.0
         self.spend = plain and x.owned is not None and False not in x.owned
         unit = self.rules.ball.steepest(a, self)
         self.spend = False
         e = self.reach(unit if at.share == 1.0 else unit * at.share)
-        self._note_radius(a, unit, e, at.share)
-        return e
-
-    def _note_radius(self, a: Lazy, unit: Lazy, e: Lazy, share: float) -> None:
-        if any(unit.terms[0][1] is x for _, x in a.terms):
+        if unit.terms[0][1] in [leaf for _, leaf in terms]:
             self.record.radius_factors = _length(e)
-        elif unit.length is not None:
-            self.record.radius_factors = (unit.length, self.rho * share)
         else:
-            self.record.radius_factors = (torch.ones_like(a.norm), self.rho * share)
+            one = torch.ones_like(a.norm) if unit.length is None else unit.length
+            self.record.radius_factors = (one, self.rho * at.share)
+        return e
 
     def as_steps(self, c: Any, x: Leaf) -> Scalar | list[Scalar]:
         """The factor of a direction as scalars, one for all or one a tensor, a loss scale in it."""
@@ -246,8 +266,3 @@ def _length(e: Lazy) -> tuple[Scalar, ...]:
         parts = zip(V.per_tensor_norms(x.tensors), c, strict=True)
         return (V.whole_norm([norm * abs(k) for norm, k in parts]),)
     return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)
-
-
-def _finite(norm: Scalar) -> bool:
-    value = norm.item()
-    return value - value == 0

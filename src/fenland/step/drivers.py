@@ -15,31 +15,30 @@ import torch
 from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
-from fenland.step.base_step import Handover, clip_factor, left_to_base
+from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
 from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, Evaluation, loss_of, refuse_inside_a_closure
-from fenland.step.grad_scaling import Unscaled
+from fenland.step.closures import Closure, Evaluation, StaleGradients, loss_of
+from fenland.step.grad_scaling import Scaled
 from fenland.step.gradients import collect, drop, own_copy
 from fenland.step.guards import Snapshot
 from fenland.step.joint import JointRunner
 from fenland.step.runner import Runner
-from fenland.step.stale import StaleGradients
 from fenland.step.step import Step
 
 
-def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Unscaled]) -> Any:
+def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None]) -> Any:
     """One step of each optimizer, the closure being called at w and again at w + e; returns what it returned at w.
 
     On any exception before the base steps, everything is as before.
     """
-    return _whole_step(runners, scalings, lambda steps, before: _evaluate(runners, steps, closure, before))
+    return _whole_step(runners, scalings, partial(_evaluate, runners, closure))
 
 
-def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Unscaled], joint: bool) -> Any:
+def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None], joint: bool) -> Any:
     """One step of several optimizers of one model: with one ascent over all parameters (`joint`), or one each."""
     if len(runners) < 2:
         raise ValueError(f"optimizers: {len(runners)} given; a step together needs at least two")
-    params = [p for runner in runners for group in runner.groups for p in group["params"]]
+    params = [p for runner in runners for group in runner.base.param_groups for p in group["params"]]
     if len(set(params)) < len(params):
         raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
     if not joint:
@@ -48,7 +47,7 @@ def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence
     return run_closure([joined], closure, [joined.scaling(scalings)])
 
 
-def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unscaled) -> list[Any]:
+def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scaled | None) -> list[Any]:
     """m-SAM: each closure has its own ascent, and d is the mean of theirs.
 
     One ascent is held at a time, so the memory is that of one micro-batch and one accumulator of d. Source: Foret et
@@ -63,29 +62,32 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Unsc
             if values:
                 step.begin()
             step.drop()
-            values.append(_evaluate([runner], [step], closure, [runner.guard.take()] if values else before))
-            given = step.settle(clip=False, last=False)
+            values.append(_evaluate([runner], closure, [step], [runner.guard.take()] if values else before))
+            given = settle(step, clip=False, last=False)
             if given.after:
                 raise ValueError("a method that corrects w after the base's step (decoupled WSAM) takes one closure")
             finite.append(given.finite)
-            for p in (p for group in runner.groups for p in group["params"] if p.grad is not None):
+            for p in (p for group in runner.base.param_groups for p in group["params"] if p.grad is not None):
                 total[p] = own_copy(p.grad) if p not in total else total[p].add_(p.grad)
                 p.grad = None
         for p, x in total.items():
             p.grad = x.div_(len(closures))
-        d = collect(runner.groups)
-        step.scaling.unscale(runner.base, d, ())
-        clip = clip_factor(runner.rules.max_norm, d.norm)
+        d = collect(runner.base.param_groups)
+        if step.scaling is not None:
+            step.scaling.unscale(runner.base, d, ())
+        clip = clip_factor(runner.rules.max_norm, d)
         ok = torch.stack(finite).all() & torch.isfinite(d.norm)
         step.record.skipped = ~ok
-        clip = left_to_base(d, clip, runner.base)
+        if not base_multiplies(d, clip, runner.base):
+            multiply_in(d, clip)
+            clip = 1.0
         step.settled = Handover(d.raw or [], clip, ok)
         return values
 
     return _whole_step([runner], [scaling], passes)  # type: ignore[no-any-return]
 
 
-def ascend(runner: Runner, scaling: Unscaled) -> bool:
+def ascend(runner: Runner, scaling: Scaled | None) -> bool:
     """From the gradient in `p.grad` to w + e, for the user's second pass; whether the weights moved."""
     runner.refuse("ascend", busy=True)
     refuse_two_calls(runner.rules)
@@ -112,12 +114,12 @@ def ascend(runner: Runner, scaling: Unscaled) -> bool:
     return bool(step.perturbation.params)
 
 
-def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
+def descend(runner: Runner, scaling: Scaled | None, hooks: Any = None) -> None:
     """From the gradient at w + e, in `p.grad`, back to w, and one step of the base, between the wrapper's hooks."""
     runner.refuse("descend", busy=False)
     step: Any = runner.pending
     before = runner.before
-    if step.scaling.scaler is not scaling.scaler:
+    if getattr(step.scaling, "scaler", None) is not getattr(scaling, "scaler", None):
         raise RuntimeError(
             "a scaler in one half of the step only: both passes carry its scale, so call ascend(scaler=scaler) and "
             "descend(scaler=scaler)"
@@ -129,7 +131,7 @@ def descend(runner: Runner, scaling: Unscaled, hooks: Any = None) -> None:
         else:
             step.drop()
         runner.end_second_pass(moved=step.h is not None)
-        step.settled = step.settle(whole=hooks is not None)
+        step.settled = settle(step, whole=hooks is not None)
         ok = runner.decide(step, before)
     except BaseException:
         runner.roll_back([step], before)
@@ -142,28 +144,27 @@ def restore(runner: Runner) -> None:
     runner.refuse("restore", busy=False)
     pending: Any = runner.pending
     runner.roll_back([pending], runner.before)
-    drop(runner.groups)
+    drop(runner.base.param_groups)
 
 
 def _whole_step(
-    runners: Sequence[Runner], scalings: Sequence[Unscaled], passes: Callable[[list[Step], list[Snapshot]], Any]
+    runners: Sequence[Runner], scalings: Sequence[Scaled | None], passes: Callable[[list[Step], list[Snapshot]], Any]
 ) -> Any:
     """Everything around the passes of a closure: guards before, the decision and the bases' steps after them."""
-    refuse_inside_a_closure()
     for runner in runners:
-        runner.refuse("step", busy=True)
+        if runner.pending is not None:
+            runner.refuse("step", busy=True)
     before = [runner.guard.take() for runner in runners]
     steps: list[Step] = []
     try:
-        with ExitStack() as quiet:
-            for runner in runners:
-                quiet.enter_context(runner.quiet())
-            steps += [runner.new_step(scaling) for runner, scaling in zip(runners, scalings, strict=True)]
-            value = passes(steps, before)
-            for step in steps:
-                if step.settled is None:
-                    step.settled = step.settle()
-            ok = [runner.decide(step, then) for runner, step, then in zip(runners, steps, before, strict=True)]
+        for watch in [watch for runner in runners for watch in runner.watches]:
+            watch.quiet = True  # a closure's passes begin where it is called
+        steps += [runner.new_step(scaling) for runner, scaling in zip(runners, scalings, strict=True)]
+        value = passes(steps, before)
+        for step in steps:
+            if step.settled is None:
+                step.settled = settle(step)
+        ok = [runner.decide(step, then) for runner, step, then in zip(runners, steps, before, strict=True)]
     except BaseException:
         for runner, then in zip(runners, before, strict=True):
             runner.roll_back(steps, then)
@@ -172,17 +173,17 @@ def _whole_step(
     return value
 
 
-def _evaluate(runners: Sequence[Runner], steps: list[Step], closure: Closure, before: list[Snapshot]) -> Any:
+def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], before: list[Snapshot]) -> Any:
     """All passes of one batch: each gradient that is asked for is one call of the closure, shared by all steps."""
-    run = Evaluation(closure, steps[0].rules.method, steps[0].scaling.scale_loss)
+    run = Evaluation(closure, steps[0].rules.method, steps[0].scaling)
     after_first: list[Snapshot] | None = None
-    seen = [[runner.guard.attributes()] for runner in runners]
+    seen = [[None if runner.guard.checked else runner.guard.attributes()] for runner in runners]
     passes, value = 0, None
     while asking := [step for step in steps if step.asks]:
         if passes == 1 and after_first is None:
             after_first = _before_second_pass(runners)
-        if passes:
-            _bring_back(runners, before)
+        for runner, then in zip(runners, before, strict=True) if passes else ():
+            runner.guard.bring_back(then)
         request = asking[0].request
         if isinstance(request, Highest):
             asking[0].search(partial(_once_more, runners, before, run))
@@ -222,7 +223,7 @@ def _one_pass(
     runners: Sequence[Runner], steps: list[Step], asking: list[Step], run: Evaluation, request: Grad, first: bool
 ) -> Any:
     """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
-    stale = StaleGradients(runners[0].groups) if first else None
+    stale = StaleGradients(runners[0].base.param_groups) if first else None
     for step in asking:
         step.go()
     for step in steps:
@@ -231,8 +232,9 @@ def _one_pass(
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
-        for runner in runners:
-            contexts.enter_context(runner.reduction.context(request))
+        for reduction in [runner.reduction for runner in runners]:
+            if reduction.ranks_differ:
+                contexts.enter_context(reduction.context(request))
         value = run(request)
         if stale is not None:
             stale.refuse()
@@ -246,13 +248,9 @@ def _one_pass(
 
 
 def _once_more(runners: Sequence[Runner], before: list[Snapshot], run: Evaluation) -> Any:
-    _bring_back(runners, before)
-    return run(None)
-
-
-def _bring_back(runners: Sequence[Runner], snapshots: list[Snapshot]) -> None:
-    for runner, then in zip(runners, snapshots, strict=True):
+    for runner, then in zip(runners, before, strict=True):
         runner.guard.bring_back(then)
+    return run(None)
 
 
 def finish(
@@ -263,7 +261,7 @@ def finish(
     hooks: Any = None,
 ) -> None:
     """Step the bases, or skip: of a joint step all are taken or none."""
-    skipped = any(ok is False for ok in decisions)
+    skipped = bool([ok for ok in decisions if ok is False])
     for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
         step.close()
         runner.pending = runner.before = None

@@ -13,29 +13,7 @@ from fenland.algebra.lists import scale_
 from fenland.step.gradients import Gradient
 
 
-class Unscaled:
-    """No loss scale."""
-
-    active = False
-    scaler: Any = None
-
-    def factor(self, like: Vector) -> Scalar | None:
-        """1 / scale, what gradients must still be multiplied with; None for 1."""
-        return None
-
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        """The loss as backward is run on it."""
-        return loss
-
-    def unscale(self, base: torch.optim.Optimizer, d: Gradient, others: Sequence[Leaf]) -> None:
-        """Let the scaler unscale what `p.grad` holds, and see whether it is finite."""
-
-    def step(self, base: torch.optim.Optimizer) -> None:
-        """Step the base."""
-        base.step()
-
-
-class Scaled(Unscaled):
+class Scaled:
     """The gradients carry the scale of an active scaler.
 
     Args:
@@ -43,23 +21,25 @@ class Scaled(Unscaled):
         claim: called with the scaler to note that the wrapping optimizer is unscaled; raises where the user did so.
     """
 
-    active = True
-
     def __init__(self, scaler: Any, claim: Any) -> None:
         self.scaler, self.claim = scaler, claim
 
     def factor(self, like: Vector) -> Scalar | None:
+        """1 / scale, what gradients must still be multiplied with."""
         if not like:
             return None
         scale: Scalar = self.scaler.scale(torch.ones((), device=like[0].device))  # on the device, no synchronisation
         return scale.reciprocal()
 
     def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss as backward is run on it."""
         scaled: Tensor = self.scaler.scale(loss)
         return scaled
 
     def unscale(self, base: torch.optim.Optimizer, d: Gradient, others: Sequence[Leaf]) -> None:
-        """As above: once a step, on d's own memory, which gets the scale back first where it has left already.
+        """Let the scaler unscale what `p.grad` holds, and see whether it is finite.
+
+        Once a step, on d's own memory, which gets the scale back first where it has left already.
 
         An overflow of another pass is made visible to it: 0 * ||g|| is added to the smallest gradient, nothing where
         ||g|| is finite, NaN where it is not.
@@ -84,12 +64,8 @@ class Scaled(Unscaled):
         d.factor = None
 
     def step(self, base: torch.optim.Optimizer) -> None:
+        """Step the base, or leave it out after an overflow."""
         self.scaler.step(base)
-
-
-def scaling(scaler: Any, claim: Any) -> Unscaled:
-    """How gradients are read and handed over with this scaler (None or a disabled one: plainly)."""
-    return Scaled(scaler, claim) if scaler is not None and scaler.is_enabled() else Unscaled()
 
 
 def mark_nonfinite(xs: Vector, norm: Scalar) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fenland.algebra import Leaf, Lists, Scalar, Vector
-from fenland.algebra.shards import layouts, local
-from fenland.step.storage import ALIASED, BUCKET_VIEW, OWNED, holdings
+from fenland.algebra.shards import is_dtensor, layouts, local
+from fenland.step.perturbation import ALIASED, BUCKET_VIEW, OWNED, holdings
 
 _DENSE = {torch.strided}
 _PLAIN = Lists()
@@ -30,8 +30,8 @@ class Gradient(Leaf):
     params: list[Tensor]
 
     def __init__(self, params: list[Tensor], wholes: Vector, factor: Scalar | None) -> None:
-        self.held = holdings(wholes)
         kinds = layouts(wholes)
+        self.held = holdings(wholes, sharded=kinds is not None)
         tensors = wholes if kinds is None else [local(x) for x in wholes]
         owned = [True] * len(wholes) if not any(self.held) else [h == OWNED for h in self.held]
         super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
@@ -65,8 +65,7 @@ class Gradient(Leaf):
             p.grad = whole
 
     def empty(self) -> None:
-        super().empty()
-        self.wholes = []
+        self.raw, self.wholes = None, []
 
 
 def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
@@ -90,16 +89,23 @@ def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
     return Gradient(params, wholes, None if factor is None else factor(wholes))
 
 
-def refuse_lost_views(first: Gradient, second: Gradient) -> None:
-    """Raise where `p.grad` was a view of a buffer in the first pass and is none in the second.
+def are_views(groups: Sequence[dict[str, Any]]) -> bool:
+    """Whether there are gradients, and every one is a view of a larger buffer: DDP's, or one of the user's."""
+    grads = [p.grad for group in groups for p in group["params"]]
+    return bool(grads) and False not in [x is not None and x._is_view() and not is_dtensor(x) for x in grads]
 
-    On the way to w + e every `p.grad` becomes None. DDP makes its views anew; what a user has made stays behind, and
-    would be zeroed and clipped without effect.
+
+def refuse_lost_views(found: Gradient) -> None:
+    """Raise where every `p.grad` was a view of a buffer before the way to w + e, and none is after the pass there.
+
+    On that way every `p.grad` becomes None. DDP makes its views anew; what a user has made stays behind, and would be
+    zeroed and clipped without effect.
     """
-    if set(first.held) == {BUCKET_VIEW} and BUCKET_VIEW not in second.held:
+    if found.params and BUCKET_VIEW not in found.held:
         raise RuntimeError(
-            "every p.grad was a view of a buffer in pass 1 and none is in pass 2: on the way to w + e fenland sets "
-            "p.grad to None. Make the views anew before each backward, or do without the buffer (max_norm= clips)"
+            "every p.grad was a view of a buffer before the pass at w + e and none is after it: on the way there "
+            "fenland sets p.grad to None. Make the views anew before each backward, or do without the buffer "
+            "(max_norm= clips)"
         )
 
 

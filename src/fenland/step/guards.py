@@ -7,7 +7,8 @@ import random
 import sys
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,16 +26,14 @@ class Snapshot:
 
     Attributes:
         buffers: by seat, the tensor object that sat there and a copy of its content; (None, None) for an empty seat.
-        random: generator states, by a key that says whose.
+        random: by a key that says whose, what sets the generator's state, and the state.
         guarded: by seat, the value of an attribute that its module lists in `fenland_guarded`, and a copy of it.
     """
 
     __slots__ = ("__weakref__", "buffers", "guarded", "random")
-
-    def __init__(self) -> None:
-        self.buffers: dict[Seat, tuple[Tensor | None, Tensor | None]] = {}
-        self.random: dict[Any, Any] = {}
-        self.guarded: dict[Seat, tuple[Any, Any]] = {}
+    buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]
+    random: dict[Any, tuple[Callable[[Any], Any], Any]]
+    guarded: dict[Seat, tuple[Any, Any]]
 
 
 # After-pass-1 snapshots of steps between ascend() and descend(). Another optimizer over the same model that ascends
@@ -55,40 +54,45 @@ class Guard:
         self.model, self.replay_rng = model, replay_rng
         self.devices = sorted({d for d in devices if d.type not in ("cpu", "meta")}, key=str)
         self._seats: list[Seat] | None = None  # of generators and guarded attributes, looked for once
-        self._checked = model is None
+        self.checked = model is None
 
     def take(self) -> Snapshot:
         """The state now. Costs one copy of each buffer."""
         now = Snapshot()
+        now.random, now.guarded, now.buffers = {}, {}, {}
         if self.replay_rng:
-            now.random["torch"], now.random["python"] = torch.get_rng_state(), random.getstate()
+            now.random["torch"] = torch.set_rng_state, torch.get_rng_state()
+            now.random["python"] = random.setstate, random.getstate()
             if "numpy" in sys.modules:
-                now.random["numpy"] = sys.modules["numpy"].random.get_state()
+                numpy = sys.modules["numpy"].random
+                now.random["numpy"] = numpy.set_state, numpy.get_state()
             for d in self.devices:
-                now.random[d] = torch.get_device_module(d).get_rng_state(d)
-        if self.model is not None:
-            self._take_modules(self.model, now)
-        return now
-
-    def _take_modules(self, model: nn.Module, now: Snapshot) -> None:
-        """The buffers, generators and guarded attributes of a model."""
+                module = torch.get_device_module(d)
+                now.random[d] = partial(module.set_rng_state, device=d), module.get_rng_state(d)
+        if self.model is None:
+            return now
         if self._seats is None:
-            self._seats = list(_seats_of(model))
-        for module, name in self._seats:
-            value = module.__dict__.get(name)
-            if not _is_generator(value):
-                now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
-            elif self.replay_rng:
-                now.random[module, name] = _state(value)
+            self._seats = list(_seats_of(self.model))
+        for seat in self._seats:
+            self._take_seat(seat, now)
         weights: set[int] | None = None
-        for module in model.modules():
+        for module in self.model.modules():
             for name, buffer in module._buffers.items():
                 if buffer is None:
                     now.buffers[module, name] = None, None
                     continue
-                weights = {_address(p) for p in model.parameters()} if weights is None else weights
+                weights = {_address(p) for p in self.model.parameters()} if weights is None else weights
                 content = None if _holds_weights(buffer, weights) else buffer.detach().clone()
                 now.buffers[module, name] = buffer, content
+        return now
+
+    def _take_seat(self, seat: Seat, now: Snapshot) -> None:
+        """A generator that a module holds, or an attribute that it has asked to be guarded."""
+        value = seat[0].__dict__.get(seat[1])
+        if not _is_generator(value):
+            now.guarded[seat] = value, value.detach().clone() if isinstance(value, Tensor) else value
+        elif self.replay_rng:
+            now.random[seat] = partial(_set_state, value), _state(value)
 
     def take_after_first(self) -> Snapshot:
         """The state after pass 1, also where another optimizer's step has taken some of it back already."""
@@ -102,24 +106,20 @@ class Guard:
 
     def bring_back(self, then: Snapshot) -> None:
         """Make everything as it was: rebound buffers sit again, lazily made ones are gone again."""
-        if self.model is not None:
-            self._seat(then.buffers)
-        for (module, name), (value, content) in then.guarded.items():
-            if isinstance(value, Tensor):
-                with torch.no_grad():
+        for module in self.model.modules() if self.model is not None else ():
+            for name in [n for n in module._buffers if (module, n) not in then.buffers]:
+                del module._buffers[name]
+        with torch.no_grad():
+            for (module, name), (buffer, content) in then.buffers.items():
+                module._buffers[name] = buffer
+                if buffer is not None and content is not None:
+                    _refill(buffer, content)
+            for (module, name), (value, content) in then.guarded.items():
+                if isinstance(value, Tensor):
                     value.copy_(content)
-            module.__dict__[name] = value
-        for whose, state in then.random.items():
-            if whose == "torch":
-                torch.set_rng_state(state)
-            elif whose == "python":
-                random.setstate(state)
-            elif whose == "numpy":
-                sys.modules["numpy"].random.set_state(state)
-            elif isinstance(whose, torch.device):
-                torch.get_device_module(whose).set_rng_state(state, whose)
-            else:
-                _set_state(whose[0].__dict__[whose[1]], state)
+                module.__dict__[name] = value
+        for set_state, state in then.random.values():
+            set_state(state)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
         """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
@@ -127,21 +127,11 @@ class Guard:
             if buffer is not None and content is not None and buffer.shape == content.shape:
                 buffer.copy_(torch.where(undo.to(buffer.device), content, buffer))
 
-    def _seat(self, buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]) -> None:
-        for module in self.model.modules() if self.model is not None else ():
-            for name in [n for n in module._buffers if (module, n) not in buffers]:
-                del module._buffers[name]
-        with torch.no_grad():
-            for (module, name), (buffer, content) in buffers.items():
-                module._buffers[name] = buffer
-                if buffer is not None and content is not None:
-                    _refill(buffer, content)
-
     # State that is no buffer: found by comparing, once.
 
     def attributes(self) -> dict[Seat, Any] | None:
         """Plain numbers and tensors that sit on modules as attributes, on the first step; None later."""
-        if self._checked or self.model is None:
+        if self.checked or self.model is None:
             return None
         return {
             (module, name): _seen(value)
@@ -154,7 +144,7 @@ class Guard:
 
     def warn_of_advanced(self, states: list[dict[Seat, Any] | None]) -> None:
         """Warn once of attributes that each pass advanced: (before, after pass 1, after the last pass)."""
-        self._checked = True
+        self.checked = True
         before, first, last = states
         if before is None or first is None or last is None:
             return

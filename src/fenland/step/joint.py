@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +11,14 @@ from torch import Tensor
 
 from fenland.algebra import Leaf
 from fenland.rules import ParameterNames
-from fenland.step.grad_scaling import Unscaled
+from fenland.step.forward_watch import UnguardedWarning
+from fenland.step.grad_scaling import Scaled
 from fenland.step.gradients import Gradient
 from fenland.step.guards import Guard
+from fenland.step.perturbation import StorageCache
 from fenland.step.runner import Runner
 from fenland.step.state import Memory
 from fenland.step.step import Step
-from fenland.step.storage import StorageCache
 
 
 class JointRunner(Runner):
@@ -36,35 +36,36 @@ class JointRunner(Runner):
                 raise ValueError(
                     f'norm = "joint": optimizer {k} has other rules or steps than the first; use norm="each"'
                 )
+            runner.refuse("step", busy=True)
             if runner.reduction.ranks_differ:
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
-        groups = [group for runner in runners for group in runner.groups]
+        groups = [group for runner in runners for group in runner.base.param_groups]
         state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}
         self.base: Any = SimpleNamespace(param_groups=groups, state=state, _optimizer_step_pre_hooks={})
         kept = {p: x for runner in runners for p, x in runner.memory.kept.items()}
         self.memory = Memory(first.memory.count, dict(first.memory.numbers), kept)
-        self.radii = SimpleNamespace(now=lambda _, count: [r for x in runners for r in x.radii.now(x.groups, count)])
+        self.radii = SimpleNamespace(
+            now=lambda _, count: [r for x in runners for r in x.radii.now(x.base.param_groups, count)]
+        )
         self.guard: Guard = JointGuard([runner.guard for runner in runners])
         self.names: Any = _Names([runner.names for runner in runners])
         self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
-        self.watch = self.unguarded = self.pending = self.before = None
+        self.watch = self.pending = self.before = None
+        nobody_named = None not in [runner.unguarded for runner in runners]
+        self.unguarded = UnguardedWarning([p for group in groups for p in group["params"]]) if nobody_named else None
+        self.watches = [watch for runner in runners for watch in runner.watches]
         self._warned_of_nothing = True
 
-    def scaling(self, scalings: Sequence[Unscaled]) -> Unscaled:
+    def scaling(self, scalings: Sequence[Scaled | None]) -> Scaled | None:
         """The scaling of all."""
-        return JointScaling(scalings, [runner.base for runner in self.runners])
+        known = [one for one in scalings if one is not None]  # of all or of none: there is one scaler
+        return JointScaling(known, [runner.base for runner in self.runners]) if known else None
 
-    def refuse(self, call: str, busy: bool) -> None:
+    def warn_of_unguarded(self, two_calls: bool) -> None:
+        super().warn_of_unguarded(two_calls)
         for runner in self.runners:
-            runner.refuse(call, busy)
-
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
-        with ExitStack() as all_quiet:
-            for runner in self.runners:
-                all_quiet.enter_context(runner.quiet())
-            yield
+            runner.unguarded = None
 
     def skip(self, step: Step, before: Any) -> None:
         for k, runner in enumerate(self.runners):
@@ -77,16 +78,18 @@ class JointRunner(Runner):
     def roll_back(self, steps: Sequence[Step], before: Any) -> None:
         for step in steps:
             step.close()
+        if self.unguarded is not None:
+            self.unguarded.stop()
         for k, runner in enumerate(self.runners):
             runner.roll_back([], None if before is None else before[k])
 
     def _part(self, step: Step, k: int) -> Any:
         """What the k-th optimizer's runner needs of the step."""
-        mine = {p for group in self.runners[k].groups for p in group["params"]}
+        mine = {p for group in self.runners[k].base.param_groups for p in group["params"]}
         vectors = {name: {p: x for p, x in values.items() if p in mine} for name, values in step.vectors.items()}
-        after = [x for x in step.settled.after if any(x[2] is group for group in self.runners[k].groups)]
+        after = [x for x in step.settled.after if any(x[2] is group for group in self.runners[k].base.param_groups)]
         given = replace(step.settled, after=after)
-        scaling = step.scaling.of(k)
+        scaling = step.scaling if step.scaling is None else step.scaling.of(k)
         return SimpleNamespace(
             record=step.record, scaling=scaling, settled=given, numbers=dict(step.numbers), vectors=vectors
         )
@@ -97,7 +100,7 @@ class JointGuard(Guard):
 
     def __init__(self, guards: Sequence[Guard]) -> None:
         self.guards = guards
-        self.replay_rng = all(guard.replay_rng for guard in guards)
+        self.replay_rng, self.checked = all(guard.replay_rng for guard in guards), True
 
     def take(self) -> Any:
         return [guard.take() for guard in self.guards]
@@ -110,22 +113,13 @@ class JointGuard(Guard):
         for guard, snapshot in zip(self.guards, then, strict=True):
             guard.undo_where(undo, snapshot)
 
-    def attributes(self) -> None:
-        return None
 
-
-class JointScaling(Unscaled):
+class JointScaling(Scaled):
     """One loss scale, several bases that the scaler unscales."""
 
-    def __init__(self, scalings: Sequence[Unscaled], bases: Sequence[Any]) -> None:
+    def __init__(self, scalings: Sequence[Scaled], bases: Sequence[Any]) -> None:
+        super().__init__(scalings[0].scaler, scalings[0].claim)
         self.scalings, self.bases = scalings, bases
-        self.active = scalings[0].active
-
-    def factor(self, like: Any) -> Any:
-        return self.scalings[0].factor(like)
-
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        return self.scalings[0].scale_loss(loss)
 
     def unscale(self, base: Any, d: Gradient, others: Sequence[Leaf]) -> None:
         scaled = d.factor
@@ -133,7 +127,7 @@ class JointScaling(Unscaled):
             d.factor = scaled
             scaling.unscale(one, d, others)
 
-    def of(self, k: int) -> Unscaled:
+    def of(self, k: int) -> Scaled:
         """The k-th optimizer's."""
         return self.scalings[k]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,24 +23,12 @@ BUCKET = 1 << 18  # elements; smaller gradients travel together (1 MiB in float3
 
 
 class Global:
-    """Every pass is synchronised, if anything is: g and h are everybody's."""
+    """Every pass is synchronised, if anything is: g and h are everybody's, and nothing is left to do."""
 
-    ranks_differ = False
-
-    def context(self, request: Grad) -> AbstractContextManager[Any]:
-        """The context of the pass that answers this request."""
-        return nullcontext()
-
-    def must_average(self, last: Grad | None) -> bool:
-        """Whether d is averaged over the ranks here, `last` being the request of the last pass."""
-        return False
-
-    def average(self, groups: Sequence[dict[str, Any]]) -> Gradient:
-        """Average `p.grad` over the ranks."""
-        raise NotImplementedError("only a local ascent averages d")
+    ranks_differ: Literal[False] = False
 
 
-class Local(Global):
+class Local:
     """Each rank climbs along its own gradient.
 
     A pass whose request promises d = h (`final`) is synchronised by DDP. Any other step runs unsynchronised and
@@ -48,7 +36,7 @@ class Local(Global):
     fall back on a rank's own g.
     """
 
-    ranks_differ = True
+    ranks_differ: Literal[True] = True
 
     def __init__(self, ddp: nn.parallel.DistributedDataParallel, always_average: bool) -> None:
         self.ddp: Any = ddp
@@ -56,15 +44,18 @@ class Local(Global):
         self._seen = False  # the first pass of a static graph must be synchronised, once
 
     def context(self, request: Grad) -> AbstractContextManager[Any]:
+        """The context of the pass that answers this request."""
         if self.ddp.static_graph and not self._seen:
             self._seen = True
             return nullcontext()
         return nullcontext() if request.final and not self.always_average else self.ddp.no_sync()
 
     def must_average(self, last: Grad | None) -> bool:
+        """Whether d is averaged over the ranks here, `last` being the request of the last pass."""
         return self.always_average or last is None or not last.final
 
     def average(self, groups: Sequence[dict[str, Any]]) -> Gradient:
+        """Average `p.grad` over the ranks."""
         group = self.ddp.process_group
         if self.ddp.find_unused_parameters:
             _fill_unused(groups, group)
@@ -85,7 +76,7 @@ class Local(Global):
         return collect(groups)
 
 
-def reduction(sync: str, model: nn.Module | None, rules: Rules, params: Sequence[Tensor]) -> Global:
+def reduction(sync: str, model: nn.Module | None, rules: Rules, params: Sequence[Tensor]) -> Global | Local:
     """How this optimizer's passes are reduced.
 
     Raises:

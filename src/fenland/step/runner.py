@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,16 +13,15 @@ from torch import Tensor, nn
 from fenland.rules import ParameterNames
 from fenland.step.base_step import is_fused, step_base
 from fenland.step.checks import check_rules
-from fenland.step.forward_watch import ForwardWatch
-from fenland.step.grad_scaling import Unscaled
+from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
+from fenland.step.grad_scaling import Scaled
 from fenland.step.gradients import drop
 from fenland.step.guards import Guard, Snapshot
+from fenland.step.perturbation import StorageCache
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
 from fenland.step.state import Memory, Rules
 from fenland.step.step import Step
-from fenland.step.storage import StorageCache
-from fenland.step.unguarded_warning import UnguardedWarning
 
 
 class Runner:
@@ -57,6 +55,7 @@ class Runner:
         self.on_host = any(p.device.type == "cpu" for p in params)
         self.guard = Guard(model, replay_rng, {p.device for p in params})
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
+        self.watches = [] if self.watch is None else [self.watch]
         self.unguarded = UnguardedWarning(params) if model is None else None
         self.storage = StorageCache()
         self.record = StepRecord()
@@ -66,12 +65,7 @@ class Runner:
         self._after_first: Snapshot | None = None
         self._warned_of_nothing = self._warned_of_unseen = False
 
-    @property
-    def groups(self) -> list[dict[str, Any]]:
-        """The base's groups."""
-        return self.base.param_groups
-
-    def new_step(self, scaling: Unscaled) -> Step:
+    def new_step(self, scaling: Scaled | None) -> Step:
         """A step that has run to its first request."""
         return Step(self, scaling, self.radii.now(self.base.param_groups, self.memory.count)).begin()
 
@@ -87,18 +81,6 @@ class Runner:
                 f"{call}() without an ascent: run backward at w and call ascend() first "
                 "(a `with opt.ascent():` block ends the step by itself)"
             )
-
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """The closure form knows where its passes begin: forwards are not watched meanwhile."""
-        if self.watch is None:
-            yield
-            return
-        self.watch.quiet = True
-        try:
-            yield
-        finally:
-            self.watch.quiet = False
 
     def check_first(self, step: Step, two_calls: bool) -> None:
         """Once the gradient at w is there: warn of a step without any gradient."""
@@ -168,7 +150,7 @@ class Runner:
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
         finite: Tensor = step.settled.finite
-        if not self.host_decides():
+        if not (self.on_host or self.host_decides()):
             if before is not None:
                 self.guard.undo_where(~finite, before)
             return finite
@@ -195,14 +177,14 @@ class Runner:
         """All is as before the step, which a scaler is told of: it has seen the overflow."""
         self.record = step.record
         self.roll_back([], before)
-        if step.scaling.active:
-            drop(self.groups)  # without gradients the scaler's step touches nothing
+        if step.scaling is not None:
+            drop(self.base.param_groups)  # without gradients the scaler's step touches nothing
             step.scaling.step(self.base)
 
     def take(self, step: Step, ok: bool | Tensor, before: Snapshot | None, hooks: Any = None) -> None:
         """Step the base; what the program has put is kept once it has. A failure leaves what is fenland's as before."""
         self.record = step.record
-        found_inf = (~ok).float() if isinstance(ok, Tensor) and not step.scaling.active else None
+        found_inf = (~ok).float() if isinstance(ok, Tensor) and step.scaling is None else None
         try:
             if hooks is not None:
                 hooks[0]((hooks[2],), {})

@@ -1,14 +1,17 @@
-"""The rules of an optimizer, and what lives between its steps."""
+"""What an optimizer is made of: its rules, what lives between its steps, and the radius of each group."""
 
 from __future__ import annotations
 
+import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from fenland.rules import Ball, Method, When
+from fenland.rules import Ball, Method, Radius, When, current_radius
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,108 @@ class Memory:
         for name, values in vectors.items():
             for p, x in values.items():
                 self.kept.setdefault(p, {})[name] = x
+
+
+# What was written into the groups of a base, so that wrapping it again with another rho is not silently ignored.
+_written: weakref.WeakKeyDictionary[torch.optim.Optimizer, Radii] = weakref.WeakKeyDictionary()
+
+
+class Radii:
+    """The radii of one optimizer's groups.
+
+    Args:
+        base: the wrapped optimizer.
+        rho: of groups that bring none of their own, a number or a callable of the step.
+        count: number of the step, from 0.
+
+    Raises:
+        ValueError, TypeError: a radius is out of range; nothing has been written then.
+    """
+
+    def __init__(self, base: torch.optim.Optimizer, rho: Radius, count: int = 0) -> None:
+        self.rho = rho
+        self._known = list(base.param_groups)
+        self._callables: list[tuple[dict[str, Any], Radius]] = []  # groups are no keys: they are found by identity
+        self._given: list[tuple[dict[str, Any], float]] = []
+        before = _written.get(base)
+        self._own_radii = [self._own(group, before) for group in base.param_groups]
+        current_radius(rho, count, "rho", base.param_groups[0].get("lr") if base.param_groups else None)
+        for k, (group, radius) in enumerate(zip(base.param_groups, self._own_radii, strict=True)):
+            self._check(k, group, radius, count)
+
+    def write(self, base: torch.optim.Optimizer) -> Radii:
+        """Write the numbers into the groups, once nothing else can refuse this optimizer."""
+        for group, radius in zip(base.param_groups, self._own_radii, strict=True):
+            self._set(group, radius, 0)
+        _written[base] = self
+        return self
+
+    def _own(self, group: dict[str, Any], before: Radii | None) -> Radius | None:
+        """The group's own radius; None where it has none, or only what fenland gave it at an earlier wrapping."""
+        if "rho" not in group:
+            return None
+        if before is not None:
+            kept = before.callable_of(group)
+            if kept is not None and kept is not before.rho:
+                return kept
+            if any(group is g and group["rho"] == given for g, given in before._given):
+                return None
+        radius: Radius = group["rho"]
+        return radius
+
+    def check(self, k: int, group: dict[str, Any], count: int) -> None:
+        """Raise where the k-th group, which is to be added, has a radius out of range."""
+        self._check(k, group, group.get("rho"), count)
+
+    def _check(self, k: int, group: dict[str, Any], radius: Radius | None, count: int) -> None:
+        name = "rho" if radius is None else f"rho of group {k}"
+        current_radius(self.rho if radius is None else radius, count, name, group.get("lr"))
+
+    def _set(self, group: dict[str, Any], radius: Radius | None, count: int) -> None:
+        value = self.rho if radius is None else radius
+        if callable(value):
+            self._callables.append((group, value))
+        group["rho"] = current_radius(value, count, lr=group.get("lr"))
+        if radius is None or callable(value):
+            self._given.append((group, group["rho"]))
+
+    def add(self, group: dict[str, Any], count: int) -> None:
+        """Take in a new group; with its own rho where it brings one."""
+        self._set(group, group.get("rho"), count)
+        self._known.append(group)
+
+    def callable_of(self, group: dict[str, Any]) -> Radius | None:
+        """The group's callable, or None."""
+        return next((radius for g, radius in self._callables if g is group), None)
+
+    def now(self, groups: list[dict[str, Any]], count: int) -> list[float]:
+        """rho of each group at step `count`; groups whose radius is a callable get its value."""
+        known = set(map(id, self._known))
+        if known.isdisjoint(map(id, groups)):
+            self.relink(groups)  # somebody has loaded a state into the base
+        self._known = list(groups)
+        radii = []
+        for k, group in enumerate(groups):
+            own = self.callable_of(group) if self._callables else None
+            if own is not None or "rho" not in group:
+                group["rho"] = current_radius(self.rho if own is None else own, count, lr=group.get("lr"))
+            rho = group["rho"]
+            usual = type(rho) is float and 0.0 <= rho < math.inf
+            radii.append(rho if usual else current_radius(rho, count, f"rho of group {k}"))
+        return radii
+
+    def relink(self, new: list[dict[str, Any]]) -> None:
+        """After a load the base has new dictionaries in the old order: each takes over its predecessor's radius."""
+        for before, after in zip(self._known, new, strict=False):
+            after.setdefault("rho", before["rho"])
+            self._callables = [(after if g is before else g, radius) for g, radius in self._callables]
+            self._given = [(after if g is before else g, given) for g, given in self._given]
+        self._known = list(new)
+
+    def set_all(self, groups: list[dict[str, Any]], rho: Radius, count: int) -> None:
+        """Give every group this radius."""
+        for k, group in enumerate(groups):
+            self._check(k, group, rho, count)
+        self.rho, self._callables, self._given = rho, [], []
+        for group in groups:
+            self._set(group, None, count)

@@ -60,13 +60,14 @@ def test_every_field_but_the_folder_changes_the_hash() -> None:
         "weight_decay": 0.0, "batch_size": 1, "epochs": 9, "seed": 3, "threads": 2,
         "base": "adamw", "options": ("eta=0.1",), "warmup": 0.5, "label_smoothing": 0.1, "label_noise": 0.2,
         "cutout": 8, "cutout_share": 0.5, "data_seed": 1, "replace": 0, "strategy": "fsdp", "devices": 2,
-        "curvature": 2, "channels_last": True, "weights": True,
+        "curvature": 2, "channels_last": True, "weights": True, "validate": 5, "evaluate_every": 2,
+        "model_dir": "/x", "model_id": "x", "max_tokens": 9, "lora": 4,
     }  # fmt: skip
     assert set(other) == {field.name for field in dataclasses.fields(RunConfig)}
     several = dataclasses.replace(CONFIG, strategy="ddp")
     assert several.hash != CONFIG.hash
     same = [k for k, value in other.items() if dataclasses.replace(several, **{k: value}).hash == several.hash]
-    assert same == ["data_dir", "test_split", "weights"]
+    assert same == ["data_dir", "test_split", "weights", "model_dir"]
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,9 @@ def test_a_field_has_a_cure_and_help(name: str) -> None:
         of_field(name, "b ad\0") if name not in _WORDS else _refused(name)
 
 
-_WORDS = ("data", "model", "optimizer", "data_id", "data_dir", "test_split", "device")  # that may be any
+_WORDS = (  # that may be any
+    "data", "model", "optimizer", "data_id", "data_dir", "model_id", "model_dir", "test_split", "device",
+)  # fmt: skip
 
 
 def _refused(name: str) -> None:

@@ -223,9 +223,8 @@ def test_too_small_images_are_refused(name: str) -> None:
 
 def test_wrong_names_are_refused_with_those_that_exist() -> None:
     for name in ("vgg", "wrn28", "wrn28x10", "wrn028-10", "wrn28-0", "wrn-28-10", " vit"):
-        with pytest.raises(
-            BadInput, match=rf"^model={name.strip()}: choose one of {', '.join(MODELS)}, or any wrnD-K$"
-        ):
+        known = f"{', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder"
+        with pytest.raises(BadInput, match=rf"^model={name.strip()}: choose one of {known}$"):
             check_model(name)
     for name in ("wrn17-10", "wrn4-1", "wrn11-1"):
         with pytest.raises(BadInput, match=rf"^model={name}: the depth of a wrnD-K is 6n\+4, such as 10, 16"):

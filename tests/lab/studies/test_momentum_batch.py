@@ -1,5 +1,6 @@
 """The study `momentum-batch`: escapes against theory, both readings of momentum, and verdicts that can fail."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -117,6 +118,61 @@ def test_doctored_runs_flip_the_verdicts():
     nothing = _runs(momentum=0, batch=0, more=0)
     nothing["test_accuracy"] += np.random.default_rng(0).normal(0, 0.02, len(nothing))
     assert None in _judged(trained=nothing).values()
+
+
+LARGE = find("momentum-batch").presets["paper"]
+
+
+def _corner(loss=1.4, stuck=0.5, sam=0.25, sgd=0.05, normed=(0.9508, 0.8620), spread=0.0579, noise=1e-3):
+    """What the paper says of ResNet-18: without momentum at rho 0.5 and B = 512, and Table 1."""
+    rows, table = [], []
+    for seed in range(3):
+        wobble = noise * (seed - 1)
+        for momentum in (0.0, 0.9):
+            for batch in (128, 512):
+                for name, rho in (("sgd", np.nan), ("sam", 0.1), ("sam", 0.5)):
+                    held = name == "sam" and rho == 0.5 and batch == 512
+                    low = stuck if held else 0.70 + 0.02 * (batch == 128)
+                    gain = (sam if held else sgd if name == "sgd" else 0.10) * (momentum > 0)
+                    about = {"reading": READINGS[0], "optimizer": name, "momentum": momentum, "batch_size": batch}
+                    rows.append({**about, "rho": rho, "seed": seed, "status": "finished", "train_loss": loss + wobble,
+                                 "test_accuracy": low + gain + wobble * (1 + momentum)})  # fmt: skip
+        for rho, cells in ((0.1, {0.95: normed[0]}), (0.5, {0.0: normed[1], 0.9: normed[1] + spread})):
+            table += [{"rho": rho, "momentum": m, "seed": seed, "test_accuracy": x + wobble} for m, x in cells.items()]
+    return {"medians": _medians(), "trained": pd.DataFrame(rows), "normed": pd.DataFrame(table)}
+
+
+def test_the_papers_numbers_are_judged_at_its_scale_alone():
+    words = ("does not get anywhere", "points and more there", "come out again", "depends on momentum: 5.79")
+
+    def answers(config=LARGE, **changes):
+        found = find("momentum-batch").judge(config, _corner(**changes))
+        return [next(v.holds for v in found if word in v.claim) for word in words]
+
+    assert answers() == [True] * 4
+    assert answers(loss=0.8) == [False, True, True, True]
+    assert answers(stuck=0.65) == [False, True, True, True]
+    assert answers(sam=0.15)[1] is False
+    assert answers(normed=(0.93, 0.8620))[2] is False
+    assert answers(spread=0.01)[3] is False
+    assert answers(noise=0.3)[:2] == [None, None]
+    assert answers(replace(LARGE, model="lenet")) == [None] * 4
+    assert "lenet on cifar10" in find("momentum-batch").judge(replace(LARGE, model="lenet"), _corner())[-1].note
+
+
+def test_sgd_has_no_radius_and_is_one_run_of_both():
+    config = find("momentum-batch").presets["two-cores"]
+    runs = find("momentum-batch").trained(config, SimpleNamespace(data_dir=lambda data: None))
+    assert len({run.hash for run in runs}) == (1 + 2) * 2 * 2 * 3
+    assert {(run.optimizer, run.rho) for run in runs} == {("sgd", None), ("sam", 0.1), ("sam", 0.5)}
+    assert {(run.model, run.augment, run.limit, run.epochs) for run in runs} == {("lenet", False, None, 10)}
+
+
+def test_the_paper_preset_is_the_papers_network():
+    runs = find("momentum-batch").trained(LARGE, SimpleNamespace(data_dir=lambda data: None))
+    assert {(run.model, run.augment) for run in runs} == {("resnet18-plain", False), ("resnet18", True)}
+    assert {run.momentum for run in runs if run.model == "resnet18"} == {0.0, 0.5, 0.9, 0.95}
+    assert {run.batch_size for run in runs if run.model == "resnet18-plain"} == {128, 512}
 
 
 def test_it_draws(tmp_path):

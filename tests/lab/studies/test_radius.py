@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import inline_svg
 from fenland.lab.studies import find
-from fenland.lab.studies.investigations import SMOOTHING
-from fenland.lab.studies.radius import TABLE_I, Config, divergence
+from fenland.lab.studies.investigations import SMOOTHING, divergence
+from fenland.lab.studies.radius import TABLE_I, Config
 from fenland.lab.study.run import run_study
 
 STUDY = find("radius")

@@ -119,6 +119,16 @@ def judged(found, **settings):
     return {word: [v.holds for v in verdicts if word in v.claim] for word in words}
 
 
+def test_both_ascents_are_set_against_sgd_and_their_own_renormalised_form():
+    both = tables(), tables(order=(1.0, 0.9, 0.7))
+    names = {"sam": "usam", "ssam": "ssam-u"}
+    own = both[1]["pairs"][both[1]["pairs"]["optimizer"] != "sgd"]
+    pairs = pd.concat([both[0]["pairs"], own.replace({"optimizer": names})], ignore_index=True)
+    found = [v.claim for v in STUDY.judge(Config(), both[0] | {"pairs": pairs}) if "part less" in v.claim]
+    order = (("USAM", "SGD"), ("SSAM-U", "USAM"), ("SAM", "SGD"), ("SSAM", "SAM"))
+    assert found == [f"mnist/mlp: the runs of {mine} part less than those of {theirs}." for mine, theirs in order]
+
+
 @pytest.mark.parametrize("measure", ["normalised", "absolute"])
 def test_ordered_tables_hold(measure):
     found = judged(tables(), measure=measure)
@@ -142,7 +152,7 @@ def test_the_whole_study_on_digits(tmp_path):
                 "test_examples": "50", "convex_optimizers": "sgd,ssam"}  # fmt: skip
     done = run_study(STUDY, "quick", settings, tmp_path)
     assert len(done.verdicts) == 1 + 4 + 4 + 2
-    pieces = sorted((tmp_path / "pieces").iterdir())
+    pieces = sorted((tmp_path / "pieces").glob("*.parquet"))
     assert len(pieces) == 2 * (5 + 2) + 2 * 2, "a pair and an optimizer each"
     pairs = pd.read_parquet(tmp_path / "uniform-stability/tables/pairs.parquet")
     assert (pairs[pairs["epoch"] == 0]["distance"] == 0).all()

@@ -140,18 +140,21 @@ def _ascends(opt: SharpnessAware, problem: Problem) -> bool:
 
 _HEAD = """# Memory of a step
 
-Made by `fenland bench --memory --markdown > docs/memory.md`, from the allocator's account of real steps; do not edit.
+This page says how much memory a step needs beyond the plain base's, method by method. The unit is the size of the
+parameters. The allocator's account of real steps was read on {layers} linear layers of {width} x {width} with a fused
+SGD with momentum. Copies of tensors of up to 4096 elements, which are joined for their norm, are too small to show.
 
-Multiples of the parameters' own size. *In `ascend`*: the most that the ascent holds beyond what it found, which is the
-weights, the base's state and the gradient g: 0 means that w + e is written into g's own buffer and nothing is copied.
-*In a step*: the most that is held at one moment beyond the weights, all state and one gradient; 1 is the ascent point,
-in what was g's memory, while the second backward fills another gradient. *Kept*: between steps, beyond the base's
-state. Measured on {layers} linear layers of {width} x {width} and a fused SGD with momentum; copies of tensors of up to
-4096 elements (joined for their norm) are too small to show.
+- **In `ascend`** is the most that the ascent holds beyond the weights, the base's state and the gradient $g$. 0 means
+  that $w + e$ is written into the buffer of $g$, and nothing is copied.
+- **In a step** is the most that is held at one moment beyond the weights, all state and one gradient. 1 is the ascent
+  point, in what was the memory of $g$, while the second backward pass fills another gradient.
+- **Kept** is what stays between steps, beyond the base's state.
 
-`perturb="inplace"` holds w beside the weights instead of w + e in g's memory, which costs the same in a step. On an
-accelerator `perturb="offload"` keeps that copy of w in pinned host memory: the step then needs no more of the
-accelerator's memory than the base alone, at one copy to the host and one back (docs/decisions/0012-offload.md).
+`perturb="inplace"` holds $w$ beside the weights instead of $w + e$ in the memory of $g$, which costs the same. On an
+accelerator `perturb="offload"` keeps that copy of $w$ in pinned host memory. The step then needs no more of the
+accelerator's memory than the base alone, at the price of one copy to the host and one back
+([decision 12](decisions/0012-offload.md)). The command `fenland bench --memory --markdown > docs/memory.md` makes this
+page; do not edit it by hand.
 
 | method | in `ascend` | in a step | kept |
 |---|---|---|---|

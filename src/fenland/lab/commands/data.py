@@ -84,8 +84,8 @@ class Data:
 
 
 def _splits(found: Look) -> Any:
-    examples, kind = ("texts", "kind") if found.texts else ("images", "modes")
-    table = output.table(("used to", "split", examples, kind, "sizes"))
+    kinds = ("texts", "kind") if found.texts else ("images", "modes")
+    table = output.table(("used to", "split", *kinds, "sizes"))
     for use, seen in (("train", found.train), ("test", found.test)):
         modes = dict(seen.modes) | ({"unusable": seen.unusable} if seen.unusable else {})
         table.add_row(use, seen.name, str(seen.rows), _shares(modes, seen), _shares(seen.sizes, seen))

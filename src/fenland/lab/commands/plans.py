@@ -63,16 +63,13 @@ def _rows(parts: Sequence[Part]) -> list[dict[str, Any]]:
 
 
 def _print(study: Study, preset: str, device: str, parts: Sequence[Part]) -> None:
-    from rich import box
-    from rich.table import Table
-
     from fenland.lab.study.images import device_is_here
 
     console = output.console()
     if not parts:
         console.print(f"{study.name}, preset {preset}: trains no network.", markup=False, highlight=False)
         return
-    table = Table(*HEADS, box=box.SIMPLE_HEAD, title=f"{study.name}, preset {preset}, device {device}")
+    table = output.table(HEADS, title=f"{study.name}, preset {preset}, device {device}")
     for part in parts:
         run, scaled = part.run, "" if part.timed == part.run.batch_size else "*"
         table.add_row(

@@ -49,13 +49,7 @@ class RecipeCommand:
 
 
 def _table(recipes: list[Recipe]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("recipe", style="bold", no_wrap=True)
-    for name in ("for", "method", "lr", "rho", "cost", "gain over the base"):
-        table.add_column(name)
+    table = output.table(("recipe", "for", "method", "lr", "rho", "cost", "gain over the base"), bold=1)
     for each in recipes:
         table.add_row(each.name, each.use, each.method, f"{each.lr:g}", f"{each.rho:g}", each.cost, each.gain)
     return table

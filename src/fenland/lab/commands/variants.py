@@ -28,7 +28,7 @@ class Variants:
     json: bool = False
     """Print one JSON document instead of the table."""
     markdown: bool = False
-    """Print docs/methods/index.md."""
+    """Print docs/methods.md."""
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""

@@ -72,7 +72,7 @@ class Look:
         splits = {"train": vars(self.train), "test": vars(self.test)}
         shape = None if self.images is None else list(self.images.shape)
         classes = None if self.images is None else list(self.images.classes)
-        found = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
+        found: dict[str, Any] = {"source": self.source, **splits, "others": self.others, "ignored": self.ignored}
         problem = None if self.problem is None else str(self.problem)
         found |= {"repeated": self.repeated, "shape": shape, "classes": classes, "problem": problem}
         return found | ({"texts": list(self.texts)} if self.texts else {})
@@ -109,23 +109,25 @@ def look(config: RunConfig) -> Look:
 
 
 def _of_texts(source: str, train: Split, test: Split, others: list[str], ignored: list[str]) -> Look:
-    seen, texts = [], []
-    for split in (train, test):
-        found = look_texts.survey(split)
-        words = f"{found.words[0]} to {found.words[2]} words, median {found.words[1]}"
-        rows = len(split.labels)
-        kinds = ({"text": rows - found.empty}, {words: rows}, _named(split.labels, split.names or ()))
-        seen.append(Seen(split.name, rows, *kinds, found.empty))
-        texts.append(found)
+    first, second = look_texts.survey(train), look_texts.survey(test)
+    problem = None
     try:
         classes.check(train, test, others)
         for split in (train, test):
             texts_of(split)
-        problem = None
     except BadInput as error:
         problem = error
-    repeated = len(texts[0].all & texts[1].all)
-    return Look(source, *seen, others, ignored, repeated=repeated, problem=problem, texts=texts[0].examples)
+    return Look(
+        source, _seen_texts(train, first), _seen_texts(test, second), others, ignored,
+        repeated=len(first.all & second.all), problem=problem, texts=first.examples,
+    )  # fmt: skip
+
+
+def _seen_texts(split: Split, found: look_texts.SeenTexts) -> Seen:
+    words = f"{found.words[0]} to {found.words[2]} words, median {found.words[1]}"
+    rows = len(split.labels)
+    kinds = ({"text": rows - found.empty}, {words: rows}, _named(split.labels, split.names or ()))
+    return Seen(split.name, rows, *kinds, found.empty)
 
 
 def _halves(images: Images) -> dict[str, tuple[Bytes, Labels]]:

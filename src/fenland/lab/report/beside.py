@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures import draw_all, inline_svg
 from fenland.lab.figures.style import title_of
-from fenland.lab.report.page import render
+from fenland.lab.report.page import Beside, render
 from fenland.lab.report.setup import configuration, environment
 from fenland.lab.report.table import Cell, number
 from fenland.lab.store.files import write_text
@@ -23,23 +22,6 @@ COMPARED = (
     ("test_accuracy", "Test accuracy, points", 100.0, 2), ("test_loss", "Test loss", 1.0, 4),
     ("loss_gap", "Loss gap", 1.0, 4), ("seconds", "Training time, s", 1.0, 2),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What the page shows of two sources beside the usual.
-
-    Attributes:
-        names: of the two.
-        heads: of the table of differences.
-        rows: a label, and for each measured quantity the second less the first, with its interval.
-        differing: what differs in the configuration or the environment: its name, and the value in each.
-    """
-
-    names: tuple[str, str]
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    differing: tuple[tuple[str, str, str], ...]
 
 
 def read_source(place: Path) -> Records:

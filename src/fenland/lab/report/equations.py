@@ -14,7 +14,7 @@ _GREEK = ("alpha", "beta", "gamma", "delta", "eta", "theta", "lambda", "mu", "xi
 _FUNCTIONS = ("min", "max", "exp", "log")
 _NAMED = (
     "argmax", "sign", "mean", "slerp", "Retr", "Transport", "std", "lr", "decay", "start", "stop", "source", "ball",
-    "combine", "base.step",
+    "combine",
 )  # fmt: skip
 _SIGNS = {
     "< ": r"\lt ", "<=": r"\le ", ">=": r"\ge ", "<-": r"\leftarrow ", "-=": r"\leftarrow w -",

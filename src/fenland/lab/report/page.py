@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -18,9 +19,6 @@ from fenland.lab.report.templating import fill
 from fenland.lab.store.records import Records
 from fenland.lab.store.statistics import summary
 
-if TYPE_CHECKING:
-    from fenland.lab.report.beside import Beside
-
 # Measured quantities that the figures and the first lines name.
 TERMS = (
     ("w, e, w+e", "The weights, the perturbation of size rho, and the ascent point, where h is measured."),
@@ -31,6 +29,23 @@ TERMS = (
      "covers initial weights and order of the data, not another choice of test set. Bands in the figures are the "
      "same, epoch by epoch; a band wider than its axis is cut off there."),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the page shows of two sources beside the usual.
+
+    Attributes:
+        names: of the two.
+        heads: of the table of differences.
+        rows: a label, and for each measured quantity the second less the first, with its interval.
+        differing: what differs in the configuration or the environment: its name, and the value in each.
+    """
+
+    names: tuple[str, str]
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    differing: tuple[tuple[str, str, str], ...]
 
 
 def render(records: Records, figures: Sequence[tuple[Drawn, str]], beside: Beside | None = None) -> str:

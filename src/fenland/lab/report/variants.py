@@ -1,4 +1,4 @@
-"""docs/methods/index.md, made from the table of methods."""
+"""docs/methods.md, made from the table of methods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES = {
 _HEAD = """# Methods
 
 Each method below is one function, `fenland.NAME(base, rho, ...)`, which wraps any first-order `torch.optim` optimizer.
-New to this? Take `SSAM` or `SAM` and read [How to choose](../choosing-a-method.md) first.
+New to this? Take `SSAM` or `SAM` and read [How to choose](choosing-a-method.md) first.
 
 **How to read the tables.** $w$ are the weights and $g$ is their gradient; $e$ is the perturbation and $h$ the gradient
 at $w + e$; the base optimizer then makes its step at $w$ with $d$. $\\lvert\\cdot\\rvert$ is one L2 norm over all
@@ -44,7 +44,7 @@ Papers reuse names. This is what each name means here.
 | XSAM | `XSAM`, Chen and Zhou 2026 | X-SAM, arXiv 2601.10251 (not available) |
 | n-SAM | `NStepSAM`: n ascent steps | SAM with the full-data gradient, in papers on SDEs |
 
-The command `fenland variants --markdown > docs/methods/index.md` makes these tables from the table of methods; do not
+The command `fenland variants --markdown > docs/methods.md` makes these tables from the table of methods; do not
 edit them by hand.
 """
 
@@ -65,7 +65,7 @@ def _family(name: str) -> str:
     lines = [
         f"## {title}",
         "",
-        f"These methods differ from SAM in that {common}. Each has an example on [its family's page]({name}.md).",
+        f"These methods differ from SAM in that {common}. Each has an [example](methods/{name}.md).",
         "",
         "| method | equation | gradients | kept | in step | syncs | source |",
         "|---|---|---|---|---|---|---|",
@@ -75,7 +75,7 @@ def _family(name: str) -> str:
 
 
 def _link(row: Preset) -> str:
-    return f"[{row.name}]({family(row)}.md#fenland.{row.name.removesuffix('-U')})"
+    return f"[{row.name}](methods/{family(row)}.md#fenland.{row.name.removesuffix('-U')})"
 
 
 def _facts(row: Preset) -> tuple[str, ...]:

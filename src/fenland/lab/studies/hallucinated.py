@@ -11,24 +11,10 @@ import pandas as pd
 from fenland import theory
 from fenland.lab.figures.plots import Line, Mark, Panel
 from fenland.lab.replicas.fates import wave, wells
-from fenland.lab.study import (
-    Claim,
-    Finding,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Quantity,
-    Seeds,
-    Source,
-    Study,
-    Tables,
-    interval,
-    ours,
-)  # fmt: skip
+from fenland.lab.study import Claim, Plot, Quantity, Seeds, Study, interval
 from fenland.lab.study.full_batch import Setting, large_radius
 from fenland.lab.study.grid import above_zero
-from fenland.lab.study.parts import Statement
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
 from fenland.lab.study.rows import gathered, select
 from fenland.lab.study.words import above
 

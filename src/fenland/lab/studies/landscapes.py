@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -27,26 +27,16 @@ from fenland.lab.replicas.manifolds import (
     optimizer_ends,
 )  # fmt: skip
 from fenland.lab.replicas.wells import Hyperbola, TwoWells, on_sphere, on_stiefel, valley
-from fenland.lab.store.statistics import Interval, interval
-from fenland.lab.study import Claim, Contrast, Plot, Study
-from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
+from fenland.lab.studies.landscapes_claims import claims, flat, title
+from fenland.lab.study import Lab, Measured, Piece, Plot, Source, Study, Tables
 from fenland.lab.study.recipes import joined
-from fenland.lab.study.words import by, percent, share
+from fenland.lab.study.words import by
 
-FUTURE = Source("Investigations on SAM, stated future work")
-TITLES = {"SGD": "descent", "RSAM": "Riemannian SAM", "FisherSAM": "Fisher-SAM",
-          "FisherSAM projected": "Fisher-SAM projected"}  # fmt: skip
 MANIFOLDS = {"sphere": "sphere", "stiefel": "Stiefel"}
 FLAT = ("SGD", "SAM", "ASAM", "FisherSAM")
-# By hand beside Riemannian SAM: the ascent of the flat space, whose point is left off the manifold ("projected": only
-# its gradient is) or taken back to it ("retracted").
+# Beside Riemannian SAM: the ascent of the flat space, only its gradient "projected", or its point "retracted".
 CURVED = ("SGD", "RSAM", "SAM projected", "SAM retracted", "ASAM projected", "FisherSAM projected")
-# Who is claimed to be better than whom.
-ON_FLAT = (("SAM", "SGD"), ("FisherSAM", "SAM"), ("FisherSAM", "ASAM"), ("ASAM", "SAM"))
-ON_CURVED = (("RSAM", "SGD"), ("RSAM", "SAM projected"), ("RSAM", "SAM retracted"), ("RSAM", "ASAM projected"),
-             ("FisherSAM projected", "SAM projected"))  # fmt: skip
-ON_CURVE = 0.02  # |u*v - 1| of an end that has come to the curve of minima
-EXACT = 1e-9
+ON_CURVE = 0.02  # |u*v - 1| of an end on the curve of minima
 LENGTH = "mean length of e over the starts"
 
 
@@ -153,118 +143,6 @@ def _agreement(config: Config, count: int = 3, steps: int = 20) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def title(method: str) -> str:
-    """A method as it is written."""
-    return TITLES.get(method, method)
-
-
-def claims(measured: Measured) -> Iterator[Claim]:
-    """Each newer method against SAM and ASAM, landscape by landscape."""
-    ends = measured["ends"]
-    for design, rows in by(ends, "design"):
-        for mine, theirs in ON_CURVED if "RSAM" in set(rows["method"]) else ON_FLAT:
-            yield _pair(rows, str(design), mine, theirs)
-    yield Claim(
-        "Riemannian SAM leaves the ridge between two wells, as descent does.",
-        Source("ours, to explain the shares on manifolds", ours=True), ridge, "manifolds", notes=(
-            "The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: a "
-            "ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
-            "whose slope is steeper.",
-        ),
-    )  # fmt: skip
-    yield Claim(
-        "All starts at once take the steps of fenland.RiemannianSAM over geoopt's RiemannianSGD.",
-        Source("ours, to trust the figures above", ours=True), same_step, "shares", notes=(
-            "The study steps a thousand starts in one batch by the optimizer's rule; here a few run the optimizer "
-            "itself.",
-        ),
-    )  # fmt: skip
-
-
-def _pair(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Claim:
-    curve = design == "hyperbola"
-    unit = "per cent less curvature (log)" if curve else "percentage points"
-    does = "ends at flatter minima than" if curve else "reaches the flatter minimum more often than"
-    who = title(mine)[0].upper() + title(mine)[1:]
-    found = difference(rows, design, mine, theirs)
-    where = "never came to the curve and are left out" if curve else "were held on the ridge in between"
-    shares = [f"{title(m)} {100 * rows[rows['method'] == m]['held'].mean():.1f} %" for m in (mine, theirs)]
-    return Claim(
-        f"{who} {does} {title(theirs)}: {design}.",
-        FUTURE if theirs != "SGD" else ours("SAM's own promise"), _more(rows, design, mine, theirs, unit),
-        "curvature" if curve else "shares",
-        expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})", notes=(
-            f"{found.n} starts, e of the same mean Euclidean length. Of their ends {', '.join(shares)} {where}.",
-        ),
-    )  # fmt: skip
-
-
-def _more(rows: pd.DataFrame, design: str, mine: str, theirs: str, unit: str) -> Statement:
-    found = difference(rows, design, mine, theirs)
-    lengths = " against ".join(_by_length(rows, name, design) for name in (mine, theirs))
-    contrast = Contrast(lambda _: {"": found}, f"{{value}} {unit}; {lengths}", ".1f", over="starts") > 0
-    same = found.mean == 0 and found.low == found.high
-
-    def judge(measured: Measured) -> Finding:
-        said = contrast(measured)
-        open_ = "" if same else "The interval holds zero: no difference is shown."
-        return Finding(said.expected, said.measured, False if same else said.holds, open=open_)
-
-    return judge
-
-
-def difference(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Interval:
-    """Mean score of the one minus that of the other in per cent, start by start, with its interval.
-
-    A score is the share of the lengths at which a start ended flat, or minus the log of the curvature.
-    """
-
-    def scores(method: str) -> pd.Series:
-        part = rows[rows["method"] == method]
-        value = -np.log(part["score"]) if design == "hyperbola" else part["score"]
-        return 100.0 * value.groupby(part["start"]).mean()  # NaN is left out
-
-    return interval((scores(mine) - scores(theirs)).dropna())
-
-
-def _by_length(rows: pd.DataFrame, method: str, design: str) -> str:
-    words = []
-    for length, cell in rows[rows["method"] == method].groupby("length"):
-        at = "" if method == "SGD" else f" at {length:g}"
-        score = cell["score"]
-        words.append((f"{score.median():.2f}" if design == "hyperbola" else percent(flat(cell))) + at)
-    return f"{title(method)} {', '.join(words)}"
-
-
-def flat(rows: pd.DataFrame) -> Interval:
-    """The share that ended in the flat well."""
-    return share(int(rows["score"].sum()), len(rows))
-
-
-def ridge(measured: Measured) -> Finding:
-    """Who is left on the ridge, Riemannian SAM beside descent."""
-    ends = measured["ends"]
-    rows = ends[ends["method"] == "RSAM"]
-    found = {key: share(int(x["held"].sum()), len(x)) for key, x in rows.groupby(["design", "length"])}
-    plain = ends[(ends["method"] == "SGD") & ends["design"].isin(rows["design"])]
-    sgd = share(int(plain["held"].sum()), len(plain))
-    return Finding(
-        f"no more starts left on it than by descent: {percent(sgd)}",
-        "; ".join(f"{design} at {length:g}: {percent(x)}" for (design, length), x in found.items()),
-        all(x.low <= sgd.high for x in found.values()),
-    )
-
-
-def same_step(measured: Measured) -> Finding:
-    """The batched step against the optimizer's."""
-    rows = measured["agreement"]
-    apart = float(rows["gap"].max())
-    return Finding(
-        f"at most {EXACT:g} apart after {int(rows['steps'].max())} steps",
-        f"{apart:.1e} on {', '.join(rows['design'])}", apart <= EXACT,
-    )  # fmt: skip
-
-
 def shares(chosen: Callable[[str], bool]) -> Callable[[Measured], list[Panel]]:
     """Shares against length, a panel a landscape."""
 
@@ -366,7 +244,7 @@ STUDY = Study(
         "Radii are matched: every method has the same mean Euclidean length of e over the starts. One radius for all "
         "would compare units, not shapes.",
         "After the method plain descent settles: where it ends is the minimum that was reached.",
-        "Fisher-SAM and ASAM with the presets' own eta (1 and 0.01). On manifolds SAM, ASAM and Fisher-SAM ascend in "
+        "Fisher-SAM and ASAM have the presets' own eta. On manifolds SAM, ASAM and Fisher-SAM ascend in "
         "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",
     ),
 )  # fmt: skip

@@ -31,7 +31,8 @@ CYCLE = {
         "near the limit.",
     ),
     "amplitude": (
-        "Normalised SAM ends on a cycle of amplitude eta·l·rho/(2 − eta·l), wherever its middle lies",
+        f"Up to {BELOW:g} of the limit 2/l normalised SAM ends on a cycle of amplitude eta·l·rho/(2 − eta·l), wherever "
+        "its middle lies",
         "measured over predicted within 0.9 to 1.1",
         "Half of the distance between two successive points, median over starts.",
     ),
@@ -177,7 +178,8 @@ def _of_cycle(measured: Measured, rows: pd.DataFrame, outside: pd.DataFrame, col
     )
     if len(outside):
         beyond = ratio(outside)
-        note += f" In {len(beyond)} pairs beyond, up to the limit, it is {beyond.min():.2f} to {beyond.max():.2f}."
+        pairs = f"{len(beyond)} pairs" if len(beyond) > 1 else "1 pair"
+        note += f" In {pairs} beyond, up to the limit, it is {beyond.min():.2f} to {beyond.max():.2f}."
     return Finding("", f"median {found.median():.3f}; {words}", bool((abs(found - 1) <= 0.1).all()), note)
 
 

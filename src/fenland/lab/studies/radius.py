@@ -8,10 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-from torch import Tensor
-
 from fenland.lab.figures.plots import Mark
 from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.studies.investigations import (
@@ -24,6 +20,7 @@ from fenland.lab.studies.investigations import (
     investigation,
     loss,
     setting,
+    smoothed_loss,
 )  # fmt: skip
 from fenland.lab.study import C, Claim, Contrast, Grid, Quantity, both, ratio
 from fenland.lab.study.grid import above_zero, at_least_two
@@ -33,8 +30,6 @@ from fenland.lab.study.quantities import gap
 from fenland.lab.study.words import half, lossy, shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fenland.lab.config import RunConfig
 
 TABLE, SECTION = SHORT.at("Table I"), SHORT.at("section II-B")
@@ -49,7 +44,6 @@ TABLE_I = Published("rho", {
 BEST, WORST = 0.05, 0.5
 FALLS = (0.3, 0.6, 0.8)  # shares of the epochs after which the learning rate falls to a fifth
 DROPS = FALLS[:2]  # where the report saw the loss drop
-SHARE = 0.1  # what the smoothed labels of davda54/sam take from the true class
 # The loss of Table I is the one that davda54/sam prints.
 READING = "divergence from smoothed labels"
 printed = Quantity("smoothed_loss", form=".4f")
@@ -76,35 +70,6 @@ def with_smoothed(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, R
     ]
     found = {name: part["loss"].iloc[0] for name, part in zip(done, lab.keep_all(pieces, "losses"), strict=True)}
     return tables | {"runs": rows.assign(smoothed_loss=rows["run"].map(found).astype(float))}
-
-
-def smoothed_loss(run: RunConfig, weights: Path) -> pd.DataFrame:
-    """One row ``loss``: the mean of `divergence` over the test set, in evaluation mode."""
-    from fenland.lab.study.network import trained
-
-    model, batches = trained(run, weights)
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for batch, labels in batches.evaluation("test"):
-            total += float(divergence(model(batch), labels).double().sum())
-            count += len(labels)
-    return pd.DataFrame({"loss": [total / count]})
-
-
-def divergence(logits: Tensor, labels: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the smoothed labels from the softmax, one number an example.
-
-    Args:
-        logits: (batch, classes).
-        labels: (batch,), class numbers.
-
-    The target is 1 - 0.1 on the true class and 0.1 / (classes - 1) on each other, as davda54/sam has it, so that 0 is
-    reached at outputs that are as unsure as the target.
-    """
-    classes = logits.shape[1]
-    target = torch.full_like(logits, SHARE / (classes - 1))
-    target.scatter_(1, labels[:, None], 1 - SHARE)
-    return (target * (target.log() - logits.log_softmax(1))).sum(1)
 
 
 def against(ours: float, quantity: Quantity, word: str) -> Contrast:

@@ -128,7 +128,7 @@ STUDY = Study(
                   "(arXiv 2401.07250), Fig. 1"),
     question="How much longer than SGD do SAM and SSAM take to leave the saddle of a linear autoencoder?",
     config=Config,
-    quick={"lr": 4e-3, "epochs": 125, "products": (0.2, 0.4, 0.6, 0.8, 1.2, 2.0), "seeds": (0, 1, 2)},
+    quick={"lr": 4e-3, "epochs": 125, "products": (0.2, 0.4, 0.6, 0.8, 1.2, 2.0), "seeds": tuple(range(5))},
     runs=measure,
     claims=claims,
     figures=[

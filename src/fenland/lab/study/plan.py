@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fenland.lab.study.study import Study
 
 # Fields in which runs may differ and still take as long, step by step.
-_SAME = {
+_SAME: dict[str, Any] = {
     "seed": 0, "data_seed": 0, "replace": None, "rho": None, "lr": 0.1, "weight_decay": 0.0, "schedule": "constant",
     "epochs": 1, "limit": None, "weights": False, "data_dir": None, "data_id": "", "momentum": 0.9,
 }  # fmt: skip
@@ -169,7 +169,7 @@ def _extra(run: RunConfig, shape: tuple[int, int, int], classes: int, cost: _Cos
         with _cast(run):
             losses = cross_entropy(model(images), labels, reduction="none" if row.per_sample else "mean")
         if not row.per_sample:
-            losses.backward()
+            losses.backward()  # type: ignore[no-untyped-call]
         return losses
 
     return max(0.0, _timed(lambda: optimizer.step(closure), run) - row.passes * cost.few)
@@ -242,11 +242,11 @@ class _Saved:
         return sum(self._sizes.values())
 
     def __enter__(self) -> _Saved:
-        self._hooks.__enter__()  # type: ignore[no-untyped-call]
+        self._hooks.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hooks.__exit__()  # type: ignore[no-untyped-call]
+        self._hooks.__exit__()
 
 
 def check_here(study: Study, preset: str, config: Any, runs: Sequence[RunConfig]) -> None:
