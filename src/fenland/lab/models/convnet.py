@@ -19,14 +19,15 @@ class ConvNet(nn.Module):
     CIFAR-10 it has 295,106 parameters.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 9.
+        shape: channels, height and width of an image; both sides at least 4. Below 9 pixels the first convolution
+            pads, so that three halvings leave a pixel.
         classes: number of outputs.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        at_least(9, shape, "convnet")
-        self.stem = nn.Conv2d(shape[0], WIDTHS[0], 2)
+        at_least(4, shape, "convnet")
+        self.stem = nn.Conv2d(shape[0], WIDTHS[0], 2, padding=max((10 - min(shape[1:])) // 2, 0))
         blocks = [_block(before, width) for before, width in pairwise(WIDTHS)]
         self.blocks = nn.Sequential(nn.GELU(), *blocks)
         self.out = nn.Linear(WIDTHS[-1], classes)
