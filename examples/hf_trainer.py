@@ -1,17 +1,9 @@
-"""Hugging Face's Trainer trains a small vision transformer.
-
-The transformer is built from a config. Run:
-python examples/hf_trainer.py [--quick]
-"""
+"""Hugging Face's Trainer trains a small vision transformer, built from a config: python examples/hf_trainer.py."""
 
 import tempfile
 
 import torch
-from transformers import (
-    TrainingArguments,
-    ViTConfig,
-    ViTForImageClassification,
-)
+from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
 
 import fenland
 from digits import arguments, load
@@ -19,10 +11,7 @@ from fenland.integrations.transformers import SharpnessAwareTrainer
 
 
 def rows(images: torch.Tensor, labels: torch.Tensor) -> list[dict]:
-    return [
-        {"pixel_values": image, "labels": label}
-        for image, label in zip(images, labels, strict=True)
-    ]
+    return [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)]
 
 
 def main() -> None:
@@ -46,7 +35,7 @@ def main() -> None:
             folder,
             num_train_epochs=args.epochs,
             per_device_train_batch_size=24,
-            gradient_accumulation_steps=2,  # e is that of both
+            gradient_accumulation_steps=2,  # e comes from both micro-batches
             learning_rate=4e-3,
             warmup_steps=10,
             lr_scheduler_type="cosine",
@@ -60,25 +49,12 @@ def main() -> None:
             settings,
             train_dataset=rows(x, y),
             eval_dataset=rows(x_test, y_test),
-            compute_metrics=lambda p: {
-                "accuracy": float(
-                    (p.predictions.argmax(1) == p.label_ids).mean()
-                )
-            },
-            sharpness_aware=lambda base, model: fenland.SSAM(
-                base, rho=0.05, model=model
-            ),
+            compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(1) == p.label_ids).mean())},
+            sharpness_aware=lambda base, model: fenland.SSAM(base, rho=0.05, model=model),
         )
         trainer.train()
-        last = [
-            row["loss"]
-            for row in trainer.state.log_history
-            if "loss" in row
-        ][-1]
-        print(
-            f"loss {float(last):.4f} "
-            f"accuracy {trainer.evaluate()['eval_accuracy']:.4f}"
-        )
+        last = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
+        print(f"loss {float(last):.4f} accuracy {trainer.evaluate()['eval_accuracy']:.4f}")
 
 
 if __name__ == "__main__":

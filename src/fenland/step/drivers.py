@@ -107,10 +107,10 @@ def ascend(runner: Runner, scaling: Scaled | None) -> bool:
                 leaf.own()
             step.drop()
         runner.begin_second_pass(before)
+        runner.pending, runner.before = step, before
     except BaseException:
         runner.roll_back([step], before)
         raise
-    runner.pending, runner.before = step, before
     return bool(step.perturbation.params)
 
 
