@@ -3,7 +3,11 @@
 import tempfile
 
 import torch
-from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
+from transformers import (
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import fenland
 from digits import arguments, load

@@ -2,7 +2,20 @@
 
 from dataclasses import dataclass
 
-from fenland.lab.study import OURS, C, Claim, Grid, Quantity, Seeds, Source, Study, Training, curves, paired, ratio
+from fenland.lab.study import (
+    OURS,
+    C,
+    Claim,
+    Grid,
+    Quantity,
+    Seeds,
+    Source,
+    Study,
+    Training,
+    curves,
+    paired,
+    ratio,
+)
 
 METHODS = {
     "SGD": {"optimizer": "sgd"},
