@@ -1,10 +1,9 @@
 """A GAN: two sharpness-aware optimizers, each on its own network.
 
 Run: python examples/gan.py [--quick]
-
 Pass 2 of one optimizer must not disturb the other network: its buffers
-are guarded too (`model=` takes a module that
-holds both), and its gradients are zeroed before its own step.
+are guarded too (`model=` takes a module that holds both), and its
+gradients are zeroed before its own step.
 """
 
 import torch
@@ -34,33 +33,25 @@ def main() -> None:
         nn.Linear(128, 1),
     )
     both = nn.ModuleList([generator, critic])
-    opt_g = fenland.SAM(
-        torch.optim.Adam(
-            generator.parameters(), lr=1e-3, betas=(0.5, 0.99)
-        ),
-        rho=0.02,
-        model=both,
-    )
-    opt_c = fenland.SAM(
-        torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.5, 0.99)),
-        rho=0.02,
-        model=both,
+    opt_g, opt_c = (
+        fenland.SAM(
+            torch.optim.Adam(each, lr=1e-3, betas=(0.5, 0.99)),
+            rho=0.02,
+            model=both,
+        )
+        for each in (generator.parameters(), critic.parameters())
     )
 
     for _ in range(args.epochs):
         for real, _ in shuffled(x, y):
             noise = torch.randn(len(real), NOISE)
-            ones, zeros = (
-                torch.ones(len(real), 1),
-                torch.zeros(len(real), 1),
-            )
+            ones = torch.ones(len(real), 1)
+            zeros = torch.zeros(len(real), 1)
 
-            def critic_closure(
-                real=real, noise=noise, ones=ones, zeros=zeros
-            ):
+            def critic_closure(real=real, z=noise, ones=ones, zeros=zeros):
                 opt_c.zero_grad()
                 with torch.no_grad():
-                    fake = generator(noise)
+                    fake = generator(z)
                 loss = bce(critic(real), ones) + bce(critic(fake), zeros)
                 loss.backward()
                 return loss
@@ -68,15 +59,12 @@ def main() -> None:
             def generator_closure(noise=noise, ones=ones):
                 opt_g.zero_grad()
                 loss = bce(critic(generator(noise)), ones)
-                # This leaves gradients on the critic, too; its closure
-                # zeroes them.
+                # It leaves gradients on the critic, which zeroes them.
                 loss.backward()
                 return loss
 
-            loss_c, loss_g = (
-                opt_c.step(critic_closure),
-                opt_g.step(generator_closure),
-            )
+            loss_c = opt_c.step(critic_closure)
+            loss_g = opt_g.step(generator_closure)
 
     with torch.no_grad():
         fake = generator.eval()(torch.randn(1000, NOISE))

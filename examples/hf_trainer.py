@@ -1,4 +1,8 @@
-"""Hugging Face's Trainer trains a small vision transformer, built from a config: python examples/hf_trainer.py."""
+"""Hugging Face's Trainer trains a small vision transformer.
+
+The transformer is built from a config. Run:
+python examples/hf_trainer.py [--quick]
+"""
 
 import tempfile
 
@@ -15,7 +19,8 @@ from fenland.integrations.transformers import SharpnessAwareTrainer
 
 
 def rows(images: torch.Tensor, labels: torch.Tensor) -> list[dict]:
-    return [{"pixel_values": image, "labels": label} for image, label in zip(images, labels, strict=True)]
+    pairs = zip(images, labels, strict=True)
+    return [{"pixel_values": x, "labels": y} for x, y in pairs]
 
 
 def main() -> None:
@@ -39,7 +44,7 @@ def main() -> None:
             folder,
             num_train_epochs=args.epochs,
             per_device_train_batch_size=24,
-            gradient_accumulation_steps=2,  # e comes from both micro-batches
+            gradient_accumulation_steps=2,  # e is that of both
             learning_rate=4e-3,
             warmup_steps=10,
             lr_scheduler_type="cosine",
@@ -53,12 +58,20 @@ def main() -> None:
             settings,
             train_dataset=rows(x, y),
             eval_dataset=rows(x_test, y_test),
-            compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(1) == p.label_ids).mean())},
-            sharpness_aware=lambda base, model: fenland.SSAM(base, rho=0.05, model=model),
+            compute_metrics=lambda p: {
+                "accuracy": float(
+                    (p.predictions.argmax(1) == p.label_ids).mean()
+                )
+            },
+            sharpness_aware=lambda base, model: fenland.SSAM(
+                base, rho=0.05, model=model
+            ),
         )
         trainer.train()
-        last = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
-        print(f"loss {float(last):.4f} accuracy {trainer.evaluate()['eval_accuracy']:.4f}")
+        logged = trainer.state.log_history
+        last = [row["loss"] for row in logged if "loss" in row][-1]
+        accuracy = trainer.evaluate()["eval_accuracy"]
+        print(f"loss {float(last):.4f} accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":
