@@ -17,6 +17,8 @@ from fenland.algebra.base import Algebra, Scalar, Vector
 
 Coefficient: TypeAlias = "Any"  # a float, a scalar of the algebra, or a list of these, one a tensor (radii by group)
 _serials = count()
+TINY = {torch.float64: 1e-290}  # smallest norm that is divided by; anything below counts as zero
+TINY_LOW = 1e-30  # for float32 and below: 1 / 1e-30 still leaves room for a radius of 1e8
 
 
 class Lazy:
@@ -24,12 +26,14 @@ class Lazy:
 
     Attributes:
         terms: pairs (c_i, x_i); c_i is a float or a scalar of the algebra, each leaf occurs once.
+        V: the algebra of the leaves.
         length: what a ball says of ||e|| / rho, where that is not 1 and e is no multiple of a; else None.
     """
 
     def __init__(self, terms: list[tuple[Coefficient, Leaf]], length: Scalar | None = None) -> None:
         self.terms = terms
         self.length = length
+        self.V: Algebra = terms[0][1].V
 
     def __mul__(self, c: Coefficient) -> Lazy:
         return Lazy([(times(k, c), x) for k, x in self.terms])
@@ -58,11 +62,6 @@ class Lazy:
 
     def __sub__(self, other: Lazy) -> Lazy:
         return self + other * -1.0
-
-    @property
-    def V(self) -> Algebra:
-        """The algebra of its leaves."""
-        return self.terms[0][1].V
 
     @property
     def norm(self) -> Scalar:
@@ -127,7 +126,7 @@ class Leaf(Lazy):
         factor: Scalar | None = None,
     ) -> None:
         self.raw: Vector | None = tensors
-        self._V, self.params, self.owned, self.factor = V, params, owned, factor
+        self.V, self.params, self.owned, self.factor = V, params, owned, factor
         self._norm: Scalar | None = None
         self._dots: dict[int, Scalar] = {}
         self.serial = 0 if V.batch_dims else next(_serials)  # replicas are traced, and a count cannot be
@@ -157,13 +156,9 @@ class Leaf(Lazy):
         return self.raw
 
     @property
-    def V(self) -> Algebra:
-        return self._V
-
-    @property
     def norm(self) -> Scalar:
         if self._norm is None:
-            measured = self._V.norm(self.tensors if self.raw is None else self.raw)
+            measured = self.V.norm(self.tensors if self.raw is None else self.raw)
             self._norm = measured if self.factor is None else measured * self.factor
         return self._norm
 
@@ -277,7 +272,3 @@ def ratio(numerator: Scalar, denominator: Scalar, look: bool = True) -> Scalar:
     if look and denominator.is_cpu and Algebra.looks and denominator.dim() == 0 and denominator.item() > least:
         return numerator / denominator
     return torch.where(denominator > least, numerator / denominator.clamp_min(least), torch.ones_like(denominator))
-
-
-TINY = {torch.float64: 1e-290}  # smallest norm that is divided by; anything below counts as zero
-TINY_LOW = 1e-30  # for float32 and below: 1 / 1e-30 still leaves room for a radius of 1e8

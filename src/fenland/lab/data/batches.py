@@ -33,12 +33,24 @@ def room(device: torch.device) -> int | None:
     return int(free * ROOM)
 
 
-def check_size(batch_size: int, examples: int, world: int) -> None:
-    """Refuse a batch that is larger than the train set, or that its processes cannot share equally."""
+def share(batch_size: int, examples: int, rank: int, world: int) -> slice:
+    """This rank's equal part of a training batch.
+
+    Raises:
+        BadInput: the batch is larger than the train set, or its processes cannot share it equally.
+    """
     if batch_size > examples:
         raise BadInput("batch_size", batch_size, f"give at most {examples}, the size of the train set")
     if batch_size % world:
         raise BadInput("batch_size", batch_size, f"give a multiple of {world}, the number of processes")
+    return slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+
+
+def evaluated(labels: Tensor, limit: int | None) -> Tensor:
+    """Positions of all examples, or of a fixed stratified choice of ``limit``."""
+    if limit is not None and limit < len(labels):
+        return torch.from_numpy(stratified(labels.cpu().numpy(), limit, seed=1))
+    return torch.arange(len(labels))
 
 
 class Batches:
@@ -80,11 +92,10 @@ class Batches:
         world: int = 1,
         limit: int | None = None,
     ) -> None:
-        check_size(batch_size, len(images.train), world)
+        self._slice = share(batch_size, len(images.train), rank, world)
         mean, deviation = images.statistics()
         self.batch_size = batch_size
         self.steps = len(images.train) // batch_size
-        self._slice = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._seed = seed
         self._augmentation = Augmentation(images.shape, augment, cutout, cutout_share)
         self._dtype = dtype
@@ -123,10 +134,7 @@ class Batches:
 
         Every rank gets all of them.
         """
-        labels = self._splits[split][1]
-        order = torch.arange(len(labels))
-        if limit is not None and limit < len(labels):
-            order = torch.from_numpy(stratified(labels.cpu().numpy(), limit, seed=1))
+        order = evaluated(self._splits[split][1], limit)
         home, away = order.to(self.home), order.to(self._device)
         for start in range(0, len(order), size):
             yield self._chosen(split, home[start : start + size], away[start : start + size])

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fenland.lab.data.batches import check_size, generator
-from fenland.lab.data.images import stratified
+from fenland.lab.data.batches import evaluated, generator, share
 from fenland.lab.data.tokens import END, Tokens
 
 # So many batches are drawn together and sorted by length: sentences of 27 tokens on average then take 30 in a batch of
@@ -34,10 +33,9 @@ class TokenBatches:
     def __init__(
         self, tokens: Tokens, device: torch.device, batch_size: int, seed: int, *, rank: int = 0, world: int = 1
     ) -> None:
-        check_size(batch_size, len(tokens.train), world)
         self.batch_size = batch_size
         self.steps = len(tokens.train) // batch_size
-        self._slice = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+        self._slice = share(batch_size, len(tokens.train), rank, world)
         self._seed = seed
         self._device = device
         self._splits = {
@@ -60,11 +58,8 @@ class TokenBatches:
 
         Every rank gets all of them.
         """
-        labels, lengths = self._splits[split][1], self._lengths[split]
-        order = torch.arange(len(labels))
-        if limit is not None and limit < len(labels):
-            order = torch.from_numpy(stratified(labels.numpy(), limit, seed=1))
-        order = order[torch.argsort(lengths[order], stable=True)]
+        order = evaluated(self._splits[split][1], limit)
+        order = order[torch.argsort(self._lengths[split][order], stable=True)]
         for start in range(0, len(order), size):
             yield self._chosen(split, order[start : start + size])
 

@@ -65,7 +65,12 @@ def gains(tasks: list[Compared]) -> str:
             price = cost(task.rows, name, task.base)
             if cells[0] != OPEN and price is not None:
                 lines.append(f"| {task.title} | {name} | {' | '.join(cells)} | {price:.2f} |")
-    return "\n".join([*lines, ""]) if len(lines) > 2 else f"{NOTHING}\n"
+    return _text(lines, 2, NOTHING)
+
+
+def _text(lines: list[str], head: int, nothing: str) -> str:
+    """The lines as text; what to say where there are no more than the table's head."""
+    return "\n".join([*lines, ""]) if len(lines) > head else f"{nothing}\n"
 
 
 def shown(task: Compared, name: str, other: str, kind: str) -> str:
@@ -100,7 +105,7 @@ def verdicts(tasks: list[Compared]) -> str:
                 fits = "has fitted its training examples" if learnt.mean >= FITTED else "has not fitted them all"
                 share = f"{task.base} {fits} ({learnt.mean:.1f} % right)"
                 lines.append(f"- **{name}**, {task.title}: {'; '.join(filter(None, said))}. {share}.")
-    return "\n".join([*lines, ""]) if lines else f"{NOTHING}\n"
+    return _text(lines, 0, NOTHING)
 
 
 def _verdict(task: Compared, name: str, other: str, at: str) -> str:
@@ -129,7 +134,7 @@ def means(tasks: list[Compared]) -> str:
             if seeds:
                 cells = [written(mean(task.rows, name, each), each) for each in (*MEASURES.values(), TRAINED, SPENT)]
                 lines.append(f"| {task.title} | {name} | {len(seeds)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""]) if len(lines) > 2 else "No run on a test set is done yet.\n"
+    return _text(lines, 2, "No run on a test set is done yet.")
 
 
 def _trained(row: Row) -> float | None:
@@ -151,7 +156,7 @@ def curves(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
             cells = [f"{run.rho:g}: {_validated(row)}" for run, row in pairs]
             if any(row is not None for _, row in pairs):
                 lines.append(f"| {task.title} | {name} | {units[0].run.lr:g} | {'; '.join(cells)} |")
-    return "\n".join([*lines, ""]) if len(lines) > 2 else "No curve is begun yet.\n"
+    return _text(lines, 2, "No curve is begun yet.")
 
 
 def _validated(row: Row | None) -> str:
@@ -174,7 +179,7 @@ def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
                 cells.append(f"**{at}: {_validated(row)}**" if point == best else f"{at}: {_validated(row)}")
             if any(not cell.endswith(OPEN) for cell in cells):
                 lines.append(f"| {task.title} | {name} | {'; '.join(cells)} |")
-    return "\n".join([*lines, ""]) if len(lines) > 2 else "No run of the choosing is done yet.\n"
+    return _text(lines, 2, "No run of the choosing is done yet.")
 
 
 def state(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
