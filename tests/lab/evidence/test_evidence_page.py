@@ -76,6 +76,19 @@ def test_words_say_what_the_intervals_say(task: Compared) -> None:
     assert "has not fitted them all (90.0 % right)" in text
 
 
+def test_one_sentence_counts_the_comparisons_at_the_same_seconds(task: Compared) -> None:
+    assert page.counted([task]) == ""  # no base of the same seconds
+    matched = [{**row, "method": "SGD, longer"} for row in task.rows if row["method"] == "SGD"]
+    both = Compared("A task", "SGD", {"SAM": "SGD, longer"}, [*task.rows, *matched])
+    for row in both.rows:
+        if row["method"] == "SAM":
+            row["test_loss"] = 0.1 - 0.011 * row["settings"]["seed"]
+    assert page.counted([both, task, both]).startswith(
+        "Of 2 comparisons with a base that trained for the same seconds, accuracy is not told apart in 2; "
+        "test loss is better in 2; calibration error is "
+    )
+
+
 def test_without_seeds_nothing_is_said() -> None:
     empty = Compared("A task", "SGD", {"SAM": ""}, [result("SGD", 0, 0.7, 1.0), result("SAM", 0, 0.8, 2.0)])
     assert page.gains([empty]) == f"{page.NOTHING}\n"
@@ -129,10 +142,15 @@ def _choosing(unit: plan.Unit, loss: float) -> Row:
 def test_the_picture_has_a_row_a_method_and_is_the_same_each_time(task: Compared) -> None:
     lines, draw = figure.gains([task])
     assert [label for label, _ in lines] == ["A task", "SAM"]
-    assert set(lines[1][1]) == {figure.EPOCHS}
+    assert set(lines[1][1]) == {(measure, figure.EPOCHS) for measure in figure.PANELS}
     pictures = {figure.svg("gains", "light", [figure.EPOCHS, figure.SECONDS], draw, page.ALT_GAINS) for _ in range(2)}
     (picture,) = pictures
     assert "A task" in picture
     assert page.ALT_GAINS.split(",")[0] in picture
-    axes = draw(Canvas(figure.INKS["light"], [figure.EPOCHS, figure.SECONDS])).axes[0]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["SAM"]
+    panels = draw(Canvas(figure.INKS["light"], [figure.EPOCHS, figure.SECONDS])).axes
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == ["SAM"]
+    assert [axes.get_xlabel() for axes in panels] == list(figure.PANELS.values())
+    for axes, measure in zip(panels, figure.PANELS, strict=True):
+        # An interval and a mean: those of the measure that the axis is named after.
+        it = lines[1][1][measure, figure.EPOCHS]
+        assert [list(line.get_xdata()) for line in axes.lines] == [[it.low, it.high], [it.mean]]

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fenland.lab.evidence import plan
 from fenland.lab.evidence.page import Compared
@@ -19,13 +21,17 @@ from fenland.lab.store.statistics import Interval
 
 INKS = {"light": PAPER, "dark": Ink("#e6e9ed", "#a9b3bd", "#3a434d", "#1e2129", DARK)}
 EPOCHS, SECONDS = "at the same epochs", "at the same seconds"
+# What the gains are drawn for, with the name of its axis: a gain in accuracy lies right of zero, the others left.
+PANELS = {"accuracy": "accuracy, points", "loss": "test loss", "ece": "calibration, points"}
 # Points of the height: a row of the gains, a task's own line, and axes of the curve.
 _ROW, _AXES = 17.0, 150.0
-Line = tuple[str, dict[str, Interval]]
+# From a measure and a base to the difference from that base.
+Gains = dict[tuple[str, str], Interval]
+Line = tuple[str, Gains]
 
 
 def gains(tasks: Sequence[Compared]) -> tuple[list[Line], Callable[[Canvas], Figure]]:
-    """Rows of the picture of the accuracies gained, and what draws it; no rows where no comparison is complete."""
+    """Rows of the picture of what was gained, and what draws it; no rows where no comparison is complete."""
     lines: list[Line] = []
     for task in tasks:
         own = [(name, found) for name, other in task.methods.items() if (found := _gained(task, name, other))]
@@ -33,35 +39,50 @@ def gains(tasks: Sequence[Compared]) -> tuple[list[Line], Callable[[Canvas], Fig
     return lines, lambda canvas: _draw_gains(canvas, lines)
 
 
-def _gained(task: Compared, name: str, matched: str) -> dict[str, Interval]:
-    pairs = {EPOCHS: task.base, SECONDS: matched}
-    found = {label: difference(task.rows, name, other, MEASURES["accuracy"]) for label, other in pairs.items() if other}
-    return {label: each for label, each in found.items() if each.n >= task.needed}
+def _gained(task: Compared, name: str, matched: str) -> Gains:
+    pairs = {kind: other for kind, other in {EPOCHS: task.base, SECONDS: matched}.items() if other}
+    found = {
+        (measure, kind): difference(task.rows, name, other, MEASURES[measure])
+        for measure in PANELS
+        for kind, other in pairs.items()
+    }
+    return {each: it for each, it in found.items() if it.n >= task.needed}
 
 
 def _draw_gains(canvas: Canvas, lines: list[Line]) -> Figure:
     room = headroom_of(canvas, canvas.labels)
-    figure, (axes,) = blanks(canvas, room + 46 + _ROW * len(lines), headroom=room)
-    axes.grid(visible=False)
-    axes.grid(axis="x", color=canvas.ink.line, linewidth=0.7)
-    axes.axvline(0, color=canvas.ink.soft, linewidth=1)
+    figure, every = blanks(canvas, room + 46 + _ROW * len(lines), columns=len(PANELS), headroom=room)
+    for axes, (measure, title) in zip(every, PANELS.items(), strict=True):
+        _draw_panel(axes, canvas, lines, measure)
+        axes.set_yticks([])
+        axes.set_xlabel(title, loc="left", fontsize=SMALL, color=canvas.ink.soft, labelpad=3)
+    first = every[0]
     for place, (label, found) in enumerate(lines):
         if not found:
-            axes.annotate(
+            first.annotate(
                 label, (0, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL - 1,
-                color=canvas.ink.text,
-            )  # fmt: skip
-        for kind, it in found.items():
-            look = canvas.look(kind)
-            height = place - 0.16 if kind == EPOCHS else place + 0.16
-            axes.plot([it.low, it.high], [height, height], linewidth=1.8, **look)
-            axes.plot([it.mean], [height], "o", markersize=4.5, color=look["color"])
-    axes.set_yticks([place for place, (_, found) in enumerate(lines) if found])
-    axes.set_yticklabels([label for label, found in lines if found])
-    axes.set_ylim(len(lines) - 0.4, -0.7)
-    name_x(axes, canvas, "gain in test accuracy, percentage points")
+                color=canvas.ink.text, annotation_clip=False,
+            ).set_in_layout(False)  # fmt: skip
+    first.set_yticks([place for place, (_, found) in enumerate(lines) if found])
+    first.set_yticklabels([label for label, found in lines if found])
     head_all(figure, canvas, "", canvas.labels)
     return figure
+
+
+def _draw_panel(axes: Axes, canvas: Canvas, lines: list[Line], measure: str) -> None:
+    axes.grid(visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(2))
+    # Zero is drawn beside the methods only: it would run through the titles of the tasks.
+    own = [place for place, (_, found) in enumerate(lines) if found]
+    axes.vlines([0.0] * len(own), [each - 0.5 for each in own], [each + 0.5 for each in own], canvas.ink.soft)
+    for place, (_, found) in enumerate(lines):
+        for kind, height in ((EPOCHS, place - 0.16), (SECONDS, place + 0.16)):
+            it = found.get((measure, kind))
+            if it is not None:
+                look = canvas.look(kind)
+                axes.plot([it.low, it.high], [height, height], linewidth=1.8, **look)
+                axes.plot([it.mean], [height], "o", markersize=4.5, color=look["color"])
+    axes.set_ylim(len(lines) - 0.4, -0.7)
 
 
 def radii(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> dict[str, dict[str, list[tuple[float, float]]]]:

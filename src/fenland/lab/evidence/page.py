@@ -15,10 +15,12 @@ from fenland.lab.store.statistics import Interval
 OPEN = "open"
 NONE = "–"
 FITTED = 99.0  # percent of the training examples; above it the base learns noise more than signal
+BETTER, WORSE, EQUAL = "better in", "worse in", "no difference shown in"
+_SHORT = {BETTER: "better", WORSE: "worse", EQUAL: "not told apart"}
 NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
 ALT_GAINS = (
-    "Gain in test accuracy over the base, with 95 % intervals, one row a task and method, at the same epochs and at "
-    "the same seconds; the numbers are in the table below."
+    "Three panels: the method minus its base in test accuracy, test loss and calibration error, with 95 % intervals, "
+    "one row a task and method, at the same epochs and at the same seconds; the numbers are in the table."
 )
 ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a task; the numbers are in the table below."
 
@@ -108,14 +110,32 @@ def verdicts(tasks: list[Compared]) -> str:
     return _text(lines, 0, NOTHING)
 
 
+def counted(tasks: list[Compared]) -> str:
+    """One sentence over all comparisons with a base that trained for the same seconds; empty where there is none."""
+    pairs = [(task, name, matched) for task in tasks for name, matched in task.methods.items() if matched]
+    said, most = [], 0
+    for kind in ("accuracy", "loss", "ece"):
+        words = [word for task, name, other in pairs if (word := _word(task, name, other, MEASURES[kind]))]
+        told = [f"{_SHORT[word]} in {words.count(word)}" for word in _SHORT if word in words]
+        said.append(f"{MEASURES[kind].title} is {' and '.join(told)}")
+        most = max(most, len(words))
+    start = f"Of {most} comparisons with a base that trained for the same seconds, "
+    return f"{start}{'; '.join(said)}." if most else ""
+
+
+def _word(task: Compared, name: str, other: str, measure: Measure) -> str:
+    """``BETTER``, ``WORSE`` or ``EQUAL``; empty where seeds are missing."""
+    it = difference(task.rows, name, other, measure)
+    if it.n < max(task.needed, 2):
+        return ""
+    return EQUAL if not it.excludes_zero else BETTER if (it.mean > 0) == measure.more_is_better else WORSE
+
+
 def _verdict(task: Compared, name: str, other: str, at: str) -> str:
     """What is better, worse and not told apart; empty where seeds are missing."""
     found: dict[str, list[str]] = {}
     for measure in MEASURES.values():
-        it = difference(task.rows, name, other, measure)
-        if it.n >= max(task.needed, 2):
-            better = (it.mean > 0) == measure.more_is_better
-            word = "no difference shown in" if not it.excludes_zero else "better in" if better else "worse in"
+        if word := _word(task, name, other, measure):
             found.setdefault(word, []).append(measure.title)
     told = [f"{word} {', '.join(what)}" for word, what in found.items()]
     return f"at {at} {'; '.join(told)}" if told else ""
