@@ -81,8 +81,8 @@ def evidence() -> str:
     picture = pictured("gains", page.ALT_GAINS)().replace("](images/", "](docs/images/")
     return (
         f"{page.counted(tasks)}\nThe method minus its base, with 95 % intervals, bold where they exclude zero. "
-        "Accuracies and calibration errors are in\npercentage points; a loss or a calibration error that falls is a gain "
-        f"([how it was measured](docs/evidence.md)).\n\n{page.gains(tasks)}\n{picture}\n"
+        "Accuracies and calibration errors are in\npercentage points; a loss or a calibration error that falls is a "
+        f"gain ([how it was measured](docs/evidence.md)).\n\n{page.gains(tasks)}\n{picture}\n"
         "Small tasks at one learning rate for all: test accuracy in percent, with 95 % intervals where five seeds were "
         f"run ([more of them](docs/when-not.md)).\n\n{smaller()}"
     )
