@@ -87,8 +87,9 @@ def test_the_pictures_are_those_that_the_engine_draws(monkeypatch):
 
 def test_the_pictures_of_the_evidence_are_those_of_its_records(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
-    import evidence
     import tables
+
+    import evidence
 
     made = evidence.pictures(evidence.Rows(tables.EVIDENCE))
     kept = {path.name: path.read_text(encoding="utf-8") for path in evidence.IMAGES.glob("*.svg")}
