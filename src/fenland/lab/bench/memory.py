@@ -21,17 +21,12 @@ _NEEDS: dict[str, Any] = {"full_norm": lambda: 1.0, "total_steps": 1000, "model"
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in multiples of the parameters' own.
+    """Bytes in multiples of the parameters' own."""
 
-    Attributes:
-        ascent: the most that `ascend` holds beyond what it found (weights, state, g); None where there is no such call.
-        peak: the most in a step, beyond weights, the state between steps and one gradient.
-        kept: between steps, beyond the base's state.
-    """
-
+    # the most that `ascend` holds beyond what it found (weights, state, g); None where there is no such call
     ascent: float | None
-    peak: float
-    kept: float
+    peak: float  # the most in a step, beyond weights, the state between steps and one gradient
+    kept: float  # between steps, beyond the base's state
 
 
 class Problem:

@@ -37,21 +37,13 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with a train and a test split.
+    """A folder with a train and a test split."""
 
-    Args:
-        argument: that named it, for errors.
-        path: the folder.
-        layout: how it holds the data.
-        train: name of the split that is trained on.
-        test: name of the split that is tested on.
-    """
-
-    argument: str
-    path: Path
-    layout: Layout
-    train: str
-    test: str
+    argument: str  # that named it, for errors
+    path: Path  # the folder
+    layout: Layout  # how it holds the data
+    train: str  # name of the split that is trained on
+    test: str  # name of the split that is tested on
 
     def identity(self) -> str:
         """Hash of all contents that the images and labels come from, after a check of their schemas."""

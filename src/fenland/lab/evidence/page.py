@@ -25,21 +25,13 @@ ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a ta
 
 @dataclass(frozen=True)
 class Compared:
-    """One task as the tables need it.
+    """One task as the tables need it."""
 
-    Args:
-        title: for people.
-        base: whom the methods are compared with.
-        methods: from a method to the base that costs as much; empty where there is none.
-        rows: of the task.
-        needed: seeds from which on a difference is shown.
-    """
-
-    title: str
-    base: str
-    methods: Mapping[str, str]
-    rows: list[Row] = field(default_factory=list)
-    needed: int = plan.EARLY
+    title: str  # for people
+    base: str  # whom the methods are compared with
+    methods: Mapping[str, str]  # from a method to the base that costs as much; empty where there is none
+    rows: list[Row] = field(default_factory=list)  # of the task
+    needed: int = plan.EARLY  # seeds from which on a difference is shown
 
 
 def compared(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> list[Compared]:

@@ -21,7 +21,6 @@ class ConvNet(nn.Module):
     Args:
         shape: channels, height and width of an image; both sides at least 4. Below 9 pixels the first convolution
             pads, so that three halvings leave a pixel.
-        classes: number of outputs.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:

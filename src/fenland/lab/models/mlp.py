@@ -13,7 +13,6 @@ class MLP(nn.Module):
 
     Args:
         shape: channels, height and width of an image.
-        classes: number of outputs.
         hidden: width of each hidden layer.
     """
 

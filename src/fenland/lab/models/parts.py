@@ -8,11 +8,7 @@ from fenland.lab.errors import BadInput
 
 
 def at_least(side: int, shape: tuple[int, int, int], model: str) -> None:
-    """Refuse images with a side below ``side`` pixels.
-
-    Raises:
-        BadInput: naming the model and the size.
-    """
+    """Refuse images with a side below ``side`` pixels."""
     _, height, width = shape
     if min(height, width) < side:
         raise BadInput("model", model, f"needs images of at least {side}x{side}; these are {height}x{width}")

@@ -34,7 +34,6 @@ class Pretrained(nn.Module):
 
     Args:
         config: the run: ``model`` and ``model_dir`` say which, ``lora`` what of it is trained.
-        classes: number of outputs.
 
     Raises:
         BadInput: there is no such model, or it cannot classify.

@@ -19,8 +19,6 @@ class PyramidNet(nn.Module):
     CIFAR-10.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 6n+2 layers.
         alpha: filters added in all.
     """

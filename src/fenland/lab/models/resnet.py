@@ -16,8 +16,6 @@ class ResNet(nn.Module):
     For CIFAR-10, depth 20 has 272,474 parameters with projections and 269,722 with identity shortcuts.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 6n+2 layers.
         shortcut: where a stage halves the image, ``projection`` (1x1 convolution and batch norm) or ``identity``
             (every second pixel, new channels zero: the original paper's option A).

@@ -26,8 +26,6 @@ class ResNet18(nn.Module):
     would double the variance each.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         norm: ``batch``, ``group`` (32 groups) or ``none``.
 
     Raises:

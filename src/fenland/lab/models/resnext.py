@@ -16,8 +16,6 @@ class ResNeXt(nn.Module):
     ResNeXt-29 of 32 groups of width 4 has 4,775,754 parameters for CIFAR-10.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 9n+2 layers.
         groups: the paper's cardinality C.
         width: filters of one group in the first stage, the paper's d.

@@ -26,8 +26,6 @@ class VGG(nn.Module):
     convolutions keep their biases: 9,225,610 and 14,719,818.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 11 or 16, layers with weights as the paper counts them.
         norm: batch norm after each convolution.
     """

@@ -19,7 +19,6 @@ class ViT(nn.Module):
 
     Args:
         shape: channels, height and width of an image; both sides at least one patch.
-        classes: number of outputs.
         patch: side of a patch in pixels.
         width: of a token.
         depth: encoder layers.

@@ -21,8 +21,6 @@ class WRN(nn.Module):
     WRN-28-10 has 36,479,194.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 6n+4 layers.
         widen: the factor k.
         rate: of the dropout between the two convolutions of a block; the paper's best CIFAR results use 0 or 0.3.

@@ -35,21 +35,13 @@ class Himmelblau(Coordinates):
 
 @dataclass(frozen=True)
 class Critical:
-    """A point without gradient.
+    """A point without gradient."""
 
-    Attributes:
-        x: coordinate.
-        y: coordinate.
-        least: smallest eigenvalue of the Hessian there (loss / w^2).
-        greatest: largest.
-        down: unit vector of the smallest.
-    """
-
-    x: float
-    y: float
-    least: float
-    greatest: float
-    down: tuple[float, float]
+    x: float  # coordinate
+    y: float  # coordinate
+    least: float  # smallest eigenvalue of the Hessian there (loss / w^2)
+    greatest: float  # largest
+    down: tuple[float, float]  # unit vector of the smallest
 
 
 @lru_cache(maxsize=16)

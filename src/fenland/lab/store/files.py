@@ -41,11 +41,7 @@ class Damaged(BadInput):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """An open file whose content becomes ``path`` at the end of the block; an exception leaves what was there before.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written to, or the disk is full.
-    """
+    """An open file whose content becomes ``path`` at the end of the block; after an exception nothing has changed."""
     temporary = own_name(path)
     clean(path.parent, path.name)
     try:
@@ -77,11 +73,7 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """The object that ``write_json`` wrote.
-
-    Raises:
-        Damaged: the file is not there, cannot be read, or is no JSON object.
-    """
+    """The object that ``write_json`` wrote."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -24,27 +24,16 @@ LATE = 0.5  # of the steps, from which on a run counts as settled
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        images: of digits, in one full batch.
-        width: of the hidden tanh layer.
-        lr: eta, no momentum.
-        rhos: radii of the normalised ascents.
-        unnormalised: radii of the unnormalised ones.
-        steps: taken.
-        every: steps between two measurements.
-        seeds: of the initial weights.
-    """
-
-    images: int = 1000
-    width: int = 100
-    lr: float = 0.8
-    rhos: tuple[float, ...] = (0.01, 0.03, 0.1)
-    unnormalised: tuple[float, ...] = (0.1, 0.3, 1.0)
-    steps: int = 5000
-    every: int = 50
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    images: int = 1000  # of digits, in one full batch
+    width: int = 100  # of the hidden tanh layer
+    lr: float = 0.8  # eta, no momentum
+    rhos: tuple[float, ...] = (0.01, 0.03, 0.1)  # radii of the normalised ascents
+    unnormalised: tuple[float, ...] = (0.1, 0.3, 1.0)  # radii of the unnormalised ones
+    steps: int = 5000  # taken
+    every: int = 50  # steps between two measurements
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the initial weights
 
     def __post_init__(self) -> None:
         above_zero(self, "images", "width", "lr", "rhos", "unnormalised", "steps", "every")

@@ -30,31 +30,19 @@ KINDS = ("minimum", "maximum", "hallucinated")
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        rhos: radii on the wave; half its period is pi.
-        well_rhos: radii between the wells.
-        starts: spread over the period, and between the wells.
-        lr: on the wave; between the wells a tenth of it.
-        steps: taken.
-        warm: of them without the ascent at first, for the cure.
-        net_rhos: radii on the network.
-        net_steps: full-batch steps of it.
-        net_warm: of them without the ascent at first.
-        seeds: of its initial weights.
-    """
-
+    # radii on the wave; half its period is pi
     rhos: tuple[float, ...] = (0.5, 1.0, 2.0, 2.5, 3.0, 3.3, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
-    well_rhos: tuple[float, ...] = (0.25, 0.5, 0.8, 1.2, 1.5, 2.0, 2.5, 3.2)
-    starts: int = 2000
-    lr: float = 0.05
-    steps: int = 4000
-    warm: int = 1000
-    net_rhos: tuple[float, ...] = (0.05, 0.5, 2.0, 5.0)
-    net_steps: int = 900
-    net_warm: int = 300
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    well_rhos: tuple[float, ...] = (0.25, 0.5, 0.8, 1.2, 1.5, 2.0, 2.5, 3.2)  # radii between the wells
+    starts: int = 2000  # spread over the period, and between the wells
+    lr: float = 0.05  # on the wave; between the wells a tenth of it
+    steps: int = 4000  # taken
+    warm: int = 1000  # of them without the ascent at first, for the cure
+    net_rhos: tuple[float, ...] = (0.05, 0.5, 2.0, 5.0)  # radii on the network
+    net_steps: int = 900  # full-batch steps of it
+    net_warm: int = 300  # of them without the ascent at first
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of its initial weights
 
     def __post_init__(self) -> None:
         above_zero(self, "rhos", "well_rhos", "starts", "lr", "steps", "warm", "net_rhos", "net_steps", "net_warm")

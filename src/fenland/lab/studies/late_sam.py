@@ -39,32 +39,22 @@ ENOUGH = 100  # epochs, from which on a run speaks about the published 200
 
 @dataclass(frozen=True)
 class Config(Training):
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        model: the network.
-        rho: SAM's radius.
-        starts: shares of training without the ascent: 0 is SAM, 1 is SGD.
-        examples: training images of losses and eigenvalues.
-        tol: of the eigenvalues.
-        points: along the lines between ends.
-        after: steps from SGD's end on, with SAM and without.
-        every: of them between two rows.
-    """
-
-    model: str = "mlp"
-    rho: float = 0.05
+    model: str = "mlp"  # the network
+    rho: float = 0.05  # SAM's radius
     epochs: int = 40
     lr: float = 0.05
     schedule: str = "constant"
     momentum: float = 0.9
     weight_decay: float = 0.0
+    # shares of training without the ascent: 0 is SAM, 1 is SGD
     starts: tuple[float, ...] = (0.0, 0.5, 0.75, 0.9, SGD_ONLY)
-    examples: int = 300
-    tol: float = 0.05
-    points: int = 13
-    after: int = 600
-    every: int = 30
+    examples: int = 300  # training images of losses and eigenvalues
+    tol: float = 0.05  # of the eigenvalues
+    points: int = 13  # along the lines between ends
+    after: int = 600  # steps from SGD's end on, with SAM and without
+    every: int = 30  # of them between two rows
 
     def __post_init__(self) -> None:
         above_zero(self, "rho", "points", "after", "every", "examples")

@@ -22,21 +22,13 @@ CLOSE = 0.03  # below the predicted y^2, relative
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        lrs: learning rates; 2/eta is GD's end.
-        rhos: radii.
-        x: of the starts.
-        y: of the starts, all beyond sqrt(2/eta).
-        steps: taken.
-    """
-
-    lrs: tuple[float, ...] = (0.05, 0.1)
-    rhos: tuple[float, ...] = (0.05, 0.1, 0.2)
-    x: tuple[float, ...] = (0.02, 0.1, 0.3)
-    y: float = 8.0
-    steps: int = 20_000
+    lrs: tuple[float, ...] = (0.05, 0.1)  # learning rates; 2/eta is GD's end
+    rhos: tuple[float, ...] = (0.05, 0.1, 0.2)  # radii
+    x: tuple[float, ...] = (0.02, 0.1, 0.3)  # of the starts
+    y: float = 8.0  # of the starts, all beyond sqrt(2/eta)
+    steps: int = 20_000  # taken
 
     def __post_init__(self) -> None:
         above_zero(self, "lrs", "rhos", "x", "y", "steps")

@@ -40,13 +40,7 @@ Claims = Sequence[Claim] | Callable[[Measured], Iterable[Claim]]
 
 
 def judge(claims: Claims, measured: Measured, beside: Sequence[Callable[[Measured], str]] = ()) -> list[Verdict]:
-    """Every claim's verdict. One that does not hold is a finding: it is reported as it is.
-
-    Args:
-        claims: of the study.
-        measured: its tables.
-        beside: what is to be said of the tables beside each claim.
-    """
+    """Every claim's verdict. One that does not hold is a finding: it is reported as it is."""
     every = claims(measured) if callable(claims) else claims
     return [_verdict(each, measured, [note(measured) for note in beside]) for each in every]
 

@@ -54,16 +54,6 @@ def after(
     """Mini-batch steps from the end of a run on: ``method, step, loss, distance, eigenvalue``.
 
     The learning rate is the run's highest and stays, momentum and weight decay are the run's.
-
-    Args:
-        run: that ended with the weights.
-        weights: its file.
-        method: "GD" (plain SGD) or "SAM".
-        rho: radius of SAM.
-        steps: taken.
-        every: steps between two rows.
-        examples: training images of the loss and the eigenvalue.
-        tol: of the eigenvalue.
     """
     model, batches = trained(run, weights)
     batch = _whole(batches, examples)

@@ -24,23 +24,14 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """A network of one hidden tanh layer on digits, full batch, squared error of one-hot targets.
+    """A network of one hidden tanh layer on digits, full batch, squared error of one-hot targets."""
 
-    Attributes:
-        images: of the training set, centred.
-        width: of the hidden layer.
-        lr: eta, without momentum and weight decay.
-        steps: taken.
-        every: steps between two rows.
-        tol: of the eigenvalues, see `curvature.extreme_eigenvalues`.
-    """
-
-    images: int = 300
-    width: int = 32
-    lr: float = 0.8
-    steps: int = 1200
-    every: int = 25
-    tol: float = 0.01
+    images: int = 300  # of the training set, centred
+    width: int = 32  # of the hidden layer
+    lr: float = 0.8  # eta, without momentum and weight decay
+    steps: int = 1200  # taken
+    every: int = 25  # steps between two rows
+    tol: float = 0.01  # of the eigenvalues, see `curvature.extreme_eigenvalues`
 
 
 def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame:

@@ -25,11 +25,7 @@ _JPEG = b"\xff\xd8"  # the first two bytes of every JPEG file
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have.
-
-    Raises:
-        BadInput: naming the cure.
-    """
+    """Refuse a device that this machine does not have."""
     if not device_is_here(device):
         found = ", ".join(filter(device_is_here, ("cpu", "cuda", "mps")))
         raise BadInput("device", device, f"torch sees none here; --set device=cpu (here: {found})")
@@ -76,11 +72,7 @@ def identified(runs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def fetch(names: Iterable[str], lab: Lab) -> None:
-    """Have the hub's data sets here before the first run, so that one error says what all runs would.
-
-    Raises:
-        BadInput: one is not to be had, naming where a study looks for it.
-    """
+    """Have the hub's data sets here before the first run, so that one error says what all runs would."""
     from fenland.lab import data
     from fenland.lab.config import RunConfig
 

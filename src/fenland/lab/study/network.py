@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 def trained(run: RunConfig, weights: Path) -> tuple[nn.Module, Any]:
-    """The model in evaluation mode and the batches of its images, a `fenland.lab.data.Batches`.
-
-    Args:
-        run: that ended with it.
-        weights: file of its last weights.
-    """
+    """The model in evaluation mode and the batches of its images, a `fenland.lab.data.Batches`."""
     from fenland.lab import data
     from fenland.lab.models import build_model
 

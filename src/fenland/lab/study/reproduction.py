@@ -57,47 +57,24 @@ had edits beside it when the study ran.
 
 @dataclass(frozen=True)
 class Record:
-    """A study that was run, without its tables.
+    """A study that was run, without its tables."""
 
-    Attributes:
-        study: its name.
-        title: on its page.
-        source: paper and figure.
-        preset: that was run.
-        changed: fields set to other values, as text.
-        published: whether the configuration is that of the preset ``paper``.
-        data: data sets, "JPEG" added to those with lossy images; empty where none is read.
-        machines: where it and its training runs ran, without repetitions.
-        date: of the run.
-        commit: of the checkout that measured, "-dirty" where it was edited; empty for an installed package.
-        seconds: that computing took, see `fenland.lab.study.run.Done`.
-        verdicts: all of them.
-    """
-
-    study: str
-    title: str
-    source: str
-    preset: str
-    changed: dict[str, str]
-    published: bool
-    data: tuple[str, ...]
-    machines: tuple[dict[str, Any], ...]
-    date: str
-    commit: str
-    seconds: float
-    verdicts: tuple[Verdict, ...]
+    study: str  # its name
+    title: str  # on its page
+    source: str  # paper and figure
+    preset: str  # that was run
+    changed: dict[str, str]  # fields set to other values, as text
+    published: bool  # whether the configuration is that of the preset ``paper``
+    data: tuple[str, ...]  # data sets, "JPEG" added to those with lossy images; empty where none is read
+    machines: tuple[dict[str, Any], ...]  # where it and its training runs ran, without repetitions
+    date: str  # of the run
+    commit: str  # of the checkout that measured, "-dirty" where it was edited; empty for an installed package
+    seconds: float  # that computing took, see `fenland.lab.study.run.Done`
+    verdicts: tuple[Verdict, ...]  # all of them
 
 
 def collect(folder: Path, order: Sequence[str] = ()) -> list[Record]:
-    """The records of every study below an output folder, or of the record files (``*.json``) in a folder.
-
-    Args:
-        folder: either of the two.
-        order: names of studies in the order of the result; others follow.
-
-    Raises:
-        BadInput: there is neither, or a record file cannot be read.
-    """
+    """The records of every study below an output folder, or of the record files (``*.json``) in a folder."""
     files = sorted(path for path in folder.glob("*.json"))
     records = [record for path in files for record in _from_file(path)] if files else []
     records = records or [_of_study(each) for each in studies_below(folder)]
@@ -163,13 +140,7 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[Item] = ()) -> dict[str, str]:
-    """The opening page and one a study, as Markdown by the paths of their files.
-
-    Args:
-        records: of the studies.
-        order: names of studies; those that are not there are named.
-        items: of the papers, for the first table.
-    """
+    """The opening page and one a study, as Markdown by the paths of their files."""
     machines = list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
     names = list(dict.fromkeys(record.study for record in records))
     opening = [HEAD, _items(records, items), RUNS, _summary(records, machines, order), _machines(machines), HOW]
@@ -183,11 +154,7 @@ def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[
 
 
 def write_pages(found: Mapping[str, str], folder: Path) -> Path:
-    """Write `pages` into a folder that exists; the opening page is returned.
-
-    Raises:
-        BadInput: there is no such folder.
-    """
+    """Write `pages` into a folder that exists; the opening page is returned."""
     if not folder.is_dir():
         raise BadInput("pages", folder, "no such directory; make it first")
     (folder / "reproduction").mkdir(exist_ok=True)

@@ -56,11 +56,7 @@ def automatic(name: str, texts: Mapping[str, str]) -> Any:
 
 
 def check_device(text: str) -> None:
-    """Refuse a device that this machine has not.
-
-    Raises:
-        BadInput: naming those that it has.
-    """
+    """Refuse a device that this machine has not."""
     here = _devices()
     if text not in here:
         raise BadInput("device", text, one_of(("auto", *here)))
