@@ -32,7 +32,6 @@ class ConvNet(nn.Module):
         self.out = nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         logits: Tensor = self.out(self.blocks(self.stem(images)).amax((2, 3)))
         return logits
 

@@ -29,7 +29,6 @@ class LeNet(nn.Module):
         self.out = nn.Linear(84, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = max_pool2d(torch.relu(self.conv1(images)), 2)
         x = max_pool2d(torch.relu(self.conv2(x)), 2).flatten(1)
         x = torch.relu(self.fc2(torch.relu(self.fc1(x))))

@@ -47,7 +47,6 @@ class VGG(nn.Module):
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = images
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = torch.relu(norm(conv(x)))

@@ -22,12 +22,10 @@ class Himmelblau(Coordinates):
     """
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         x, y = xs
         return (x * x + y - 11).square() + (x + y * y - 7).square()
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         x, y = xs
         a, b = x * x + y - 11, x + y * y - 7
         return [4 * x * a + 2 * b, 2 * a + 4 * y * b]

@@ -38,12 +38,10 @@ class TwoWells(Problem):
         return False
 
     def value(self, w: Vector) -> Tensor:
-        """f(w)."""
         soft: Tensor = -self.temperature * torch.logsumexp(-self.wells(w[0])[0] / self.temperature, 1)
         return soft
 
     def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
         q, slopes = self.wells(w[0])
         share = torch.softmax(-q / self.temperature, 1)
         return [(share[:, :, None] * slopes).sum(1).reshape(w[0].shape)]
@@ -74,11 +72,9 @@ class Hyperbola(Coordinates):
     """
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         return (xs[0] * xs[1] - 1).square() / 2
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         u, v = xs
         r = u * v - 1
         return [r * v, r * u]
