@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
+from fenland.lab.report.markdown import table
 from fenland.lab.store.files import read_json, write_text
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
@@ -166,12 +167,12 @@ def write_pages(found: Mapping[str, str], folder: Path) -> Path:
 def _items(records: Sequence[Record], items: Sequence[Item]) -> str:
     ran = [Ran(each.study, ", ".join([*each.data, _scale(each)]), each.published) for each in records]
     known = {record.study for record in records}
-    lines = ["| paper | item | study | what it needs | what was run | faithful |", "|---|---|---|---|---|---|"]
+    rows = []
     for item in items:
         link = f"[{item.study}](reproduction/{item.study}.md)" if item.study in known else item.study
         words = (_cell(each) for each in (item.needs, *faithful(item, ran)))
-        lines.append(_row([_cell(item.paper), _cell(item.item), link, *words]))
-    return "\n".join([*lines, ""]) if items else ""
+        rows.append((_cell(item.paper), _cell(item.item), link, *words))
+    return table(("paper", "item", "study", "what it needs", "what was run", "faithful"), rows) if items else ""
 
 
 def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]:
@@ -189,19 +190,16 @@ def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]
 
 
 def _summary(records: Sequence[Record], machines: Sequence[str], order: Sequence[str]) -> str:
-    lines = [
-        f"{tally(once(_counted(records)))}\n",
-        "| study | data | scale | machine | computed in | holds | does not | open |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for record in records:
         counts = [sum(verdict.holds is holds for verdict in record.verdicts) for holds in HOLDS]
         link = f"[{record.study}](reproduction/{record.study}.md)"
         cells = [link, *_where(record, machines), duration(record.seconds)]
-        lines.append(_row([*cells, *(str(count) if count else "" for count in counts)]))
+        rows.append((*cells, *(count or "" for count in counts)))
     missing = [name for name in order if name not in {record.study for record in records}]
-    lines += [f"\nNot in these records: {', '.join(missing)}."] if missing else []
-    return "\n".join([*lines, ""])
+    heads = ("study", "data", "scale", "machine", "computed in", "holds", "does not", "open")
+    left = f"\nNot in these records: {', '.join(missing)}.\n" if missing else ""
+    return f"{tally(once(_counted(records)))}\n\n{table(heads, rows)}{left}"
 
 
 def _machines(machines: Sequence[str]) -> str:
@@ -213,20 +211,16 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     for name, value in record.changed.items():
         command += ["--set", f"{name}={value}"]
     where = "; ".join(_where(record, machines))
-    lines = [
-        f"## {_scale(record)}\n",
-        f"`{shlex.join(command)}`, {record.date}{f', commit {record.commit}' if record.commit else ''}. Data, scale, "
-        f"machine: {where}.\n",
-        "| | claim | whose | published or expected | measured | holds |",
-        "|---|---|---|---|---|---|",
+    commit = f", commit {record.commit}" if record.commit else ""
+    said = f"`{shlex.join(command)}`, {record.date}{commit}. Data, scale, machine: {where}."
+    numbered = list(enumerate(record.verdicts, 1))
+    rows = [
+        (number, *map(_cell, (each.claim, each.source, each.expected, each.measured)), HOLDS[each.holds])
+        for number, each in numbered
     ]
-    notes = []
-    for number, verdict in enumerate(record.verdicts, 1):
-        texts = (verdict.claim, verdict.source, verdict.expected, verdict.measured)
-        lines.append(_row([str(number), *map(_cell, texts), HOLDS[verdict.holds]]))
-        if verdict.note:
-            notes.append(f"- **{number}** {_cell(verdict.note)}")
-    return "\n".join([*lines, *(["", "Notes:\n", *notes] if notes else []), ""])
+    judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
+    notes = [f"- **{number}** {_cell(each.note)}" for number, each in numbered if each.note]
+    return "\n".join([f"## {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])])
 
 
 def _scale(record: Record) -> str:
@@ -252,10 +246,6 @@ def _machine(each: Mapping[str, Any]) -> str:
 
 def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else f"M{index}"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:
