@@ -11,7 +11,7 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study import C, Claim, Contrast, Grid, Plot, Quantity, Study, Training, last_epoch, paired
 from fenland.lab.study.grid import above_zero, at_least_two
 from fenland.lab.study.parts import Measured, Source, Statement, ours
@@ -46,7 +46,7 @@ class Config(Training):
 
 def done(rows: pd.DataFrame) -> pd.DataFrame:
     """Of runs that reached their end, with network and radius in words."""
-    rows = rows[rows["status"] == "finished"]
+    rows = finished(rows)
     return rows.assign(case=[f"{m}, rho = {r:g}" for m, r in zip(rows["model"], rows["rho"], strict=True)])
 
 
@@ -103,7 +103,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
     for name in found:
         yield Claim(
             f"Gamma is below 1 throughout training, so SSAM's steps are shorter than SAM's ({NAMES[name]}).",
-            reading("its caption states no value"), highest(name), f"gamma_{name}",
+            ours(f"as a reading of {PAPER}: its caption states no value"), highest(name), f"gamma_{name}",
             expected="every epoch's mean below 1, for each network and radius",
             notes=("The epoch with the largest mean is shown; its interval decides.",),
         )  # fmt: skip
@@ -131,11 +131,6 @@ def claims(measured: Measured) -> Iterator[Claim]:
                 "loss.",
             ),
         )  # fmt: skip
-
-
-def reading(why: str) -> Source:
-    """A claim that is read into the figure."""
-    return Source(f"ours, as a reading of {PAPER}: {why}", ours=True)
 
 
 def seen(measured: Measured) -> list[str]:

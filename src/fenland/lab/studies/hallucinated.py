@@ -14,7 +14,8 @@ from fenland.lab.replicas.fates import wave, wells
 from fenland.lab.study import Claim, Plot, Quantity, Seeds, Study, interval
 from fenland.lab.study.full_batch import Setting, large_radius
 from fenland.lab.study.grid import above_zero
-from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Tables, ours
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import gathered, select
 from fenland.lab.study.words import above
 
@@ -74,9 +75,9 @@ def measure(config: Config, lab: Lab) -> Tables:
     return tables | {"network": tables["network"].assign(case=cases)}
 
 
-def rows_of(measured: Measured, table: str, warm: bool, method: str = "SAM") -> pd.DataFrame:
-    """Of one method, by radius."""
-    rows = select(measured[table], method=method)
+def rows_of(measured: Measured, table: str, warm: bool) -> pd.DataFrame:
+    """Of SAM, by radius."""
+    rows = select(measured[table], method="SAM")
     return rows[(rows["warm"] > 0) == warm].sort_values("rho")
 
 
@@ -124,22 +125,20 @@ def between_wells(measured: Measured) -> Finding:
                    off < NEAR and bool((rows[rows["rho"] < WELL - TOP]["hallucinated"] == 0).all()))  # fmt: skip
 
 
-def cured(table: str, low: float, high: float, wholly: bool) -> Statement:
+@statement
+def cured(measured: Measured, table: str, low: float, high: float, wholly: bool) -> Finding:
     """Whether a warm start leaves no start at a rest or a maximum, for radii in a range."""
 
-    def judge(measured: Measured) -> Finding:
-        def bad(warm: bool) -> pd.Series:
-            rows = rows_of(measured, table, warm)
-            rows = rows[(rows["rho"] > low) & (rows["rho"] < high)].set_index("rho")
-            return rows["maximum"] + rows["hallucinated"]
+    def bad(warm: bool) -> pd.Series:
+        rows = rows_of(measured, table, warm)
+        rows = rows[(rows["rho"] > low) & (rows["rho"] < high)].set_index("rho")
+        return rows["maximum"] + rows["hallucinated"]
 
-        before, after = bad(warm=False), bad(warm=True)
-        pairs = zip(before.index, before, after, strict=True)
-        said = ", ".join(f"{100 * b:.0f} to {100 * a:.0f} % at {rho:g}" for rho, b, a in pairs)
-        bound = 1e-9 if wholly else before - 1e-9
-        return Finding("none left" if wholly else "fewer than without", said, bool((after < bound).all()))
-
-    return judge
+    before, after = bad(warm=False), bad(warm=True)
+    pairs = zip(before.index, before, after, strict=True)
+    said = ", ".join(f"{100 * b:.0f} to {100 * a:.0f} % at {rho:g}" for rho, b, a in pairs)
+    bound = 1e-9 if wholly else before - 1e-9
+    return Finding("none left" if wholly else "fewer than without", said, bool((after < bound).all()))
 
 
 def mended(measured: Measured) -> Finding:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.store.statistics import Interval, interval
-from fenland.lab.study import Claim, Contrast, Finding, Measured, Source, Statement, ours
+from fenland.lab.study import Claim, Contrast, Finding, Measured, Source, ours
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.words import by, percent, share
 
 FUTURE = ours("what Investigations on SAM names as future work, and does not try")
@@ -67,18 +68,15 @@ def _pair(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Claim:
     )  # fmt: skip
 
 
-def _more(rows: pd.DataFrame, design: str, mine: str, theirs: str, unit: str) -> Statement:
+@statement
+def _more(measured: Measured, rows: pd.DataFrame, design: str, mine: str, theirs: str, unit: str) -> Finding:
     found = difference(rows, design, mine, theirs)
     lengths = " against ".join(_by_length(rows, name, design) for name in (mine, theirs))
     contrast = Contrast(lambda _: {"": found}, f"{{value}} {unit}; {lengths}", ".1f", over="starts") > 0
     same = found.mean == 0 and found.low == found.high
-
-    def judge(measured: Measured) -> Finding:
-        said = contrast(measured)
-        open_ = "" if same else "The interval holds zero: no difference is shown."
-        return Finding(said.expected, said.measured, False if same else said.holds, open=open_)
-
-    return judge
+    said = contrast(measured)
+    open_ = "" if same else "The interval holds zero: no difference is shown."
+    return Finding(said.expected, said.measured, False if same else said.holds, open=open_)
 
 
 def difference(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Interval:

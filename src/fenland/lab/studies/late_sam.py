@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Panel
 from fenland.lab.studies.late_sam_claims import CLAIMS, SGD_ONLY, ZHOU, accuracy, logarithm
@@ -29,6 +27,7 @@ from fenland.lab.study.ends import after, end, line
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.images import about_data
 from fenland.lab.study.recipes import line_of, lines_of
+from fenland.lab.study.rows import gathered
 from fenland.lab.study.words import by
 
 if TYPE_CHECKING:
@@ -100,10 +99,7 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
                 Piece("after", {**about, **how, "method": method}, partial(after, run, file, method, **how, **common))
                 for method in ("GD", "SAM")
             ]
-    found: dict[str, list[pd.DataFrame]] = {}
-    for piece, part in zip(pieces, lab.keep_all(pieces, "ends of runs"), strict=True):
-        found.setdefault(piece.name, []).append(part.assign(start=piece.key["start"], seed=piece.key["seed"]))
-    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    joined = gathered(lab, pieces, "ends of runs", "start", "seed")
     measured = rows.merge(joined["ends"], on=["start", "seed"], how="left")
     logs = measured["eigenvalue"].clip(lower=1e-12).map(math.log10)
     return tables | joined | {"runs": measured.assign(log_eigenvalue=logs)}

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fenland.lab.figures.style import title_of
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study import Claim, Contrast, Finding, Measured, Quantity, Source, Statement, last_epoch, paired, ratio
 from fenland.lab.study.quantities import gap, statement
 from fenland.lab.study.twins import LINEAR
@@ -36,11 +36,6 @@ def derived(measured: Measured, task: str = "") -> pd.DataFrame:
         run=table["data"] + table["model"] + table["optimizer"] + table["pair"].astype(str),
     )
     return found[found["task"] == task] if task else found
-
-
-def finished(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs that were not lost by then."""
-    return rows[rows["status"] == "finished"]
 
 
 def claims(measured: Measured) -> Iterator[Claim]:

@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fenland.lab.study.full_batch import closure, eigenvalue, optimizer
-from fenland.lab.study.network import trained
+from fenland.lab.study.full_batch import eigenvalue, optimizer
+from fenland.lab.study.network import closure, loss_of, trained
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-
-
-def loss_of(model: nn.Module, batch: Any) -> Tensor:
-    """Mean cross-entropy."""
-    return cross_entropy(model(batch[0]), batch[1])
 
 
 def end(run: RunConfig, weights: Path, *, examples: int, tol: float) -> pd.DataFrame:

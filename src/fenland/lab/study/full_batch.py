@@ -16,6 +16,7 @@ import fenland
 from fenland import theory
 from fenland.diagnostics import curvature
 from fenland.lab.data import digits
+from fenland.lab.study.network import closure
 from fenland.rules import Window
 
 METHODS = ("GD", "SAM", "SSAM", "USAM", "SSAM-U")
@@ -104,20 +105,6 @@ def optimizer(method: str, base: torch.optim.Optimizer, rho: float) -> fenland.S
         "SSAM-U": lambda: fenland.SSAM(base, rho=rho, normalize=False),
     }
     return made[method]()
-
-
-def closure(
-    opt: torch.optim.Optimizer, model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Any
-) -> Callable[[], Tensor]:
-    """What torch's optimizers call for a loss."""
-
-    def evaluate() -> Tensor:
-        opt.zero_grad()
-        loss = loss_fn(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    return evaluate
 
 
 def eigenvalue(model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Any, tol: float) -> curvature.Eigenpair:

@@ -33,10 +33,9 @@ def check_device(device: str) -> None:
 
 def device_is_here(device: str) -> bool:
     """Whether torch sees it."""
-    import torch
+    from fenland.lab.sweep.auto import devices
 
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return here.get(device, False)
+    return devices().get(device, False)
 
 
 def about_data(run: RunConfig) -> tuple[tuple[int, int, int], int, int]:

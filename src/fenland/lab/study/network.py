@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,9 @@ def eigenvalues(
     model, batches = trained(run, weights)
     data = list(batches.evaluation("train", examples))
     found = curvature.extreme_eigenvalues(
-        model, _loss, data, k=count, which="largest", tol=tol, max_products=products
+        model, loss_of, data, k=count, which="largest", tol=tol, max_products=products
     )  # fmt: skip
-    trace = curvature.trace(model, _loss, data, draws=draws)
+    trace = curvature.trace(model, loss_of, data, draws=draws)
     rows = [("largest", rank, pair.value, pair.residual) for rank, pair in enumerate(found.largest, 1)]
     rows.append(("trace", 0, trace.value, trace.standard_error))
     return pd.DataFrame(rows, columns=["kind", "rank", "value", "error"])
@@ -47,7 +48,7 @@ def eigenvalues(
 def density(run: RunConfig, weights: Path, *, examples: int | None, paths: int, steps: int) -> pd.DataFrame:
     """``path, node, weight`` of the quadrature; the weights of a path sum to 1."""
     model, batches = trained(run, weights)
-    found = curvature.density(model, _loss, list(batches.evaluation("train", examples)), draws=paths, steps=steps)
+    found = curvature.density(model, loss_of, list(batches.evaluation("train", examples)), draws=paths, steps=steps)
     rows = [
         (path, float(node), float(weight))
         for path, (nodes, weights_of) in enumerate(zip(found.nodes, found.weights, strict=True))
@@ -56,9 +57,23 @@ def density(run: RunConfig, weights: Path, *, examples: int | None, paths: int, 
     return pd.DataFrame(rows, columns=["path", "node", "weight"])
 
 
-def _loss(model: nn.Module, batch: Any) -> Tensor:
-    images, labels = batch
-    return cross_entropy(model(images), labels)
+def loss_of(model: nn.Module, batch: Any) -> Tensor:
+    """Mean cross-entropy."""
+    return cross_entropy(model(batch[0]), batch[1])
+
+
+def closure(
+    opt: torch.optim.Optimizer, model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Any
+) -> Callable[[], Tensor]:
+    """What torch's optimizers call for a loss."""
+
+    def evaluate() -> Tensor:
+        opt.zero_grad()
+        loss = loss_fn(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return evaluate
 
 
 def quadrature(rows: pd.DataFrame) -> curvature.Density:

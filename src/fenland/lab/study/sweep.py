@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland.lab.config import words
-from fenland.lab.errors import BadInput
+from fenland.lab.errors import in_a_line
 from fenland.lab.store import locks
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ def _one(
         found = run_study(done.study, done.preset, values, folder, console=console, **options)
     # The border of a sweep: whatever one setting raises must not end the others.
     except Exception as error:
-        line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
         _LOG.info("%s: %s failed\n%s", done.study.name, said, traceback.format_exc())
-        return Setting(named, error=" ".join(line.split())[:300])
+        return Setting(named, error=in_a_line(error)[:300])
     return Setting(named, found.verdicts, found.report)
 
 
