@@ -11,8 +11,7 @@ from fenland.lab.data import splits
 from fenland.lab.data.source import Split, some
 from fenland.lab.data.walk import shown, visible
 from fenland.lab.errors import BadInput
-
-_CHUNK = 1 << 22
+from fenland.lab.store.files import feed
 
 
 class Layout(Protocol):
@@ -53,7 +52,10 @@ class Folder:
             digest.update(role.encode())
             for text, file in self.layout.described(split, self.train):
                 digest.update(text.encode())
-                _add(digest, file, self.argument)
+                try:
+                    feed(digest, file)
+                except OSError as error:
+                    raise BadInput(self.argument, file, f"cannot be read ({error.strerror}); check the file") from None
         return digest.hexdigest()[:16]
 
     def others(self) -> list[str]:
@@ -63,15 +65,6 @@ class Folder:
     def read(self, split: str) -> Split:
         """The split of this name, not decoded."""
         return self.layout.read(split, self.train)
-
-
-def _add(digest: hashlib._Hash, file: Path, argument: str) -> None:
-    try:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise BadInput(argument, file, f"cannot be read ({error.strerror}); check the file") from None
 
 
 def find(argument: str, folder: Path, test_split: str = "") -> Folder:

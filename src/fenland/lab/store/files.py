@@ -9,6 +9,7 @@ us write through a link; a link at the place itself is replaced and not followed
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 from fenland.lab.errors import BadInput
 
+_CHUNK = 1 << 22
 HOST = socket.gethostname().replace("-", "_") or "host"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -83,6 +85,13 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Damaged(path, f"a JSON object was written, this is a {type(content).__name__}", cure)
     return content
+
+
+def feed(digest: hashlib._Hash, path: Path) -> None:
+    """Take a file into a checksum, piece by piece."""
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            digest.update(part)
 
 
 def settle(folder: Path) -> None:

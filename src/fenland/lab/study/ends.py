@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fenland.lab.study.full_batch import eigenvalue, optimizer
-from fenland.lab.study.network import closure, loss_of, trained
+from fenland.lab.study.network import closure, trained
+from fenland.lab.training.probe import loss_of
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fenland.diagnostics import curvature
+from fenland.lab.training.probe import loss_of
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -55,11 +55,6 @@ def density(run: RunConfig, weights: Path, *, examples: int | None, paths: int, 
         for node, weight in zip(nodes, weights_of, strict=True)
     ]
     return pd.DataFrame(rows, columns=["path", "node", "weight"])
-
-
-def loss_of(model: nn.Module, batch: Any) -> Tensor:
-    """Mean cross-entropy."""
-    return cross_entropy(model(batch[0]), batch[1])
 
 
 def closure(

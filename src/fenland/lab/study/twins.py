@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from fenland.lab import data
 from fenland.lab.models import build_model
-from fenland.lab.study.network import closure, loss_of
+from fenland.lab.study.network import closure
 from fenland.lab.training.here import exactly
 from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer
+from fenland.lab.training.probe import loss_of
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
