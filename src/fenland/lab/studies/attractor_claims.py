@@ -7,11 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fenland.lab.replicas.capture import (
-    ENDS,
-    Stage,
-    stages,
-)  # fmt: skip
+from fenland.lab.replicas.capture import ENDS, Stage, stages
 from fenland.lab.store.statistics import Interval
 from fenland.lab.study import Claim
 from fenland.lab.study.parts import OURS, Finding, Measured, Source

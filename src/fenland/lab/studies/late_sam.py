@@ -11,18 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Panel
 from fenland.lab.studies.late_sam_claims import CLAIMS, SGD_ONLY, ZHOU, accuracy, logarithm
-from fenland.lab.study import (
-    C,
-    Grid,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Seeds,
-    Study,
-    Tables,
-    Training,
-)  # fmt: skip
+from fenland.lab.study import C, Grid, Lab, Measured, Piece, Plot, Seeds, Study, Tables, Training
 from fenland.lab.study.ends import after, end, line
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.images import about_data

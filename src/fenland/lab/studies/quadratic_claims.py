@@ -13,13 +13,7 @@ from fenland.lab.study import Claim, Finding, Measured, Source
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import select
 from fenland.lab.study.theory import at_radius, near
-from fenland.theory import (
-    convergence,
-    cycle_amplitude,
-    displacement,
-    gamma_bounds,
-    stationary_displacement,
-)  # fmt: skip
+from fenland.theory import convergence, cycle_amplitude, displacement, gamma_bounds, stationary_displacement
 
 UNNORMALISED = ("USAM", "SSAM-U")
 THEORY = Source("theory (fenland.theory)", ours=True)
