@@ -97,10 +97,9 @@ def claims(measured: Measured) -> Iterator[Claim]:
                 f"{title_of(ours)} costs about what {title_of(theirs)} does.",
                 Source("SSAM paper, abstract: almost no computational cost"),
                 lambda m, pair=(ours, theirs): _cost(m, *pair),  # type: ignore[misc]
-                _figure(config.data[0]), notes=(
-                    "Geometric mean over paired runs; runs that share a machine with others make the seconds "
-                    "uncertain.",
-                ),
+                _figure(config.data[0]),
+                notes="Geometric mean over paired runs; runs that share a machine with others make the seconds "
+                "uncertain.",
             )  # fmt: skip
 
 

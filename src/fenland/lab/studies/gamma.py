@@ -105,13 +105,13 @@ def claims(measured: Measured) -> Iterator[Claim]:
             f"Gamma is below 1 throughout training, so SSAM's steps are shorter than SAM's ({NAMES[name]}).",
             ours(f"as a reading of {PAPER}: its caption states no value"), highest(name), f"gamma_{name}",
             expected="every epoch's mean below 1, for each network and radius",
-            notes=("The epoch with the largest mean is shown; its interval decides.",),
+            notes="The epoch with the largest mean is shown; its interval decides.",
         )  # fmt: skip
         yield Claim(
             f"Gamma is the smaller the larger the radius is ({NAMES[name]}).",
             Source(f"ours, as a reading of {PAPER}; on quadratics fenland.theory.gamma_bounds", ours=True),
             shrinks(name), f"gamma_{name}", expected="mean over the epochs falls from each radius to the next",
-            notes=("Differences paired over seeds.",),
+            notes="Differences paired over seeds.",
         )  # fmt: skip
     if "sam" in found:
         yield Claim(
@@ -119,17 +119,16 @@ def claims(measured: Measured) -> Iterator[Claim]:
             Source("ours, from gamma = |w|/(|w| + rho) at a minimum (fenland.theory.gamma_normalized)", ours=True),
             of_cases(late, "sam") < 0, "gamma_sam",
             expected="mean of the last third of the epochs below that of the first third",
-            notes=("A network is no single mode, and its curvature changes on the way: the theory may fail here.",),
+            notes="A network is no single mode, and its curvature changes on the way: the theory may fail here.",
         )  # fmt: skip
     if len(found) == 2:
         yield Claim(
             "At the same rho the unnormalised ascent leaves gamma nearer to 1 at the end than the normalised one.",
             ours("its ascent shrinks with the gradient (fenland.theory.gamma_smooth)"),
             paired(gamma.at(epoch=last_epoch), "optimizer", "usam", "sam", each="case", of=done) > 0, "gamma_usam",
-            expected="a larger gamma at the last epoch", notes=(
-                "Differences paired over seeds. The two radii have different units: weight, and weight squared per "
-                "loss.",
-            ),
+            expected="a larger gamma at the last epoch",
+            notes="Differences paired over seeds. The two radii have different units: weight, and weight squared per "
+            "loss.",
         )  # fmt: skip
 
 

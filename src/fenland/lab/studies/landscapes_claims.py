@@ -35,18 +35,16 @@ def claims(measured: Measured) -> Iterator[Claim]:
             yield _pair(rows, str(design), mine, theirs)
     yield Claim(
         "Riemannian SAM leaves the ridge between two wells, as descent does.",
-        Source("ours, to explain the shares on manifolds", ours=True), ridge, "manifolds", notes=(
-            "The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: a "
-            "ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
-            "whose slope is steeper.",
-        ),
+        Source("ours, to explain the shares on manifolds", ours=True), ridge, "manifolds",
+        notes="The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: "
+        "a ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
+        "whose slope is steeper.",
     )  # fmt: skip
     yield Claim(
         "All starts at once take the steps of fenland.RiemannianSAM over geoopt's RiemannianSGD.",
-        Source("ours, to trust the figures above", ours=True), same_step, "shares", notes=(
-            "The study steps a thousand starts in one batch by the optimizer's rule; here a few run the optimizer "
-            "itself.",
-        ),
+        Source("ours, to trust the figures above", ours=True), same_step, "shares",
+        notes="The study steps a thousand starts in one batch by the optimizer's rule; here a few run the optimizer "
+        "itself.",
     )  # fmt: skip
 
 
@@ -62,9 +60,8 @@ def _pair(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Claim:
         f"{who} {does} {title(theirs)}: {design}.",
         FUTURE if theirs != "SGD" else ours("SAM's own promise"), _more(rows, design, mine, theirs, unit),
         "curvature" if curve else "shares",
-        expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})", notes=(
-            f"{found.n} starts, e of the same mean Euclidean length. Of their ends {', '.join(shares)} {where}.",
-        ),
+        expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})",
+        notes=f"{found.n} starts, e of the same mean Euclidean length. Of their ends {', '.join(shares)} {where}.",
     )  # fmt: skip
 
 

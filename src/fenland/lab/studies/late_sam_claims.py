@@ -101,11 +101,11 @@ def settles(measured: Measured) -> Finding:
 
 CLAIMS = (
     Claim("SAM from 90 % of training on reaches the test accuracy of SAM from the start.", SHORT,
-          paired(accuracy, "start", 0.9, 0.0).within(0.5), "accuracy", "paper", notes=("Paired over seeds.",)),
+          paired(accuracy, "start", 0.9, 0.0).within(0.5), "accuracy", "paper", notes="Paired over seeds."),
     Claim("SAM from the start ends flatter than SGD.", SHORT,
-          ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", notes=("Paired over seeds.",)),
+          ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", notes="Paired over seeds."),
     Claim("Late SAM's largest eigenvalue is nearer to that of SAM from the start than to SGD's.", SHORT, nearer,
-          "sharpness", notes=(steps_left,)),
+          "sharpness", notes=steps_left),
     Claim("SAM leaves the end of SGD faster than SGD itself moves on.", SHORT, escapes, "after"),
     Claim("The way out leads uphill: loss and largest eigenvalue rise first.",
           ours("what an escape from a minimum is"), uphill, "after"),

@@ -135,7 +135,7 @@ def of_training(measured: Measured) -> Iterator[Claim]:
         at = f"rho = {max(measured.config.train_rhos):g}, B = {large}"
         yield Claim(
             f"Without momentum SAM does not get anywhere at a large radius and batch ({at}).", PAPER, stuck, "accuracy",
-            "paper", notes=(lost[SAME],),
+            "paper", notes=lost[SAME],
         )  # fmt: skip
         yield Claim(
             f"Momentum {top:g} gains SAM {GAIN:g} points and more there, where it gains SGD about 5 ({at}).", PAPER,
@@ -143,7 +143,7 @@ def of_training(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
     if "normed" in measured.tables:
         yield Claim("The published accuracies with batch norm and augmentation, %, come out again.", TABLE, comes_out,
-                    "accuracy", "paper", notes=("Each lies where one more seed would, at 95 %.",))  # fmt: skip
+                    "accuracy", "paper", notes="Each lies where one more seed would, at 95 %.")  # fmt: skip
         yield Claim(f"There, too, SAM's accuracy depends on momentum: {SPREAD} points at rho = 0.5.", TABLE, spread,
                     "accuracy", "paper")  # fmt: skip
 

@@ -83,7 +83,8 @@ def falls_steadily(measured: Measured) -> Finding:
     """The rate of SAM's decay, between USAM's end and 1, in units of 2*eta*rho^2."""
     rows = measured["paths"][measured["paths"]["method"] == "SAM"]
     rates = []
-    for (lr, rho, _), own in rows.groupby(["lr", "rho", "start"], sort=False):
+    for _, own in rows.groupby(["lr", "rho", "start"], sort=False):
+        lr, rho = own[["lr", "rho"]].iloc[0]
         kept = own[(own["y2"] < 0.5 / lr) & (own["y2"] > 1.0)]
         if len(kept) > 1:
             slope = float(np.polyfit(kept["step"].to_numpy(float), np.log(kept["y2"].to_numpy(float)), 1)[0])
