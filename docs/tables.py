@@ -16,6 +16,7 @@ from typing import Any
 from fenland.lab.evidence import page
 from fenland.lab.evidence.records import Rows
 from fenland.lab.recipes import RECIPES
+from fenland.lab.report.markdown import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
@@ -36,12 +37,9 @@ def steps() -> str:
     for size, bases in record["sets"].items():
         timed = [(who, row) for rows in bases.values() for who, row in rows.items()]
         names = list(dict.fromkeys(who for who, row in timed if row.get("floors") is not None and who != "base"))
-        lines += [f"**{size}**", "", f"| method | {' | '.join(bases)} |", f"|---|{'---:|' * len(bases)}"]
-        for who in names:
-            cells = [_floors(rows.get(who)) for rows in bases.values()]
-            lines.append(f"| {who} | {' | '.join(cells)} |")
-        floors = [f"{rows['floor']['ms']:.2f} ms" for rows in bases.values()]
-        lines += [f"| *one floor* | {' | '.join(floors)} |", ""]
+        floors = ("*one floor*", *(f"{rows['floor']['ms']:.2f} ms" for rows in bases.values()))
+        cells = [(who, *(_floors(rows.get(who)) for rows in bases.values())) for who in names]
+        lines += [f"**{size}**", "", table(("method", *(f"{base}>" for base in bases)), [*cells, floors])]
     return "\n".join(lines)
 
 
@@ -90,20 +88,20 @@ def evidence() -> str:
 
 def smaller() -> str:
     """Test accuracy of the plain base for the same epochs and at the same price, of SAM and of SSAM, task by task."""
-    lines = ["| task | SGD, same epochs | SGD, same cost as SAM | SAM | SSAM | seeds |"]
-    lines.append("|---|---:|---:|---:|---:|---:|")
+    found = []
     kept = json.loads((HERE / "measured" / "when-not.json").read_text(encoding="utf-8"))
     for case, rho in (("30 % of the labels wrong", 0.2), ("clean labels", 0.05)):
         rows = {row["name"]: row["test_accuracy"] for row in kept["cases"][case]}
         names = ("SGD, equal epochs", "SGD, equal gradients", f"SAM, rho {rho}", f"SSAM, rho {rho}")
         cells = [_accuracy(rows[name]) for name in names]
-        lines.append(f"| handwritten digits, {case} | {' | '.join(cells)} | {kept['seeds']} |")
+        found.append((f"handwritten digits, {case}", *cells, kept["seeds"]))
     _, record = newest("target")
-    config, table = record["config"], record["table"]
-    cells = [f"{100 * table[who]['accuracy']:.2f}" for who in ("SGD", "SAM", "SSAM")]
+    config = record["config"]
+    cells = [f"{100 * record['table'][who]['accuracy']:.2f}" for who in ("SGD", "SAM", "SSAM")]
     seeds = max(map(len, record["runs"].values()))
     task = f"{config['data']}, {config['limit']} images, {config['model']}"
-    return "\n".join([*lines, f"| {task} | – | {' | '.join(cells)} | {seeds} |", ""])
+    heads = ("task", "SGD, same epochs>", "SGD, same cost as SAM>", "SAM>", "SSAM>", "seeds>")
+    return table(heads, [*found, (task, "–", *cells, seeds)])
 
 
 def _accuracy(row: dict[str, float]) -> str:
@@ -113,13 +111,13 @@ def _accuracy(row: dict[str, float]) -> str:
 def curvature() -> str:
     """Seconds of the Hessian's largest eigenvalue and trace, at equal error."""
     name, record = newest("cases")
-    lines = [f"From `benchmarks/results/{name}`: one thread, torch {record['torch']}.", ""]
-    lines += ["| case | quantity | beside | times as fast at no larger error |", "|---|---|---|---:|"]
-    for case in record["cases"]:
-        for row in case["ratios"]:
-            other = row.get("PyHessian", "")
-            lines.append(f"| {case['case']} | {row['quantity']} | PyHessian, {other} | {row['times as fast']:.2f} |")
-    return "\n".join([*lines, ""])
+    found = [
+        (case["case"], row["quantity"], f"PyHessian, {row.get('PyHessian', '')}", f"{row['times as fast']:.2f}")
+        for case in record["cases"]
+        for row in case["ratios"]
+    ]
+    heads = ("case", "quantity", "beside", "times as fast at no larger error>")
+    return f"From `benchmarks/results/{name}`: one thread, torch {record['torch']}.\n\n{table(heads, found)}"
 
 
 def when_not() -> str:
@@ -127,14 +125,13 @@ def when_not() -> str:
     record = json.loads((HERE / "measured" / "when-not.json").read_text(encoding="utf-8"))
     lines: list[str] = []
     for case, rows in record["cases"].items():
-        lines += [f"**{case[0].upper()}{case[1:]}**", ""]
-        lines += ["| | gradients | test accuracy, % | test loss |", "|---|---:|---:|---:|"]
+        found = []
         for row in rows:
-            accuracy, loss = row["test_accuracy"], row["test_loss"]
-            shown = f"{100 * accuracy['mean']:.2f} ± {100 * (accuracy['high'] - accuracy['mean']):.2f}"
+            loss = row["test_loss"]
             lost = f"{loss['mean']:.3f} ± {loss['high'] - loss['mean']:.3f}"
-            lines.append(f"| {row['name']} | {row['gradients']} | {shown} | {lost} |")
-        lines.append("")
+            found.append((row["name"], row["gradients"], _accuracy(row["test_accuracy"]), lost))
+        heads = ("", "gradients>", "test accuracy, %>", "test loss>")
+        lines += [f"**{case[0].upper()}{case[1:]}**", "", table(heads, found)]
     return "\n".join(lines)
 
 
@@ -144,39 +141,38 @@ def cheaper() -> str:
     config = record["config"]
     seeds = max(map(len, record["runs"].values()))
     images = f"{config['limit'] or 'all'} images of {config['data']}"
-    lines = [
+    head = (
         f"From `benchmarks/results/{name}`: {config['model']} on {images}, {seeds} seeds, "
-        f"{_machine(record['machine'])}.",
-        "",
-        "| method | epochs | test accuracy, % | seconds | gradients | seconds to the loss | gradients to the loss |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+        f"{_machine(record['machine'])}."
+    )
+    found = []
     for who, row in record["table"].items():
         reached = row["seconds_to_target"] is not None
-        to = f"{row['seconds_to_target']:.1f} | {row['evaluations_to_target']:.0f}" if reached else "not reached | –"
+        to = (
+            (f"{row['seconds_to_target']:.1f}", f"{row['evaluations_to_target']:.0f}")
+            if reached
+            else ("not reached", "–")
+        )
         last = [100 * run["rows"][-1]["test_accuracy"] for run in record["runs"][who]]
         shown = f"{100 * row['accuracy']:.2f} ({min(last):.2f} to {max(last):.2f})"
-        lines.append(
-            f"| {who} | {row['epochs']:.0f} | {shown} | {row['seconds']:.1f} | {row['evaluations']:.0f} | {to} |"
-        )
-    return "\n".join([*lines, ""])
+        found.append((who, f"{row['epochs']:.0f}", shown, f"{row['seconds']:.1f}", f"{row['evaluations']:.0f}", *to))
+    heads = ("epochs>", "test accuracy, %>", "seconds>", "gradients>", "seconds to the loss>", "gradients to the loss>")
+    return f"{head}\n\n{table(('method', *heads), found)}"
 
 
 def whole() -> str:
     """A whole step of SAM over one of SGD, and the lab's trainer over a bare loop."""
     name, record = newest("ms_a_step")
     options = record["options"]
-    lines = [
+    head = (
         f"From `benchmarks/results/{name}`: {options['model']}, batch {options['batch']}, {options['rounds']} rounds, "
-        f"{_machine(record['environment'])}.",
-        "",
-        "| | measured | quartiles | goal |",
-        "|---|---:|---:|---:|",
-    ]
+        f"{_machine(record['environment'])}."
+    )
+    found = []
     for title, figure in record["figures"].items():
         it = figure.get("cpu", figure["wall"])
-        lines.append(f"| {title} | {it['median']:.3f} | {it['low']:.3f} to {it['high']:.3f} | {figure['target']} |")
-    return "\n".join([*lines, ""])
+        found.append((title, f"{it['median']:.3f}", f"{it['low']:.3f} to {it['high']:.3f}", figure["target"]))
+    return f"{head}\n\n{table(('', 'measured>', 'quartiles>', 'goal>'), found)}"
 
 
 def pictured(name: str, alt: str) -> Callable[[], str]:
@@ -191,11 +187,8 @@ def pictured(name: str, alt: str) -> Callable[[], str]:
 
 def recipes() -> str:
     """What each recipe sets, and what was measured with it."""
-    lines = ["| Recipe | For | Method | lr | rho | Gain over the base |", "|---|---|---|---:|---:|---|"]
-    for each in RECIPES.values():
-        cells = (f"`{each.name}`", each.use, each.method, f"{each.lr:g}", f"{each.rho:g}", each.gain)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    rows = [(f"`{x.name}`", x.use, x.method, f"{x.lr:g}", f"{x.rho:g}", x.gain) for x in RECIPES.values()]
+    return table(("Recipe", "For", "Method", "lr>", "rho>", "Gain over the base"), rows)
 
 
 def pasted(name: str) -> Callable[[], str]:

@@ -16,7 +16,7 @@ ROWS = list(fenland.PRESETS.values())
 def test_the_table_of_memory_is_what_is_measured(row):
     """docs/memory.md, row by row; what the preset declares between steps is there, no more."""
     found = of_preset(row.name)
-    assert page_row(row.name, found) in (ROOT / "docs" / "memory.md").read_text()
+    assert f"| {' | '.join(page_row(row.name, found))} |" in (ROOT / "docs" / "memory.md").read_text()
     assert found.kept == pytest.approx(row.kept, abs=0.01)
     rules = rules_of(row)
     climbs_along_g = type(getattr(rules.method, "source", fenland.Gradient())) is fenland.Gradient

@@ -35,6 +35,25 @@ def wide_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def whole_pictures() -> None:
+    """For tests that look at a figure's files: they are what a user gets."""
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the fast tier a page's figures are one small file each.
+
+    A PDF with its fonts and a large PNG take more time than all else on a page, and few tests look at them: those ask
+    for `whole_pictures`. The slow tests have all of them written.
+    """
+    if "whole_pictures" not in request.fixturenames and request.node.get_closest_marker("slow") is None:
+        from fenland.lab.figures import files
+
+        monkeypatch.setattr(files, "METADATA", {"png": files.METADATA["png"]})
+        monkeypatch.setattr(files, "DPI", 72)
+
+
+@pytest.fixture
 def real() -> Callable[[str], str]:
     """The folder of a real data set, or a skip."""
 

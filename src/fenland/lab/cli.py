@@ -9,11 +9,7 @@ _VERBOSE = {"-v": 1, "--verbose": 1, "-vv": 2}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse and run a command; the exit code.
-
-    Args:
-        argv: the command line without the program's name; None for the process's own.
-    """
+    """Parse and run a command; the exit code."""
     from fenland.lab.commands import streams
 
     streams.forgive()

@@ -26,6 +26,12 @@ class BadInput(ValueError):
         return f"{self.argument}={shown}: {' '.join(self.cure.split())}"
 
 
+def in_a_line(error: BaseException) -> str:
+    """What went wrong, for a list of failures: a user's mistake as it is worded, anything else after its kind."""
+    line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
+    return " ".join(line.split())
+
+
 def one_of(allowed: Iterable[str]) -> str:
     """The allowed values as a phrase."""
     return "choose one of " + ", ".join(allowed)

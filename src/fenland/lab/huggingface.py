@@ -10,12 +10,7 @@ _PATIENCE = 5  # seconds for the hub's first answer
 
 
 def answers(repository: str, kind: str) -> bool:
-    """Whether the hub answers, be it with an error: without a network its loader would try again for half a minute.
-
-    Args:
-        repository: owner/name.
-        kind: of the repository: ``dataset`` or ``model``.
-    """
+    """Whether the hub answers, be it with an error: without a network its loader would try again for half a minute."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -56,9 +56,6 @@ def waiting(what: str) -> Iterator[None]:
     """Say on a terminal that the command waits for this, unless it is there within half a second.
 
     The line is gone when the wait is over. Where stderr is no terminal nobody waits, and nothing is said.
-
-    Args:
-        what: a noun, as in "torch" or "the data".
     """
     if not sys.stderr.isatty():
         yield

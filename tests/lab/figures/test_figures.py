@@ -15,6 +15,7 @@ from fenland.lab.figures.style import DARK, DASHES, LIGHT, PAPER, Canvas
 from fenland.lab.store.records import read_records
 from fenland.lab.store.seal import seal
 
+pytestmark = pytest.mark.usefixtures("whole_pictures")
 ALL = {
     "final_accuracy", "difference", "test_accuracy", "test_loss", "train_loss", "loss_gap", "gamma", "sharpness",
     "cost_evaluations", "cost_seconds",

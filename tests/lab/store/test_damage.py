@@ -109,6 +109,7 @@ def test_saving_sets_a_damaged_run_aside(
     assert [each.folder for each in store.runs()] == [run]
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_said_and_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From end to end, for every file: the same numbers come back, and compare, report and runs stay whole."""
     out = tmp_path / "out"

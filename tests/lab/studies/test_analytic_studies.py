@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fenland.lab.figures import save_files
 from fenland.lab.replicas.autoencoder import growth
 from fenland.lab.studies import matrix_sensing, quadratic, quartic_claims, saddle_escape
 from fenland.lab.study import Measured, Verdict
@@ -21,6 +22,14 @@ def changed(tables, name, **columns):
     """The tables with some columns of one of them replaced by functions of it."""
     table = tables[name]
     return {**tables, name: table.assign(**{column: change(table) for column, change in columns.items()})}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quartic", "quadratic", "saddle-escape", "matrix-sensing"])
+def test_every_figure_becomes_its_files(tiny_study, name, tmp_path):
+    study, config, tables, _ = tiny_study(name)
+    for drawn in study.draw(config, tables):
+        assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
 
 
 @pytest.mark.parametrize("name", ["quartic", "quadratic", "saddle-escape", "matrix-sensing"])

@@ -133,6 +133,7 @@ def test_shares_have_wilsons_interval():
         share(3, 2)
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_the_study_runs_and_draws(tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 

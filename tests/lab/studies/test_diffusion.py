@@ -104,6 +104,7 @@ def test_doctored_tables_flip_the_verdicts(study, tables):
     assert not _verdict(study, tables | {"means": means.assign(mean=1.2 * means["mean"])}, "closed form").holds
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_it_draws(study, tables, tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 

@@ -83,6 +83,7 @@ def tables():
     return find("landscapes").runs(SMALL, Lab())
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_a_small_run_agrees_with_the_optimizer_and_draws(tables, tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 

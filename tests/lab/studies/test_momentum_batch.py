@@ -175,6 +175,7 @@ def test_the_paper_preset_is_the_papers_network():
     assert {run.batch_size for run in runs if run.model == "resnet18-plain"} == {128, 512}
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_it_draws(tmp_path):
     from fenland.lab.figures import inline_svg, save_files
 

@@ -24,6 +24,7 @@ def quiet():
         yield Console(file=sink)
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_a_study_leaves_everything_and_nothing_half(tmp_path, quiet):
     done = run_study(STUDY, out=tmp_path, console=quiet)
     folder = tmp_path / "toy"

@@ -24,6 +24,7 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=1000)
 
 
+@pytest.mark.slow
 def test_a_killed_study_tells_the_seconds_of_all_its_parts(tmp_path):
     """Ten pieces of 0.4 s of processor time each: a process is killed after the first few, this one does the rest."""
     script = Path(__file__).with_name("rolls.py")

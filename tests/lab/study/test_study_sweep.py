@@ -13,7 +13,7 @@ from fenland.lab.studies import find
 from fenland.lab.study import sweep as study_sweep
 from fenland.lab.study.laboratory import Laboratory
 
-COMMAND = ["sweep", "quadratic", "--set", "steps=300,400", "--set", "starts=5", "--set", "paths=100"]
+COMMAND = ["sweep", "single-neuron", "--set", "steps=300,400", "--set", "rhos=0.1"]
 
 
 def test_lists_and_combinations() -> None:

@@ -143,6 +143,7 @@ def write(store: Store, run: RunConfig, status: str, accuracy: float) -> None:
     seal(folder)
 
 
+@pytest.mark.slow
 def test_a_sweep_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     words = "optimizer=sgd,sam rho=0.05,0.1 seed=0..1 epochs=1 limit=320 model=mlp"

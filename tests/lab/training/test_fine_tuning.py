@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repeats import numbers
 from text_files import write_data, write_model
 from torch.nn.functional import cross_entropy
 
@@ -17,11 +18,9 @@ from fenland.lab.errors import BadInput
 from fenland.lab.models import pretrained
 from fenland.lab.training import loop
 from fenland.lab.training.evaluation import BINS, Tally
-from fenland.lab.training.result import RunResult
 from fenland.lab.training.task import load_examples, make_model
 from fenland.lab.training.trainer import train
 
-TIMES = ("seconds", "process_seconds", "images_per_second")
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs peft")
 
 
@@ -33,10 +32,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         str(folder), str(model), "sam", rho=0.05, base="adamw", lr=5e-3, batch_size=16, epochs=4, weights=True
     )
     return pretrained.identify(data.identify(config))
-
-
-def numbers(result: RunResult) -> list[str]:
-    return [repr({k: v for k, v in record.as_dict().items() if k not in TIMES}) for record in result.records]
 
 
 def test_sam_learns_what_the_texts_say(base: RunConfig, tmp_path: Path) -> None:
@@ -63,7 +58,7 @@ def test_a_run_repeats_itself_and_goes_on_where_it_was_stopped(
     with pytest.raises(Stop):
         train(base, stop, checkpoint=tmp_path / "run.pt")
     again = train(base, checkpoint=tmp_path / "run.pt")
-    assert numbers(again) == numbers(whole)
+    assert numbers(again.records) == numbers(whole.records)
     assert whole.weights is not None
     assert again.weights is not None
     assert all(torch.equal(again.weights[name], weight) for name, weight in whole.weights.items())
@@ -121,7 +116,7 @@ def test_evaluations_can_be_rare(base: RunConfig) -> None:
     rare = train(dataclasses.replace(base, epochs=3, evaluate_every=2))
     assert [record.train_examples > 0 for record in rare.records] == [False, True, True]
     assert rare.status == "finished"
-    assert numbers(rare)[1:] == numbers(every)[1:]
+    assert numbers(rare.records)[1:] == numbers(every.records)[1:]
 
 
 def test_the_calibration_error_is_that_of_its_definition() -> None:

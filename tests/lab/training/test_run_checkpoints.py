@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repeats import numbers
 from torch import nn
 
 from fenland.lab.config import RunConfig
@@ -20,8 +21,6 @@ from fenland.lab.training import checkpoint, loop
 from fenland.lab.training.metrics import EpochRecord
 from fenland.lab.training.optimizers import OPTIMIZERS
 from fenland.lab.training.trainer import RunResult, train
-
-TIMES = ("seconds", "process_seconds", "images_per_second")
 
 
 class Stop(Exception):
@@ -44,13 +43,8 @@ def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
 CONFIG = RunConfig("digits", "small", "sgd", lr=0.05, batch_size=32, epochs=3, limit=192, augment=True, weights=True)
 
 
-def numbers(result: RunResult) -> list[str]:
-    # repr, because NaN equals itself there.
-    return [repr({k: v for k, v in record.as_dict().items() if k not in TIMES}) for record in result.records]
-
-
 def same(first: RunResult, second: RunResult) -> None:
-    assert numbers(first) == numbers(second)
+    assert numbers(first.records) == numbers(second.records)
     assert first.status == second.status
     assert first.diverged_step == second.diverged_step
     assert first.weights is not None

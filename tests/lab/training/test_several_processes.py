@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from repeats import TIMES
 
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
@@ -19,7 +20,6 @@ from fenland.lab.training.world import World
 
 pytestmark = pytest.mark.slow
 
-TIMES = ("seconds", "process_seconds", "images_per_second")
 CONFIG = RunConfig(
     "digits", "mlp", "ssam", lr=0.05, batch_size=64, epochs=2, limit=640, precision="64-true", augment=True,
     label_smoothing=0.1, warmup=0.5, weights=True,

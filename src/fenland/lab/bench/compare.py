@@ -64,11 +64,7 @@ def _moved(change: Change) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record.
-
-    Raises:
-        BadInput: it is not there, or not a record of the benchmark.
-    """
+    """A record."""
     from fenland.lab.errors import BadInput
 
     try:

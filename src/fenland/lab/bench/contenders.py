@@ -55,21 +55,14 @@ PERIOD = 10  # steps that one figure is the mean of, where not every step ascend
 
 @dataclass
 class Contender:
-    """One way to step.
+    """One way to step."""
 
-    Attributes:
-        name: as shown.
-        step: one step; it calls its argument whenever it needs fresh gradients.
-        period: steps that one measurement is the mean of.
-        passes: what its own floor is made of, by the name of the pass; empty: that of SAM.
-        seconds: one measurement a round.
-    """
-
-    name: str
-    step: Callable[[Callable[[], Any]], Any]
-    period: int = 1
+    name: str  # as shown
+    step: Callable[[Callable[[], Any]], Any]  # one step; it calls its argument whenever it needs fresh gradients
+    period: int = 1  # steps that one measurement is the mean of
+    # what its own floor is made of, by the name of the pass; empty: that of SAM
     passes: dict[str, int] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)  # one measurement a round
 
     def round(self, gradients: Gradients) -> None:
         """Take one measurement: the time of its steps without that of making gradients."""
@@ -81,13 +74,7 @@ class Contender:
 
 
 class Gradients:
-    """Puts fresh gradients into the parameters, tensors that nobody else holds, and keeps the time that it takes.
-
-    Args:
-        params: the parameters that all contenders share.
-        seed: of the gradients; g and h differ.
-        clock: a name of `CLOCKS`.
-    """
+    """Puts fresh gradients into the parameters, tensors that nobody else holds, and keeps the time that it takes."""
 
     def __init__(self, params: list[Tensor], seed: int = 0, clock: str = "wall") -> None:
         draw = torch.Generator().manual_seed(seed)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from fenland.lab.bench.contenders import PERIOD
+from fenland.lab.report.markdown import table
 from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS
 
@@ -21,17 +22,12 @@ _NEEDS: dict[str, Any] = {"full_norm": lambda: 1.0, "total_steps": 1000, "model"
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in multiples of the parameters' own.
+    """Bytes in multiples of the parameters' own."""
 
-    Attributes:
-        ascent: the most that `ascend` holds beyond what it found (weights, state, g); None where there is no such call.
-        peak: the most in a step, beyond weights, the state between steps and one gradient.
-        kept: between steps, beyond the base's state.
-    """
-
+    # the most that `ascend` holds beyond what it found (weights, state, g); None where there is no such call
     ascent: float | None
-    peak: float
-    kept: float
+    peak: float  # the most in a step, beyond weights, the state between steps and one gradient
+    kept: float  # between steps, beyond the base's state
 
 
 class Problem:
@@ -156,21 +152,19 @@ accelerator's memory than the base alone, at the price of one copy to the host a
 ([decision 12](decisions/0012-offload.md)). The command `fenland bench --memory --markdown > docs/memory.md` makes this
 page; do not edit it by hand.
 
-| method | in `ascend` | in a step | kept |
-|---|---|---|---|
 """
 
 
 def page() -> str:
     """docs/memory.md."""
-    lines = [page_row(name, of_preset(name)) for name in PRESETS]
-    return _HEAD.format(layers=LAYERS, width=WIDTH) + "\n".join(lines) + "\n"
+    rows = [page_row(name, of_preset(name)) for name in PRESETS]
+    return _HEAD.format(layers=LAYERS, width=WIDTH) + table(("method", "in `ascend`", "in a step", "kept"), rows)
 
 
-def page_row(name: str, found: Memory) -> str:
-    """A line of its table."""
+def page_row(name: str, found: Memory) -> tuple[str, ...]:
+    """A row of its table."""
     ascent = "-" if found.ascent is None else _plain(found.ascent)
-    return f"| {name} | {ascent} | {_plain(found.peak)} | {_plain(found.kept)} |"
+    return name, ascent, _plain(found.peak), _plain(found.kept)
 
 
 def _plain(value: float) -> str:

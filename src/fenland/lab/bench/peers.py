@@ -15,10 +15,6 @@ class TextbookSAM:
     """The two-step SAM of countless repositories, written anew: a Python loop, clone, add, restore by copy.
 
     Source of the rule: Foret et al. 2021, arXiv 2010.01412. No guard of any kind: it stands for copy-pasted code.
-
-    Args:
-        base: the wrapped optimizer.
-        rho: radius.
     """
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05) -> None:
@@ -49,10 +45,6 @@ class BareMove:
 
     What is between it and SAM is the price of safety. Many small tensors are measured joined, w + e is formed in the
     gradients' buffers, the parameters point at them and back.
-
-    Args:
-        base: the wrapped optimizer.
-        rho: radius.
     """
 
     def __init__(self, base: torch.optim.Optimizer, rho: float = 0.05) -> None:
@@ -93,11 +85,7 @@ class BareMove:
 
 
 class FromPip:
-    """An optimizer of pytorch-optimizer with `first_step` and `second_step`.
-
-    Args:
-        optimizer: it.
-    """
+    """An optimizer of pytorch-optimizer with `first_step` and `second_step`."""
 
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer

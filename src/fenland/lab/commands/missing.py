@@ -13,11 +13,7 @@ _MODULES = {"sklearn": "scikit-learn", "PIL": "pillow", "hessian_eigenthings": "
 
 
 def said(module: str) -> str:
-    """The line for a module that could not be imported.
-
-    Args:
-        module: its name, as the error gives it.
-    """
+    """The line for a module that could not be imported."""
     package = _MODULES.get(module.split(".")[0], module.split(".")[0])
     extra = next((extra for name, extra in _listed() if name == package), "lab")
     gone = [name for name, own in _listed() if own == extra and not _installed(name)]

@@ -74,11 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 def existing_folder(out: str) -> Path:
-    """A directory that a command reads.
-
-    Raises:
-        BadInput: there is none.
-    """
+    """A directory that a command reads."""
     folder = Path(out)
     if not folder.is_dir():
         problem = "is a file, not a directory" if folder.exists() else "no such directory"
@@ -87,11 +83,7 @@ def existing_folder(out: str) -> Path:
 
 
 def existing_store(out: str) -> Path:
-    """The directory of a store that holds runs.
-
-    Raises:
-        BadInput: it does not exist, or holds none.
-    """
+    """The directory of a store that holds runs."""
     from fenland.lab.store.runs import Store
 
     folder = existing_folder(out)

@@ -23,9 +23,6 @@ def parse(arguments: list[str]) -> Command:
     """The subcommand with its options.
 
     tyro explains errors in boxes; here they become one line like every other error of the program.
-
-    Raises:
-        SystemExit: with code 0 after help, with code 2 after an error.
     """
     import tyro
 

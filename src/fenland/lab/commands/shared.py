@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def cluster(address: str, cpus: str, gpus: str, workers: int) -> Cluster | None:
-    """The Ray cluster of the options ``--ray``, ``--cpus-per-run`` and ``--gpus-per-run``; None without the first.
-
-    Raises:
-        BadInput: a number is none, or is given without ``--ray``.
-    """
+    """The Ray cluster of the options ``--ray``, ``--cpus-per-run`` and ``--gpus-per-run``; None without the first."""
     for name, text, default in (("cpus-per-run", cpus, "1"), ("gpus-per-run", gpus, "0")):
         if not address and text != default:
             raise BadInput(name, text, "is for a cluster; add --ray local or --ray ADDRESS")
@@ -48,11 +44,7 @@ def data_name(data: str) -> str:
 
 
 def data_root(text: str) -> Path | None:
-    """The folder of the option ``--data-root``; None without it.
-
-    Raises:
-        BadInput: there is no such folder; the data would be asked of the hub instead, unnoticed.
-    """
+    """The folder of the option ``--data-root``; None without it."""
     if text and not Path(text).is_dir():
         raise BadInput("data-root", text, "no such directory; give the folder that holds mnist/, ...")
     return Path(text) if text else None

@@ -91,11 +91,7 @@ def carry_out(
     fields: Sequence[str] | None = None,
     trackers: Sequence[str] = (),
 ) -> Comparison:
-    """What ``compare`` does with its runs; ``fields`` names those that tell settings apart, None for any that do.
-
-    Raises:
-        BadInput: the output directory, the data, a model or an optimizer does not fit.
-    """
+    """What ``compare`` does with its runs; ``fields`` names those that tell settings apart, None for any that do."""
     check_trackers(trackers)
     check_out(out)
     with logs.waiting("the data"):
@@ -135,11 +131,7 @@ def _conclude(out: Path, swept: SweepResult, runs: Sequence[RunConfig]) -> Compa
 
 
 def check_out(out: Path) -> None:
-    """Refuse an output directory that cannot be one, without creating anything.
-
-    Raises:
-        BadInput: it is a file, or it cannot be written to.
-    """
+    """Refuse an output directory that cannot be one, without creating anything."""
     for folder in (out / "runs", out, *out.absolute().parents):
         if folder.is_dir():
             if not os.access(folder, os.W_OK | os.X_OK):

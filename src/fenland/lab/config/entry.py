@@ -19,35 +19,23 @@ _KEY = "fenland"
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a field may hold.
+    """What a field may hold."""
 
-    Args:
-        holds: the condition.
-        cure: what to do where it fails.
-        metavar: what stands for the value in the help.
-    """
-
-    holds: Callable[[Any], bool]
-    cure: str
-    metavar: str = "NUMBER"
+    holds: Callable[[Any], bool]  # the condition
+    cure: str  # what to do where it fails
+    metavar: str = "NUMBER"  # what stands for the value in the help
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table, beside the name, the type and the default.
+    """A row of the table, beside the name, the type and the default."""
 
-    Args:
-        allowed: see there; for a field whose type allows None, that is allowed too.
-        help: in ``--help`` and in the reference.
-        auto: ``auto`` may be written for it, which is also the command line's default: see ``fenland.lab.sweep.auto``.
-        hashed: ``ALWAYS``, ``WHERE_SET`` or ``NEVER``.
-        option: an option of `fenland compare` of its own; without it the command has another one for it, or none.
-    """
-
-    allowed: Allowed
-    help: str
+    allowed: Allowed  # see there; for a field whose type allows None, that is allowed too
+    help: str  # in ``--help`` and in the reference
+    # ``auto`` may be written for it, which is also the command line's default: see ``fenland.lab.sweep.auto``
     auto: bool = False
-    hashed: str = ALWAYS
+    hashed: str = ALWAYS  # ``ALWAYS``, ``WHERE_SET`` or ``NEVER``
+    # an option of `fenland compare` of its own; without it the command has another one for it, or none
     option: bool = True
 
 

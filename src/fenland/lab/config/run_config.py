@@ -246,11 +246,7 @@ def written(name: str) -> str:
 
 
 def check(name: str, value: Any) -> None:
-    """Refuse what a field may not hold.
-
-    Raises:
-        BadInput: naming field, value and cure.
-    """
+    """Refuse what a field may not hold."""
     allowed = FIELDS[name].allowed
     nothing = value is None and name in OPTIONAL
     if not nothing and (value is None or not allowed.holds(value)):
@@ -258,11 +254,7 @@ def check(name: str, value: Any) -> None:
 
 
 def of_field(name: str, text: str) -> Any:
-    """The value of a field from its text.
-
-    Raises:
-        BadInput: naming the field, its text and what is allowed.
-    """
+    """The value of a field from its text."""
     try:
         value = value_of(text, HINTS[name])
         check(name, value)

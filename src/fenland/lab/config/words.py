@@ -30,11 +30,7 @@ Axes = dict[str, list[str]]
 
 
 def value(text: str, kind: Any) -> Any:
-    """A text as a value of the type that a field or an argument declares.
-
-    Raises:
-        ValueError: it is none; the message is what to write instead.
-    """
+    """A text as a value of the type that a field or an argument declares."""
     origin = get_origin(kind)
     if origin in (tuple, list):
         parts = [] if text.strip().lower() in ("", "none") else expand(text)
@@ -73,11 +69,7 @@ def _any_of(text: str, kinds: Sequence[Any]) -> Any:
 
 
 def expand(text: str) -> list[str]:
-    """The values of a list as texts, ranges written out.
-
-    Raises:
-        ValueError: a range is empty.
-    """
+    """The values of a list as texts, ranges written out."""
     values: list[str] = []
     for part in map(str.strip, text.split(",")):
         match = _RANGE.fullmatch(part)
@@ -92,11 +84,7 @@ def expand(text: str) -> list[str]:
 
 
 def whole(name: str, text: str, least: int = 1) -> int:
-    """The whole number of an option of the command line.
-
-    Raises:
-        BadInput: it is none, or too small.
-    """
+    """The whole number of an option of the command line."""
     try:
         found = int(text)
     except ValueError:
@@ -112,15 +100,7 @@ def hints(kind: Any) -> Mapping[str, Any]:
 
 
 def pairs(words: Iterable[str], known: Sequence[str] = ()) -> dict[str, str]:
-    """``field=value`` words as a dictionary; hyphens in a name stand for underscores.
-
-    Args:
-        words: as on the command line.
-        known: the fields that exist; empty for any.
-
-    Raises:
-        BadInput: a word has no ``=``, names no field, or one that was set before.
-    """
+    """``field=value`` words as a dictionary; hyphens in a name stand for underscores."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -136,16 +116,7 @@ def pairs(words: Iterable[str], known: Sequence[str] = ()) -> dict[str, str]:
 
 
 def axes(words: Iterable[str], kind: type, refused: Sequence[str] = ()) -> Axes:
-    """From ``field=values`` words to the values of each field, as texts, in the order they were given.
-
-    Args:
-        words: as on the command line.
-        kind: a dataclass, whose fields may be set.
-        refused: of these, the ones that may not.
-
-    Raises:
-        BadInput: naming the word, and the fields that exist.
-    """
+    """From ``field=values`` words to the values of each field, as texts, in the order they were given."""
     fields = [field.name for field in dataclasses.fields(kind) if field.name not in refused]
     found: Axes = {}
     for name, text in pairs(words, fields).items():
@@ -166,11 +137,7 @@ def combinations(found: Axes) -> list[dict[str, str]]:
 
 
 def read(name: str, text: str, kind: Any) -> Any:
-    """The value of one field of a ``--set``.
-
-    Raises:
-        BadInput: it is none of its type; the field and the text are named.
-    """
+    """The value of one field of a ``--set``."""
     try:
         return value(text, kind)
     except ValueError as error:

@@ -20,19 +20,12 @@ PADDING = 4
 
 @dataclass(frozen=True)
 class Draws:
-    """What happens to each example of an epoch, on the CPU; None for what is off.
+    """What happens to each example of an epoch, on the CPU; None for what is off."""
 
-    Args:
-        shifts: (examples, 2), row and column in 0 .. 2 * PADDING of the crop in the padded image.
-        flips: (examples,), true for a mirrored image.
-        centres: (examples, 2), row and column of the blanked square's centre.
-        cut: (examples,), true where the square is blanked.
-    """
-
-    shifts: Tensor | None
-    flips: Tensor | None
-    centres: Tensor | None
-    cut: Tensor | None = None
+    shifts: Tensor | None  # (examples, 2), row and column in 0 .. 2 * PADDING of the crop in the padded image.
+    flips: Tensor | None  # (examples,), true for a mirrored image
+    centres: Tensor | None  # (examples, 2), row and column of the blanked square's centre
+    cut: Tensor | None = None  # (examples,), true where the square is blanked
 
     def part(self, start: int, stop: int) -> Draws:
         """The examples from ``start`` to ``stop``."""

@@ -34,11 +34,7 @@ def room(device: torch.device) -> int | None:
 
 
 def share(batch_size: int, examples: int, rank: int, world: int) -> slice:
-    """This rank's equal part of a training batch.
-
-    Raises:
-        BadInput: the batch is larger than the train set, or its processes cannot share it equally.
-    """
+    """This rank's equal part of a training batch."""
     if batch_size > examples:
         raise BadInput("batch_size", batch_size, f"give at most {examples}, the size of the train set")
     if batch_size % world:

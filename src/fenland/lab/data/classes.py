@@ -13,14 +13,6 @@ def check(train: Split, test: Split, others: list[str]) -> tuple[str, ...]:
     """The names of the classes, after a check that both splits mean the same by every number.
 
     Without names the classes are 0 to K - 1, and each of them must occur in the train split.
-
-    Args:
-        train: the split that is trained on.
-        test: the split that is tested on.
-        others: names of splits that could be tested on instead, for the cure.
-
-    Raises:
-        BadInput: the numbers have gaps, do not begin at 0, are hidden, or mean something else in the two splits.
     """
     _check_names(train, test)
     if (test.labels < 0).all():

@@ -20,11 +20,7 @@ _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
 def find_columns(schema: pyarrow.Schema, argument: str, value: object) -> tuple[str, str]:
-    """The column of images, else of texts, and the label column, after a check of what they hold.
-
-    Raises:
-        BadInput: one is missing, is there more than once or has another type.
-    """
+    """The column of images, else of texts, and the label column, after a check of what they hold."""
     wanted = _IMAGE_COLUMNS if set(schema.names) & set(_IMAGE_COLUMNS) else _TEXT_COLUMNS
     content = _only(schema, wanted, argument, value, "image or img (images), or text or sentence (texts)")
     label = _only(schema, _LABEL_COLUMNS, argument, value, " or ".join(_LABEL_COLUMNS[:2]))
@@ -62,11 +58,7 @@ def _short(kind: pyarrow.DataType) -> str:
 
 
 def no_nulls(column: pyarrow.ChunkedArray, label: str, argument: str, value: object, where: str = "") -> Labels:
-    """The labels as numbers.
-
-    Raises:
-        BadInput: a row has none, or one beyond the 64-bit integers.
-    """
+    """The labels as numbers."""
     if column.null_count:
         row = compute.index(compute.is_null(column), True).as_py()
         count = "1 row has none); label or drop it"

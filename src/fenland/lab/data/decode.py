@@ -15,17 +15,7 @@ SHARE = 0.8  # of the machine's memory that the decoded images may take
 
 
 def images(name: str, train: Split, test: Split, others: list[str]) -> Images:
-    """Decode both splits: in grey where every image is, else in colour; all of one size, that of the first.
-
-    Args:
-        name: what the user called the set.
-        train: the split that is trained on.
-        test: the split that is tested on.
-        others: see ``classes.check``.
-
-    Raises:
-        BadInput: a split is empty, an image cannot be used or has another size, or the classes do not fit.
-    """
+    """Decode both splits: in grey where every image is, else in colour; all of one size, that of the first."""
     for split in (train, test):
         if not len(split.labels):
             raise split.bad("is empty; choose another, or download it again")

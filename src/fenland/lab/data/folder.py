@@ -11,8 +11,7 @@ from fenland.lab.data import splits
 from fenland.lab.data.source import Split, some
 from fenland.lab.data.walk import shown, visible
 from fenland.lab.errors import BadInput
-
-_CHUNK = 1 << 22
+from fenland.lab.store.files import feed
 
 
 class Layout(Protocol):
@@ -37,21 +36,13 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with a train and a test split.
+    """A folder with a train and a test split."""
 
-    Args:
-        argument: that named it, for errors.
-        path: the folder.
-        layout: how it holds the data.
-        train: name of the split that is trained on.
-        test: name of the split that is tested on.
-    """
-
-    argument: str
-    path: Path
-    layout: Layout
-    train: str
-    test: str
+    argument: str  # that named it, for errors
+    path: Path  # the folder
+    layout: Layout  # how it holds the data
+    train: str  # name of the split that is trained on
+    test: str  # name of the split that is tested on
 
     def identity(self) -> str:
         """Hash of all contents that the images and labels come from, after a check of their schemas."""
@@ -61,7 +52,10 @@ class Folder:
             digest.update(role.encode())
             for text, file in self.layout.described(split, self.train):
                 digest.update(text.encode())
-                _add(digest, file, self.argument)
+                try:
+                    feed(digest, file)
+                except OSError as error:
+                    raise BadInput(self.argument, file, f"cannot be read ({error.strerror}); check the file") from None
         return digest.hexdigest()[:16]
 
     def others(self) -> list[str]:
@@ -71,15 +65,6 @@ class Folder:
     def read(self, split: str) -> Split:
         """The split of this name, not decoded."""
         return self.layout.read(split, self.train)
-
-
-def _add(digest: hashlib._Hash, file: Path, argument: str) -> None:
-    try:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise BadInput(argument, file, f"cannot be read ({error.strerror}); check the file") from None
 
 
 def find(argument: str, folder: Path, test_split: str = "") -> Folder:

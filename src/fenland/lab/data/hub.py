@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 def read(name: str, repository: str, test_split: str = "") -> tuple[Split, Split, list[str]]:
     """Download (or take from the hub's own cache) the train and the test split of ``owner/name[@revision]``.
 
-    Args:
-        name: what the user called it, for errors.
-        repository: its name on the hub.
-        test_split: see ``splits.choose``.
-
     Returns:
         The splits, and the names of the others.
     """

@@ -93,11 +93,7 @@ def folder_of(config: RunConfig) -> Folder | None:
 
 
 def hub_name(name: str) -> str:
-    """The name on the hub of a data set.
-
-    Raises:
-        BadInput: it can be none.
-    """
+    """The name on the hub of a data set."""
     if name in _ON_THE_HUB:
         return _ON_THE_HUB[name][0]
     owner, _, rest = name.partition("/")

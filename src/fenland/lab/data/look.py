@@ -21,51 +21,32 @@ from fenland.lab.errors import BadInput
 
 @dataclass(frozen=True)
 class Seen:
-    """One split, as it is stored.
+    """One split, as it is stored."""
 
-    Args:
-        name: what the source calls it.
-        rows: how many images or texts it has.
-        modes: how many images have each of Pillow's modes; of texts, how many rows are one.
-        sizes: how many have each size, height x width, upright; of texts, how many words they have.
-        labels: how many rows each class has, by its name; by its number where the source has no names.
-        unusable: how many images cannot be opened, or rows have no text.
-    """
-
-    name: str
-    rows: int
-    modes: dict[str, int]
-    sizes: dict[str, int]
-    labels: dict[str, int]
-    unusable: int = 0
+    name: str  # what the source calls it
+    rows: int  # how many images or texts it has
+    modes: dict[str, int]  # how many images have each of Pillow's modes; of texts, how many rows are one
+    sizes: dict[str, int]  # how many have each size, height x width, upright; of texts, how many words they have
+    labels: dict[str, int]  # how many rows each class has, by its name; by its number where the source has no names
+    unusable: int = 0  # how many images cannot be opened, or rows have no text
 
 
 @dataclass(frozen=True)
 class Look:
-    """A data set as it would be loaded.
+    """A data set as it would be loaded."""
 
-    Args:
-        source: where it comes from.
-        train: the split that would be trained on.
-        test: the split that would be tested on.
-        others: splits that are not used.
-        ignored: files that are not used.
-        repeated: how many test images are in the train set too, pixel by pixel, or test texts, word by word; None
-            where it was not loaded.
-        images: the decoded set; None where it cannot be loaded or is one of texts.
-        texts: a few train texts, each after its class number; empty where there are images.
-        problem: why not.
-    """
-
-    source: str
-    train: Seen
-    test: Seen
-    others: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    source: str  # where it comes from
+    train: Seen  # the split that would be trained on
+    test: Seen  # the split that would be tested on
+    others: list[str] = field(default_factory=list)  # splits that are not used
+    ignored: list[str] = field(default_factory=list)  # files that are not used
+    # how many test images are in the train set too, pixel by pixel, or test texts, word by word; None where it was not
+    # loaded
     repeated: int | None = None
+    # the decoded set; None where it cannot be loaded or is one of texts
     images: Images | None = field(default=None, repr=False)
-    problem: BadInput | None = None
-    texts: tuple[str, ...] = ()
+    problem: BadInput | None = None  # why not
+    texts: tuple[str, ...] = ()  # a few train texts, each after its class number; empty where there are images
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""
@@ -79,11 +60,7 @@ class Look:
 
 
 def look(config: RunConfig) -> Look:
-    """Survey the stored splits, then load them as a run would.
-
-    Raises:
-        BadInput: the splits cannot be told, or their labels not be read.
-    """
+    """Survey the stored splits, then load them as a run would."""
     if config.data == "digits" and config.data_dir is None:
         images = load(config)
         one, two = (_decoded(name, *own, images.classes) for name, own in _halves(images).items())

@@ -14,19 +14,12 @@ _SHOWN, _WIDTH = 4, 100
 
 @dataclass(frozen=True)
 class SeenTexts:
-    """The texts of one split.
+    """The texts of one split."""
 
-    Args:
-        empty: how many rows have none.
-        words: the least, the median and the most words of a text.
-        examples: a few, the same ones each time, chosen over all classes; cut to a line.
-        all: every text, for the comparison of two splits.
-    """
-
-    empty: int
-    words: tuple[int, int, int]
-    examples: tuple[str, ...]
-    all: frozenset[str]
+    empty: int  # how many rows have none
+    words: tuple[int, int, int]  # the least, the median and the most words of a text
+    examples: tuple[str, ...]  # a few, the same ones each time, chosen over all classes; cut to a line
+    all: frozenset[str]  # every text, for the comparison of two splits
 
 
 def survey(split: Split) -> SeenTexts:

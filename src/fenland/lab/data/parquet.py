@@ -146,11 +146,7 @@ class ParquetFolder:
         return False
 
     def _names(self, files: list[Path], label: str) -> tuple[str, ...] | None:
-        """The names of the classes that the hub's schema carries.
-
-        Raises:
-            BadInput: two files of the split name them differently.
-        """
+        """The names of the classes that the hub's schema carries."""
         found = [_class_names(self._opened(file)[0], label) for file in files]
         for names, file in zip(found, files, strict=True):
             if names != found[0]:

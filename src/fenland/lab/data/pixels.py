@@ -23,11 +23,7 @@ class Unusable(ValueError):
 
 
 def header(encoded: Encoded) -> tuple[str, tuple[int, int]]:
-    """Mode and (width, height) of an image as it is seen, upright; its pixels are not decoded.
-
-    Raises:
-        Unusable: there is no image, or it cannot be opened.
-    """
+    """Mode and (width, height) of an image as it is seen, upright; its pixels are not decoded."""
     with _opened(encoded) as picture:
         width, height = picture.size
         turned = _orientation(picture) >= 5

@@ -86,9 +86,6 @@ def with_noise(images: Examples, share: float, data_seed: int) -> Examples:
 
     Exactly ``round(share * n)`` of the n train labels become another class, each of the others equally likely. The
     number is kept as ``noisy_labels``.
-
-    Raises:
-        BadInput: the share is outside [0, 1].
     """
     if not (math.isfinite(share) and 0 <= share <= 1):
         raise BadInput("label_noise", share, "give a share from 0 to 1, such as 0.2")

@@ -17,23 +17,14 @@ _COUNTED = re.compile(r"(?P<label>.*?)[-_.]?(?P<number>\d+)")
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a split.
+    """One file of a split."""
 
-    Args:
-        file: its path.
-        split: what the split is called.
-        home: the folders that it lies in, below the source's, without one that names the split.
-        series: its name without a number: files with the same one are counted together.
-        number: its place in the series; None where it has none.
-        total: how many files the series has, where the name says so.
-    """
-
-    file: Path
-    split: str
-    home: tuple[str, ...]
-    series: str
-    number: int | None
-    total: int | None
+    file: Path  # its path
+    split: str  # what the split is called
+    home: tuple[str, ...]  # the folders that it lies in, below the source's, without one that names the split
+    series: str  # its name without a number: files with the same one are counted together
+    number: int | None  # its place in the series; None where it has none
+    total: int | None  # how many files the series has, where the name says so
 
 
 def part(file: Path, relative: Path) -> Part | None:
@@ -67,11 +58,7 @@ def _counting(file: Path) -> bool:
 
 
 def together(parts: list[Part], argument: str, folder: Path) -> dict[str, list[Path]]:
-    """The files of each split, sorted by name.
-
-    Raises:
-        BadInput: a file of a series is missing, or the files are those of several data sets.
-    """
+    """The files of each split, sorted by name."""
     found: dict[str, list[Part]] = {}
     for each in parts:
         found.setdefault(each.split, []).append(each)

@@ -15,30 +15,18 @@ Encoded: TypeAlias = "bytes | Path | None"  # an image file's content, or where 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split.
+    """The rows of one split."""
 
-    Args:
-        name: what the source calls it, such as ``validation``.
-        argument: the argument that named the source, for errors.
-        value: what it was set to.
-        labels: one class number a row, as they are stored: not checked yet.
-        names: names of the classes, in the order of their numbers; None where the source has none.
-        label: where the labels come from, for errors, such as ``column label``.
-        image: where the images or texts come from, likewise; empty where the row is a file of its own.
-        encoded: goes through the encoded images, from the first row on.
-        place: of a row number, the file and what in it the row is called, for errors.
-        texts: goes through the texts likewise, in place of images; None where the split holds images.
-    """
-
-    name: str
-    argument: str
-    value: object
-    labels: Labels
-    names: tuple[str, ...] | None
-    label: str
-    image: str
-    encoded: Callable[[], Iterator[Encoded]]
-    place: Callable[[int], tuple[object, str]]
+    name: str  # what the source calls it, such as ``validation``
+    argument: str  # the argument that named the source, for errors
+    value: object  # what it was set to
+    labels: Labels  # one class number a row, as they are stored: not checked yet
+    names: tuple[str, ...] | None  # names of the classes, in the order of their numbers; None where the source has none
+    label: str  # where the labels come from, for errors, such as ``column label``
+    image: str  # where the images or texts come from, likewise; empty where the row is a file of its own
+    encoded: Callable[[], Iterator[Encoded]]  # goes through the encoded images, from the first row on
+    place: Callable[[int], tuple[object, str]]  # of a row number, the file and what in it the row is called, for errors
+    # goes through the texts likewise, in place of images; None where the split holds images
     texts: Callable[[], Iterator[str | None]] | None = None
 
     def bad_row(self, row: int, column: str, problem: str) -> BadInput:

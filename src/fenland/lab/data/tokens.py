@@ -53,18 +53,7 @@ class Tokens:
 
 
 def tokens(name: str, train: Split, test: Split, others: list[str], tokenize: Tokenizer) -> Tokens:
-    """Tokenise both splits.
-
-    Args:
-        name: what the user called the set.
-        train: the split that is trained on.
-        test: the split that is tested on.
-        others: see ``classes.check``.
-        tokenize: the model's tokenizer.
-
-    Raises:
-        BadInput: a split is empty, a row has no text, or the classes do not fit.
-    """
+    """Tokenise both splits."""
     for split in (train, test):
         if not len(split.labels):
             raise split.bad("is empty; choose another, or download it again")
@@ -76,11 +65,7 @@ def tokens(name: str, train: Split, test: Split, others: list[str], tokenize: To
 
 
 def texts_of(split: Split) -> list[str]:
-    """The texts of a split.
-
-    Raises:
-        BadInput: a row has none.
-    """
+    """The texts of a split."""
     assert split.texts is not None
     found = []
     for row, text in enumerate(split.texts()):

@@ -91,11 +91,7 @@ class ImageTree:
         return Split(split, self.argument, self.folder, np.array(labels, np.int64), names, where, "", encoded, place)
 
     def _known(self, split: str, train: str) -> dict[str, list[Path]]:
-        """The split's classes, all of which the train split has.
-
-        Raises:
-            BadInput: one is not among them.
-        """
+        """The split's classes, all of which the train split has."""
         own, names = self.trees[split], sorted(self.trees[train])
         for name in own:
             if name not in names:

@@ -7,11 +7,7 @@ from pathlib import Path
 
 
 def visible(folder: Path) -> list[Path]:
-    """All files below a folder in a fixed order, without hidden ones and what macOS leaves in archives.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
+    """All files below a folder in a fixed order, without hidden ones and what macOS leaves in archives."""
     found: list[Path] = []
     been = {folder.resolve()}
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):

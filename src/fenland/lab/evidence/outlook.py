@@ -16,19 +16,12 @@ SECONDS = {"minilm-l6": 0.03, "lenet": 1.6e-4, "convnet": 1.8e-3}
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is left of a task.
+    """What is left of a task."""
 
-    Args:
-        task: its key.
-        done: runs with a row.
-        missing: from a method to the purposes of its missing runs and their numbers.
-        hours: of one core, about, for the missing ones.
-    """
-
-    task: str
-    done: int
-    missing: Mapping[str, Mapping[str, int]]
-    hours: float
+    task: str  # its key
+    done: int  # runs with a row
+    missing: Mapping[str, Mapping[str, int]]  # from a method to the purposes of its missing runs and their numbers
+    hours: float  # of one core, about, for the missing ones
 
     @property
     def left(self) -> int:

@@ -10,6 +10,7 @@ from fenland.lab.evidence.outlook import outlook
 from fenland.lab.evidence.records import Row, Rows
 from fenland.lab.evidence.summary import MEASURES, Measure, cost, difference, mean, tests
 from fenland.lab.evidence.tasks import TASKS, Task
+from fenland.lab.report.markdown import table
 from fenland.lab.store.statistics import Interval
 
 OPEN = "open"
@@ -27,21 +28,13 @@ ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a ta
 
 @dataclass(frozen=True)
 class Compared:
-    """One task as the tables need it.
+    """One task as the tables need it."""
 
-    Args:
-        title: for people.
-        base: whom the methods are compared with.
-        methods: from a method to the base that costs as much; empty where there is none.
-        rows: of the task.
-        needed: seeds from which on a difference is shown.
-    """
-
-    title: str
-    base: str
-    methods: Mapping[str, str]
-    rows: list[Row] = field(default_factory=list)
-    needed: int = plan.EARLY
+    title: str  # for people
+    base: str  # whom the methods are compared with
+    methods: Mapping[str, str]  # from a method to the base that costs as much; empty where there is none
+    rows: list[Row] = field(default_factory=list)  # of the task
+    needed: int = plan.EARLY  # seeds from which on a difference is shown
 
 
 def compared(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> list[Compared]:
@@ -55,24 +48,22 @@ def compared(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> list[Compared]:
 
 def gains(tasks: list[Compared]) -> str:
     """Task by method: accuracy at the same epochs and at the same seconds, loss, calibration, corruptions, cost."""
-    lines = [
-        "| task | method | accuracy, same epochs | accuracy, same seconds | test loss | calibration error "
-        "| on corrupted images | cost |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    heads = (
+        "accuracy, same epochs>",
+        "accuracy, same seconds>",
+        "test loss>",
+        "calibration error>",
+        "on corrupted images>",
+    )
+    found = []
     for task in tasks:
         for name, matched in task.methods.items():
             cells = [shown(task, name, task.base, "accuracy"), shown(task, name, matched, "accuracy")]
             cells += [shown(task, name, task.base, kind) for kind in ("loss", "ece", "corrupted")]
             price = cost(task.rows, name, task.base)
             if cells[0] != OPEN and price is not None:
-                lines.append(f"| {task.title} | {name} | {' | '.join(cells)} | {price:.2f} |")
-    return _text(lines, 2, NOTHING)
-
-
-def _text(lines: list[str], head: int, nothing: str) -> str:
-    """The lines as text; what to say where there are no more than the table's head."""
-    return "\n".join([*lines, ""]) if len(lines) > head else f"{nothing}\n"
+                found.append((task.title, name, *cells, f"{price:.2f}"))
+    return table(("task", "method", *heads, "cost>"), found, NOTHING)
 
 
 def shown(task: Compared, name: str, other: str, kind: str) -> str:
@@ -107,7 +98,7 @@ def verdicts(tasks: list[Compared]) -> str:
                 fits = "has fitted its training examples" if learnt.mean >= FITTED else "has not fitted them all"
                 share = f"{task.base} {fits} ({learnt.mean:.1f} % right)"
                 lines.append(f"- **{name}**, {task.title}: {'; '.join(filter(None, said))}. {share}.")
-    return _text(lines, 0, NOTHING)
+    return "\n".join([*(lines or [NOTHING]), ""])
 
 
 def counted(tasks: list[Compared]) -> str:
@@ -143,18 +134,18 @@ def _verdict(task: Compared, name: str, other: str, at: str) -> str:
 
 def means(tasks: list[Compared]) -> str:
     """Every method's own numbers, with the share of the training examples that it answers right."""
-    lines = [
-        "| task | method | seeds | accuracy, % | test loss | calibration error, % | on corrupted images, % "
-        "| on the training examples, % | seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    heads = (
+        "task", "method", "seeds>", "accuracy, %>", "test loss>", "calibration error, %>", "on corrupted images, %>",
+        "on the training examples, %>", "seconds>",
+    )  # fmt: skip
+    found = []
     for task in tasks:
         for name in dict.fromkeys([task.base, *task.methods, *task.methods.values()]):
             seeds = tests(task.rows, name)
             if seeds:
                 cells = [written(mean(task.rows, name, each), each) for each in (*MEASURES.values(), TRAINED, SPENT)]
-                lines.append(f"| {task.title} | {name} | {len(seeds)} | {' | '.join(cells)} |")
-    return _text(lines, 2, "No run on a test set is done yet.")
+                found.append((task.title, name, len(seeds), *cells))
+    return table(heads, found, "No run on a test set is done yet.")
 
 
 def _trained(row: Row) -> float | None:
@@ -168,15 +159,15 @@ SPENT = Measure("seconds", lambda row: row["process_seconds"], 0, False)
 
 def curves(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
     """Validation accuracy and loss over the radius, at the chosen learning rate; half the length of a run."""
-    lines = ["| task | method | learning rate | rho: accuracy in %, loss |", "|---|---|---:|---|"]
+    found = []
     for key, task in tasks.items():
         for name in (name for name in plan.CURVES if name in task.methods):
             units = [each for each in plan.curve(key, task, name, rows) if each.known]
             pairs = [(each.run, rows.find(key, each.settings)) for each in units]
             cells = [f"{run.rho:g}: {_validated(row)}" for run, row in pairs]
             if any(row is not None for _, row in pairs):
-                lines.append(f"| {task.title} | {name} | {units[0].run.lr:g} | {'; '.join(cells)} |")
-    return _text(lines, 2, "No curve is begun yet.")
+                found.append((task.title, name, f"{units[0].run.lr:g}", "; ".join(cells)))
+    return table(("task", "method", "learning rate>", "rho: accuracy in %, loss"), found, "No curve is begun yet.")
 
 
 def _validated(row: Row | None) -> str:
@@ -188,7 +179,7 @@ def _validated(row: Row | None) -> str:
 
 def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
     """What each method chose from: validation accuracy and loss of each point; the chosen one is bold."""
-    lines = ["| task | method | learning rate, rho: accuracy in %, loss |", "|---|---|---|"]
+    found = []
     for key, task in tasks.items():
         for name, method in task.methods.items():
             best = plan.chosen(key, task, name, rows)
@@ -198,13 +189,12 @@ def tries(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
                 at = f"{point[0]:g}" if point[1] is None else f"{point[0]:g}, {point[1]:g}"
                 cells.append(f"**{at}: {_validated(row)}**" if point == best else f"{at}: {_validated(row)}")
             if any(not cell.endswith(OPEN) for cell in cells):
-                lines.append(f"| {task.title} | {name} | {'; '.join(cells)} |")
-    return _text(lines, 2, "No run of the choosing is done yet.")
+                found.append((task.title, name, "; ".join(cells)))
+    heads = ("task", "method", "learning rate, rho: accuracy in %, loss")
+    return table(heads, found, "No run of the choosing is done yet.")
 
 
 def state(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> str:
     """What is done and what is open, with about the hours that it takes."""
-    lines = ["| task | runs done | runs open | hours of one core, about |", "|---|---:|---:|---:|"]
-    for each in outlook(tasks, rows):
-        lines.append(f"| {tasks[each.task].title} | {each.done} | {each.left} | {each.hours:.1f} |")
-    return "\n".join([*lines, ""])
+    found = [(tasks[x.task].title, x.done, x.left, f"{x.hours:.1f}") for x in outlook(tasks, rows)]
+    return table(("task", "runs done>", "runs open>", "hours of one core, about>"), found)

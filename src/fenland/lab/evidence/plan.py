@@ -21,23 +21,14 @@ EARLY = 3
 
 @dataclass(frozen=True)
 class Unit:
-    """One run of the plan.
+    """One run of the plan."""
 
-    Args:
-        task: its key.
-        method: its name in the task.
-        purpose: ``CHOOSING``, ``TEST`` or ``RADIUS``.
-        run: what is trained; where the data lie is filled in by who runs it.
-        steps: optimizer steps of it.
-        known: false where the method has not chosen its point yet, and ``run`` stands for one at any of them.
-    """
-
-    task: str
-    method: str
-    purpose: str
-    run: RunConfig
-    steps: int
-    known: bool = True
+    task: str  # its key
+    method: str  # its name in the task
+    purpose: str  # ``CHOOSING``, ``TEST`` or ``RADIUS``
+    run: RunConfig  # what is trained; where the data lie is filled in by who runs it
+    steps: int  # optimizer steps of it
+    known: bool = True  # false where the method has not chosen its point yet, and ``run`` stands for one at any of them
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,19 +12,12 @@ from fenland.lab.store.statistics import Interval, interval
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a run.
+    """One number of a run."""
 
-    Args:
-        title: for people.
-        of: the number, from a row; None where the run has none.
-        places: decimals that are shown.
-        more_is_better: whether a gain is a rise.
-    """
-
-    title: str
-    of: Callable[[Row], float | None]
-    places: int
-    more_is_better: bool
+    title: str  # for people
+    of: Callable[[Row], float | None]  # the number, from a row; None where the run has none
+    places: int  # decimals that are shown
+    more_is_better: bool  # whether a gain is a rise
 
 
 def _percent(value: float | None) -> float | None:

@@ -13,63 +13,42 @@ REST = 9
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what it may choose from.
+    """A method and what it may choose from."""
 
-    Args:
-        optimizer: its name in the lab.
-        points: four pairs of learning rate and radius, so that every method has the same number of tries.
-        longer: how many times the epochs of the task it trains.
-        late: the share of the training before its first ascent.
-        role: ``base``; ``method``, which is compared with the base; ``matched``, the base given the seconds of others.
-        same_seconds: the name of the base that costs as much; empty where there is none.
-        options: more arguments of the optimizer, as in ``RunConfig``.
-        turn: 0 is chosen and run before 1, so that an interrupted plan has compared something; ``REST`` waits until
-            every task has done its other turns.
-    """
-
-    optimizer: str
+    optimizer: str  # its name in the lab
+    # four pairs of learning rate and radius, so that every method has the same number of tries
     points: tuple[Point, ...]
-    longer: float = 1.0
-    late: float = 0.0
+    longer: float = 1.0  # how many times the epochs of the task it trains
+    late: float = 0.0  # the share of the training before its first ascent
+    # ``base``; ``method``, which is compared with the base; ``matched``, the base given the seconds of others
     role: str = "method"
-    same_seconds: str = ""
-    options: tuple[str, ...] = ()
+    same_seconds: str = ""  # the name of the base that costs as much; empty where there is none
+    options: tuple[str, ...] = ()  # more arguments of the optimizer, as in ``RunConfig``
+    # 0 is chosen and run before 1, so that an interrupted plan has compared something; ``REST`` waits until every task
+    # has done its other turns
     turn: int = 0
 
 
 @dataclass(frozen=True)
 class Task:
-    """Methods on one set of examples.
+    """Methods on one set of examples."""
 
-    Args:
-        title: for people.
-        folder: of the data, inside the folder that the command is given.
-        data: the lab's name of the data set.
-        fields: what all runs share, fields of ``RunConfig``; ``epochs`` among them.
-        examples: train examples a run sees in an epoch; the number of steps follows.
-        seeds: runs of each method on the test set.
-        methods: by name; the first is the base.
-        validate: train examples that are held out for choosing.
-        radii: where SAM's curve over the radius is measured, at its chosen learning rate.
-        rest: whether it is tried only when all else is done.
-        model: folder of a pre-trained model, inside the folder of models that the command is given; empty for none.
-        half: fields of a run of half the length, where that is not half the epochs.
-        like: key and task whose chosen points are taken over; None for own ones.
-    """
-
-    title: str
-    folder: str
-    data: str
-    fields: Mapping[str, Any]
-    examples: int
-    seeds: int
-    methods: Mapping[str, Method]
-    validate: int = 5000
+    title: str  # for people
+    folder: str  # of the data, inside the folder that the command is given
+    data: str  # the lab's name of the data set
+    fields: Mapping[str, Any]  # what all runs share, fields of ``RunConfig``; ``epochs`` among them
+    examples: int  # train examples a run sees in an epoch; the number of steps follows
+    seeds: int  # runs of each method on the test set
+    methods: Mapping[str, Method]  # by name; the first is the base
+    validate: int = 5000  # train examples that are held out for choosing
+    # where SAM's curve over the radius is measured, at its chosen learning rate
     radii: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
-    rest: bool = False
+    rest: bool = False  # whether it is tried only when all else is done
+    # folder of a pre-trained model, inside the folder of models that the command is given; empty for none
     model: str = ""
+    # fields of a run of half the length, where that is not half the epochs
     half: Mapping[str, Any] = field(default_factory=dict)
-    like: tuple[str, Task] | None = None
+    like: tuple[str, Task] | None = None  # key and task whose chosen points are taken over; None for own ones
 
     @property
     def base(self) -> str:

@@ -18,11 +18,7 @@ from fenland.lab.study.tally import figure_of, tally
 
 
 def gallery(folder: Path, beside: Path) -> list[dict[str, Any]]:
-    """The studies below a folder, in the order of their names; links are relative to the folder `beside`.
-
-    Raises:
-        BadInput: there is none.
-    """
+    """The studies below a folder, in the order of their names; links are relative to the folder `beside`."""
     found = studies_below(folder) if folder.is_dir() else []
     if not found:
         cure = "holds no finished study; give the --out of fenland study" if folder.is_dir() else "no such directory"

@@ -15,39 +15,22 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Landscape:
-    """One function with everything that the page lets people choose on it.
+    """One function with everything that the page lets people choose on it."""
 
-    Attributes:
-        name: in addresses and files.
-        title: for people.
-        formula: in plain text.
-        about: one sentence of what there is to see.
-        problem: the function.
-        window: what the picture shows: least and largest x, least and largest y.
-        minima: points to reach.
-        saddle: a point that may hold a trajectory; None where there is none.
-        starts: points to start from, for the picture.
-        radii: rho to choose from, ascending.
-        rates: learning rates to choose from, ascending.
-        steps: after which a start counts as having reached a minimum or not.
-        tolerance: distance to a minimum that counts as reached.
-        home: distance to a minimum within which SAM counts as staying there; it never comes to rest.
-    """
-
-    name: str
-    title: str
-    formula: str
-    about: str
-    problem: Problem
-    window: tuple[float, float, float, float]
-    minima: tuple[Point, ...]
-    saddle: Point | None
-    starts: tuple[Point, ...]
-    radii: tuple[float, ...]
-    rates: tuple[float, ...]
-    steps: int
-    tolerance: float
-    home: float
+    name: str  # in addresses and files
+    title: str  # for people
+    formula: str  # in plain text
+    about: str  # one sentence of what there is to see
+    problem: Problem  # the function
+    window: tuple[float, float, float, float]  # what the picture shows: least and largest x, least and largest y
+    minima: tuple[Point, ...]  # points to reach
+    saddle: Point | None  # a point that may hold a trajectory; None where there is none
+    starts: tuple[Point, ...]  # points to start from, for the picture
+    radii: tuple[float, ...]  # rho to choose from, ascending
+    rates: tuple[float, ...]  # learning rates to choose from, ascending
+    steps: int  # after which a start counts as having reached a minimum or not
+    tolerance: float  # distance to a minimum that counts as reached
+    home: float  # distance to a minimum within which SAM counts as staying there; it never comes to rest
 
     @property
     def spread(self) -> tuple[Point, Point]:

@@ -18,27 +18,16 @@ MOST, BEST = 8, 5
 
 @dataclass(frozen=True)
 class Curve:
-    """One measured column, drawn against epochs or against a cost.
+    """One measured column, drawn against epochs or against a cost."""
 
-    Attributes:
-        name: of the files.
-        column: of the metrics.
-        title: above the figure, with its unit.
-        reading: how to read it, one sentence.
-        unit: factor to the axis (100 for per cent).
-        decades: whether the axis may become logarithmic.
-        against: the column of the horizontal axis.
-        along: name of the horizontal axis.
-    """
-
-    name: str
-    column: str
-    title: str
-    reading: str
-    unit: float = 1.0
-    decades: bool = False
-    against: str = "epoch"
-    along: str = "epoch"
+    name: str  # of the files
+    column: str  # of the metrics
+    title: str  # above the figure, with its unit
+    reading: str  # how to read it, one sentence
+    unit: float = 1.0  # factor to the axis (100 for per cent)
+    decades: bool = False  # whether the axis may become logarithmic
+    against: str = "epoch"  # the column of the horizontal axis
+    along: str = "epoch"  # name of the horizontal axis
 
 
 def logarithmic(curve: Curve, values: pd.Series[float]) -> bool:

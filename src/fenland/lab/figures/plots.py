@@ -35,68 +35,40 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Line:
-    """One row of points.
+    """One row of points."""
 
-    Attributes:
-        label: whose: it gives colour and line style, and stands in the legend.
-        x: along the axis.
-        y: as many.
-        low: lower edge of a band around y, or None.
-        high: its upper edge.
-        kind: "line"; "dots", which are measured points beside a "theory", a thin line of the same colour;
-            "joined" dots.
-    """
-
-    label: str
-    x: Numbers
-    y: Numbers
-    low: Numbers | None = None
-    high: Numbers | None = None
+    label: str  # whose: it gives colour and line style, and stands in the legend
+    x: Numbers  # along the axis
+    y: Numbers  # as many
+    low: Numbers | None = None  # lower edge of a band around y, or None
+    high: Numbers | None = None  # its upper edge
+    # "line"; "dots", which are measured points beside a "theory", a thin line of the same colour; "joined" dots
     kind: Literal["line", "dots", "joined", "theory"] = "line"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A straight line across a panel, with a word at its end.
+    """A straight line across a panel, with a word at its end."""
 
-    Attributes:
-        at: where.
-        text: beside it; empty for none.
-        across: the axis that it is a value of: "x" stands upright, "y" lies.
-        label: whose colour it takes; empty for the soft ink.
-    """
-
-    at: float
-    text: str = ""
-    across: Literal["x", "y"] = "x"
-    label: str = ""
+    at: float  # where
+    text: str = ""  # beside it; empty for none
+    across: Literal["x", "y"] = "x"  # the axis that it is a value of: "x" stands upright, "y" lies
+    label: str = ""  # whose colour it takes; empty for the soft ink
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """One pair of axes."""
 
-    Attributes:
-        lines: what is drawn.
-        along: name of the horizontal axis, with its unit.
-        title: above it; a figure of one panel has its own title already.
-        log_x: logarithmic axis; points that are not positive are left out.
-        log_y: likewise.
-        marks: reference lines.
-        x_limits: of the axis, None for those of the data.
-        y_limits: likewise.
-        whole: whether only whole numbers have ticks along x, as for steps.
-    """
-
-    lines: Sequence[Line]
-    along: str
-    title: str = ""
-    log_x: bool = False
-    log_y: bool = False
-    marks: Sequence[Mark] = ()
-    x_limits: tuple[float, float] | None = None
-    y_limits: tuple[float, float] | None = None
-    whole: bool = False
+    lines: Sequence[Line]  # what is drawn
+    along: str  # name of the horizontal axis, with its unit
+    title: str = ""  # above it; a figure of one panel has its own title already
+    log_x: bool = False  # logarithmic axis; points that are not positive are left out
+    log_y: bool = False  # likewise
+    marks: Sequence[Mark] = ()  # reference lines
+    x_limits: tuple[float, float] | None = None  # of the axis, None for those of the data
+    y_limits: tuple[float, float] | None = None  # likewise
+    whole: bool = False  # whether only whole numbers have ticks along x, as for steps
 
 
 def draw_panels(canvas: Canvas, title: str, panels: Sequence[Panel], columns: int = 1, height: float = 0.0) -> Figure:
@@ -250,22 +222,7 @@ def draw_heat(
     lines: Iterable[Line] = (),
     height: float = HEIGHT + 45,
 ) -> Figure:
-    """A map of ``values`` (len(y), len(x)) over cells around x and y, with its scale beside it, and lines over it.
-
-    Args:
-        canvas: with which colours, for which labels.
-        title: what the colour stands for, with its unit.
-        x: centres of the columns, growing.
-        y: centres of the rows, growing.
-        values: the numbers; NaN stays blank.
-        along: name of the horizontal axis.
-        up: name of the vertical axis.
-        limits: of the colour scale.
-        log_x: logarithmic axis.
-        log_y: likewise.
-        lines: over the map, labelled in the legend.
-        height: of the figure in points.
-    """
+    """A map of ``values`` (len(y), len(x)) over cells around x and y, with its scale beside it, and lines over it."""
     drawn = list(lines)
     shown = [label for label in canvas.labels if any(line.label == label for line in drawn)]
     figure, (axes,) = blanks(canvas, height + legend_height(shown))

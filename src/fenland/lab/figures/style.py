@@ -31,21 +31,13 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2
 
 @dataclass(frozen=True)
 class Ink:
-    """Colours to draw with.
+    """Colours to draw with."""
 
-    Attributes:
-        text: labels.
-        soft: tick labels and secondary marks.
-        line: axes and grid.
-        page: behind the figure.
-        series: one a label, in order.
-    """
-
-    text: str
-    soft: str
-    line: str
-    page: str
-    series: tuple[str, ...]
+    text: str  # labels
+    soft: str  # tick labels and secondary marks
+    line: str  # axes and grid
+    page: str  # behind the figure
+    series: tuple[str, ...]  # one a label, in order
 
 
 PAPER = Ink("#1d2329", "#56606b", "#d5dae0", "#ffffff", LIGHT)

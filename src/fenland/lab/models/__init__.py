@@ -62,11 +62,7 @@ def build_model(name: str, shape: Shape, classes: int) -> nn.Module:
 
 
 def check_model(name: str) -> None:
-    """Refuse an unknown name; what is named like a pre-trained model is looked up when it is loaded.
-
-    Raises:
-        BadInput: naming those that exist.
-    """
+    """Refuse an unknown name; what is named like a pre-trained model is looked up when it is loaded."""
     if not pretrained.named(name):
         _maker(name)
 

@@ -21,7 +21,6 @@ class ConvNet(nn.Module):
     Args:
         shape: channels, height and width of an image; both sides at least 4. Below 9 pixels the first convolution
             pads, so that three halvings leave a pixel.
-        classes: number of outputs.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -33,7 +32,6 @@ class ConvNet(nn.Module):
         self.out = nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         logits: Tensor = self.out(self.blocks(self.stem(images)).amax((2, 3)))
         return logits
 

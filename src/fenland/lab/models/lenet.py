@@ -13,11 +13,7 @@ class LeNet(nn.Module):
     """Convolutions of 6 and 16 filters of 5x5, each pooled by 2, then 120, 84 and the classes.
 
     The first convolution pads images below 32 pixels by 2 (28x28: 61,706 parameters, the classic count). Images below
-    28 pixels pad the second too, so that 8x8 digits leave 2x2 features.
-
-    Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
+    28 pixels pad the second too, so that 8x8 digits leave 2x2 features; both sides are at least 4 pixels.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
@@ -33,7 +29,6 @@ class LeNet(nn.Module):
         self.out = nn.Linear(84, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = max_pool2d(torch.relu(self.conv1(images)), 2)
         x = max_pool2d(torch.relu(self.conv2(x)), 2).flatten(1)
         x = torch.relu(self.fc2(torch.relu(self.fc1(x))))

@@ -13,7 +13,6 @@ class MLP(nn.Module):
 
     Args:
         shape: channels, height and width of an image.
-        classes: number of outputs.
         hidden: width of each hidden layer.
     """
 
@@ -24,7 +23,6 @@ class MLP(nn.Module):
         self.out = nn.Linear(widths[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = images.flatten(1)
         for layer in self.hidden:
             x = torch.relu(layer(x))

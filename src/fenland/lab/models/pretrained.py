@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from fenland.lab import huggingface
 from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput
+from fenland.lab.store.files import feed
 
 LOCAL = "local"  # what a model from a folder is called: the folder's own name says where it lies, not what it is
 T = TypeVar("T")
 # What fixes a model's numbers: its configuration, its weights, its tokenizer.
 _COUNT = (".json", ".safetensors", ".bin", ".txt", ".model")
-_CHUNK = 1 << 22
 
 
 class Pretrained(nn.Module):
@@ -34,7 +34,6 @@ class Pretrained(nn.Module):
 
     Args:
         config: the run: ``model`` and ``model_dir`` say which, ``lora`` what of it is trained.
-        classes: number of outputs.
 
     Raises:
         BadInput: there is no such model, or it cannot classify.
@@ -161,7 +160,5 @@ def _identity(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(each for each in path.iterdir() if each.suffix in _COUNT):
         digest.update(f"\0{file.name}\0".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+        feed(digest, file)
     return digest.hexdigest()[:16]

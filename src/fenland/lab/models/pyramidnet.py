@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
 from fenland.lab.errors import BadInput
-from fenland.lab.models.parts import at_least, he_normal
+from fenland.lab.models.parts import at_least, he_normal, repeats
 
 
 class PyramidNet(nn.Module):
@@ -19,8 +19,6 @@ class PyramidNet(nn.Module):
     CIFAR-10.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 6n+2 layers.
         alpha: filters added in all.
     """
@@ -28,9 +26,7 @@ class PyramidNet(nn.Module):
     def __init__(self, shape: tuple[int, int, int], classes: int, depth: int = 110, alpha: int = 48) -> None:
         super().__init__()
         at_least(4, shape, f"pyramidnet{depth}-a{alpha}")
-        blocks, rest = divmod(depth - 2, 6)
-        if rest or blocks < 1:
-            raise BadInput("depth", depth, "give 6n+2, such as 20, 56 or 110")
+        blocks = repeats(depth, 6, 2, "20, 56 or 110")
         if alpha < 0:
             raise BadInput("alpha", alpha, "give a whole number >= 0")
         # Half up, in whole numbers: no rounding error may decide a width.
@@ -46,7 +42,6 @@ class PyramidNet(nn.Module):
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = self.stages(self.norm1(self.conv(images)))
         logits: Tensor = self.out(torch.relu(self.norm2(x)).mean((2, 3)))
         return logits

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from fenland.lab.errors import BadInput
-from fenland.lab.models.parts import at_least, he_normal
+from fenland.lab.models.parts import at_least, he_normal, repeats, stages
 
 
 class ResNet(nn.Module):
@@ -16,8 +16,6 @@ class ResNet(nn.Module):
     For CIFAR-10, depth 20 has 272,474 parameters with projections and 269,722 with identity shortcuts.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 6n+2 layers.
         shortcut: where a stage halves the image, ``projection`` (1x1 convolution and batch norm) or ``identity``
             (every second pixel, new channels zero: the original paper's option A).
@@ -28,26 +26,17 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         at_least(4, shape, f"resnet{depth}" + "-identity" * (shortcut == "identity"))
-        blocks, rest = divmod(depth - 2, 6)
-        if rest or blocks < 1:
-            raise BadInput("depth", depth, "give 6n+2, such as 20, 32, 44, 56 or 110")
+        blocks = repeats(depth, 6, 2, "20, 32, 44, 56 or 110")
         if shortcut not in ("projection", "identity"):
             raise BadInput("shortcut", shortcut, "choose one of projection, identity")
         self.conv = nn.Conv2d(shape[0], 16, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(16)
-        plan = [(16, 16, 1), (16, 32, 2), (32, 64, 2)]
-        stages = [
-            _Block(width if index else before, width, 1 if index else stride, shortcut)
-            for before, width, stride in plan
-            for index in range(blocks)
-        ]
-        self.stages = nn.Sequential(*stages)
+        self.stages = stages(_Block, [(16, 16, 1), (16, 32, 2), (32, 64, 2)], blocks, shortcut)
         self.out = nn.Linear(64, classes)
         # As in the paper; torch's default for convolutions is narrower.
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = torch.relu(self.norm(self.conv(images)))
         logits: Tensor = self.out(self.stages(x).mean((2, 3)))
         return logits

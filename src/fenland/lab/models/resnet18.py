@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fenland.lab.errors import BadInput, one_of
-from fenland.lab.models.parts import at_least
+from fenland.lab.models.parts import at_least, stages
 
 GROUPS = 32  # of group norm, as its authors have them (Wu and He 2018, arXiv 1803.08494)
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -26,8 +26,6 @@ class ResNet18(nn.Module):
     would double the variance each.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         norm: ``batch``, ``group`` (32 groups) or ``none``.
 
     Raises:
@@ -41,16 +39,10 @@ class ResNet18(nn.Module):
         at_least(4, shape, "resnet18" + {"batch": "", "group": "-group", "none": "-plain"}[norm])
         self.stem = _convolution(shape[0], 64, 3, 1, norm)
         plan = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
-        blocks = [
-            _Block(width if index else before, width, 1 if index else stride, norm)
-            for before, width, stride in plan
-            for index in range(2)
-        ]
-        self.stages = nn.Sequential(*blocks)
+        self.stages = stages(_Block, plan, 2, norm)
         self.out = nn.Linear(512, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         logits: Tensor = self.out(self.stages(torch.relu(self.stem(images))).mean((2, 3)))
         return logits
 

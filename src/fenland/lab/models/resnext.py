@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fenland.lab.errors import BadInput
-from fenland.lab.models.parts import at_least, he_normal
+from fenland.lab.models.parts import at_least, he_normal, repeats, stages
 
 
 class ResNeXt(nn.Module):
@@ -16,8 +16,6 @@ class ResNeXt(nn.Module):
     ResNeXt-29 of 32 groups of width 4 has 4,775,754 parameters for CIFAR-10.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 9n+2 layers.
         groups: the paper's cardinality C.
         width: filters of one group in the first stage, the paper's d.
@@ -28,26 +26,18 @@ class ResNeXt(nn.Module):
     ) -> None:
         super().__init__()
         at_least(4, shape, f"resnext{depth}-{groups}x{width}d")
-        blocks, rest = divmod(depth - 2, 9)
-        if rest or blocks < 1:
-            raise BadInput("depth", depth, "give 9n+2, such as 20, 29 or 38")
+        blocks = repeats(depth, 9, 2, "20, 29 or 38")
         if groups < 1 or width < 1:
             raise BadInput("groups x width", f"{groups}x{width}", "give whole numbers >= 1")
         self.conv = nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(64)
         inner = groups * width
         plan = [(64, inner, 256, 1), (256, 2 * inner, 512, 2), (512, 4 * inner, 1024, 2)]
-        stages = [
-            _Block(after if index else before, middle, after, 1 if index else stride, groups)
-            for before, middle, after, stride in plan
-            for index in range(blocks)
-        ]
-        self.stages = nn.Sequential(*stages)
+        self.stages = stages(_Block, plan, blocks, groups)
         self.out = nn.Linear(1024, classes)
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = self.stages(torch.relu(self.norm(self.conv(images))))
         logits: Tensor = self.out(x.mean((2, 3)))
         return logits

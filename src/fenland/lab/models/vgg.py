@@ -26,8 +26,6 @@ class VGG(nn.Module):
     convolutions keep their biases: 9,225,610 and 14,719,818.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 11 or 16, layers with weights as the paper counts them.
         norm: batch norm after each convolution.
     """
@@ -49,7 +47,6 @@ class VGG(nn.Module):
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = images
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = torch.relu(norm(conv(x)))

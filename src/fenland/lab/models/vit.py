@@ -19,7 +19,6 @@ class ViT(nn.Module):
 
     Args:
         shape: channels, height and width of an image; both sides at least one patch.
-        classes: number of outputs.
         patch: side of a patch in pixels.
         width: of a token.
         depth: encoder layers.
@@ -55,7 +54,6 @@ class ViT(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         patches = self.embed(pad(images, self.frame)).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(images), -1, -1), patches], 1) + self.position
         logits: Tensor = self.out(self.norm(self.layers(x)[:, 0]))

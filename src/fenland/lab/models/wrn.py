@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from fenland.lab.errors import BadInput
-from fenland.lab.models.parts import at_least, he_normal
+from fenland.lab.models.parts import at_least, he_normal, repeats, stages
 
 _NAME = re.compile(r"wrn([1-9]\d*)-([1-9]\d*)")
 
@@ -21,8 +21,6 @@ class WRN(nn.Module):
     WRN-28-10 has 36,479,194.
 
     Args:
-        shape: channels, height and width of an image; both sides at least 4.
-        classes: number of outputs.
         depth: 6n+4 layers.
         widen: the factor k.
         rate: of the dropout between the two convolutions of a block; the paper's best CIFAR results use 0 or 0.3.
@@ -33,25 +31,17 @@ class WRN(nn.Module):
     ) -> None:
         super().__init__()
         at_least(4, shape, f"wrn{depth}-{widen}")
-        blocks, rest = divmod(depth - 4, 6)
-        if rest or blocks < 1:
-            raise BadInput("depth", depth, "give 6n+4, such as 10, 16, 22, 28 or 40")
+        blocks = repeats(depth, 6, 4, "10, 16, 22, 28 or 40")
         if widen < 1:
             raise BadInput("widen", widen, "give a whole number >= 1")
         self.conv = nn.Conv2d(shape[0], 16, 3, padding=1, bias=False)
         plan = [(16, 16 * widen, 1), (16 * widen, 32 * widen, 2), (32 * widen, 64 * widen, 2)]
-        stages = [
-            _Block(width if index else before, width, 1 if index else stride, rate)
-            for before, width, stride in plan
-            for index in range(blocks)
-        ]
-        self.stages = nn.Sequential(*stages)
+        self.stages = stages(_Block, plan, blocks, rate)
         self.norm = nn.BatchNorm2d(64 * widen)
         self.out = nn.Linear(64 * widen, classes)
         he_normal(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> logits (batch, classes)."""
         x = torch.relu(self.norm(self.stages(self.conv(images))))
         logits: Tensor = self.out(x.mean((2, 3)))
         return logits

@@ -21,25 +21,15 @@ _FAR = 10.0  # lost beyond this many times the size of the box
 
 @dataclass(frozen=True)
 class Stage:
-    """A function with the setting it is studied in.
+    """A function with the setting it is studied in."""
 
-    Attributes:
-        name: for figures.
-        problem: the function.
-        box: (x low, x high, y low, y high) of the starts.
-        lr: of the discrete steps.
-        time: eta * steps until the end is judged.
-        near: distance within which an end belongs to a (saddle or maximum, minimum).
-        guesses: where Newton's method starts for the critical points.
-    """
-
-    name: str
-    problem: Problem
-    box: tuple[float, float, float, float]
-    lr: float
-    time: float
-    near: tuple[float, float]
-    guesses: tuple[tuple[float, float], ...]
+    name: str  # for figures
+    problem: Problem  # the function
+    box: tuple[float, float, float, float]  # (x low, x high, y low, y high) of the starts
+    lr: float  # of the discrete steps
+    time: float  # eta * steps until the end is judged
+    near: tuple[float, float]  # distance within which an end belongs to a (saddle or maximum, minimum)
+    guesses: tuple[tuple[float, float], ...]  # where Newton's method starts for the critical points
 
     @property
     def critical(self) -> tuple[Critical, ...]:

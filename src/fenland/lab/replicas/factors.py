@@ -37,7 +37,6 @@ class LinearAutoencoder(Problem):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each weight."""
         return ((self.n, self.n), (self.n, self.n))
 
     @property
@@ -51,11 +50,9 @@ class LinearAutoencoder(Problem):
         return {"sum": 1.0, "half": 0.5, "samples": 1 / self.n, "elements": 1 / self.n**2}[self.normalization]
 
     def value(self, w: Vector) -> Tensor:
-        """f(w)."""
         return self.factor * self._error(w).square().sum((1, 2))
 
     def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
         first, second = w
         error = 2 * self.factor * self._error(w)
         return [second.mT @ error, error @ first.mT]
@@ -107,7 +104,6 @@ class MatrixSensing(Problem):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each weight."""
         return ((self.d, self.r),)
 
     @property
@@ -133,11 +129,9 @@ class MatrixSensing(Problem):
         return self._upper(u) @ self.sensing.T - self.observed
 
     def value(self, w: Vector) -> Tensor:
-        """f(w)."""
         return self._residuals(w[0]).square().mean(1) / 2
 
     def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
         u = w[0]
         upper = self._residuals(u) @ self.sensing / self.sensing.shape[0]
         rows, columns = torch.triu_indices(self.d, self.d)

@@ -32,17 +32,6 @@ def fates(
     steps' own h has vanished or changes sign (SSAM's steps have the length of g and go to and fro). Else it is at the
     nearer kind of critical point: in a cycle around one, h leads there as long as g keeps its sign. ``slope`` is the
     mean |g| of the hallucinated ones, ``loss`` the mean loss of all.
-
-    Args:
-        problem: of one weight: `Wave` or `UnequalWells`.
-        low: of the starts.
-        high: of the starts.
-        rhos: radii.
-        lr: eta.
-        steps: taken, the warm ones among them.
-        starts: number of them.
-        warm: steps without the ascent at first.
-        method: "SAM" or "SSAM".
     """
     whole = rule(method)
     chosen = replace(whole, when=Window(warm), name=method)

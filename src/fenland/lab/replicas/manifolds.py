@@ -43,11 +43,7 @@ def flat_ends(problem: Problem, method: str, rho: float, lr: float, steps: int, 
 
 
 def manifold_of(name: str) -> Any:
-    """geoopt's manifold with the metric of the space around it: "sphere" or "stiefel".
-
-    Raises:
-        ImportError: geoopt is missing; the message names the extra.
-    """
+    """geoopt's manifold with the metric of the space around it: "sphere" or "stiefel"."""
     Riemannian()  # raises the error that names fenland[riemannian]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # geoopt's import uses torch.jit

@@ -16,16 +16,7 @@ from fenland.lab.replicas.trajectories import run
 def neuron(
     method: str, rhos: Sequence[float], lr: float, starts: Sequence[tuple[float, float]], steps: int, every: int
 ) -> pd.DataFrame:
-    """Trajectories: ``method, rho, lr, start, step, x, y2, predicted``, with `theory.neuron_end`.
-
-    Args:
-        method: "SGD", "USAM", "SAM", "SSAM-U" or "SSAM".
-        rhos: radii.
-        lr: eta.
-        starts: (x, y), each an entry of ``start``.
-        steps: taken.
-        every: steps between two rows.
-    """
+    """Trajectories: ``method, rho, lr, start, step, x, y2, predicted``, with `theory.neuron_end`."""
     problem = Neuron()
     start = problem.pack(torch.tensor(starts, dtype=torch.float64))
     out = run(problem, method, grid(start, rho=rhos, lr=lr), steps, sample_every=every, engine="plain")

@@ -22,12 +22,10 @@ class Himmelblau(Coordinates):
     """
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         x, y = xs
         return (x * x + y - 11).square() + (x + y * y - 7).square()
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         x, y = xs
         a, b = x * x + y - 11, x + y * y - 7
         return [4 * x * a + 2 * b, 2 * a + 4 * y * b]
@@ -35,21 +33,13 @@ class Himmelblau(Coordinates):
 
 @dataclass(frozen=True)
 class Critical:
-    """A point without gradient.
+    """A point without gradient."""
 
-    Attributes:
-        x: coordinate.
-        y: coordinate.
-        least: smallest eigenvalue of the Hessian there (loss / w^2).
-        greatest: largest.
-        down: unit vector of the smallest.
-    """
-
-    x: float
-    y: float
-    least: float
-    greatest: float
-    down: tuple[float, float]
+    x: float  # coordinate
+    y: float  # coordinate
+    least: float  # smallest eigenvalue of the Hessian there (loss / w^2)
+    greatest: float  # largest
+    down: tuple[float, float]  # unit vector of the smallest
 
 
 @lru_cache(maxsize=16)

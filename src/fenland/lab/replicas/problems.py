@@ -78,7 +78,6 @@ class Coordinates(Problem):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each weight."""
         return ((),) * self.count if self.one_each else ((self.count,),)
 
     @abstractmethod
@@ -90,11 +89,9 @@ class Coordinates(Problem):
         """df/dx_i, one a coordinate."""
 
     def value(self, w: Vector) -> Tensor:
-        """f(w)."""
         return self.formula(self._apart(w))
 
     def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
         slopes = self.slopes(self._apart(w))
         return slopes if self.one_each else [torch.stack(slopes, 1)]
 
@@ -123,12 +120,10 @@ class Quartic(Coordinates):
         return 2 + math.sqrt(2)
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         x, y = xs
         return x * x * x * x / 4 - x * y + y * y / 2
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         x, y = xs
         return [x * x * x - y, y - x]
 
@@ -155,12 +150,10 @@ class Quadratic(Coordinates):
         return len(self.eigenvalues)
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         terms = [x * x * c / 2 for x, c in zip(xs, self.eigenvalues, strict=True)]
         return torch.stack(terms).sum(0)
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         return [x * c for x, c in zip(xs, self.eigenvalues, strict=True)]
 
 
@@ -179,12 +172,10 @@ class Saddle(Coordinates):
     split: bool = True
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         x, y = xs
         return x * x - self.m * y * y + self.k * (y * y) * (y * y)
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         x, y = xs
         return [2 * x, (4 * self.k * (y * y) - 2 * self.m) * y]
 
@@ -204,13 +195,11 @@ class Beale(Coordinates):
         return [(3.0, 0.5)]
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         x, y = xs
         a, b, c = 1.5 - x + x * y, 2.25 - x + x * (y * y), 2.625 - x + x * (y * y * y)
         return a * a + b * b + c * c
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         x, y = xs
         y2, y3 = y * y, y * y * y
         a, b, c = 1.5 - x + x * y, 2.25 - x + x * y2, 2.625 - x + x * y3
@@ -231,7 +220,6 @@ class FromFunction(Problem):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each weight."""
         return self.of
 
     @property
@@ -240,12 +228,10 @@ class FromFunction(Problem):
         return False
 
     def value(self, w: Vector) -> Tensor:
-        """f(w)."""
         values: Tensor = torch.func.vmap(self.function)(w)
         return values
 
     def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
         slopes: Vector = torch.func.vmap(torch.func.grad(self.function))(w)
         return slopes
 

@@ -34,23 +34,14 @@ SOLVED = 0.05  # of the loss that the square neuron has without an output, below
 
 @dataclass(frozen=True)
 class Walk:
-    """How one problem is stepped.
+    """How one problem is stepped."""
 
-    Attributes:
-        problem: the function.
-        start: its coordinates.
-        lr: eta.
-        steps: taken.
-        every: steps between two rows.
-        bound: |w| beyond which a trajectory is lost, and left where it is.
-    """
-
-    problem: Problem
-    start: tuple[float, ...]
-    lr: float
-    steps: int
-    every: int
-    bound: float | None = None
+    problem: Problem  # the function
+    start: tuple[float, ...]  # its coordinates
+    lr: float  # eta
+    steps: int  # taken
+    every: int  # steps between two rows
+    bound: float | None = None  # |w| beyond which a trajectory is lost, and left where it is
 
 
 def beale(lr: float, steps: int, every: int) -> Walk:

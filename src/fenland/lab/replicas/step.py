@@ -82,28 +82,18 @@ class ReplicaStep(Context):
 
 @dataclass(frozen=True)
 class Program:
-    """A step, with everything decided that is the same for all replicas and steps.
+    """A step, with everything decided that is the same for all replicas and steps."""
 
-    Attributes:
-        problem: the function.
-        rule: the method.
-        momentum: whether any replica has momentum.
-        still: whether any replica has rho = 0, for which d = g by definition.
-        radius: the one radius of all replicas, for balls that read it (`s.rho`); 0 where there are several.
-        noise: which gradients are noisy: "none", "shared" (one draw a step, in g and in h), "independent" (two draws),
-            or "descent" (h only, and g on steps without an ascent).
-        reached: the goal, (w) -> bool (R,).
-        bound: ||w|| beyond which a replica counts as lost and is left where it is.
-    """
-
-    problem: Problem
-    rule: Rule
-    momentum: bool = False
-    still: bool = False
-    radius: float = 0.0
+    problem: Problem  # the function
+    rule: Rule  # the method
+    momentum: bool = False  # whether any replica has momentum
+    still: bool = False  # whether any replica has rho = 0, for which d = g by definition
+    radius: float = 0.0  # the one radius of all replicas, for balls that read it (`s.rho`); 0 where there are several
+    # which gradients are noisy: "none", "shared" (one draw a step, in g and in h), "independent" (two draws), or
+    # "descent" (h only, and g on steps without an ascent)
     noise: str = "none"
-    reached: Callable[[Vector], Tensor] | None = None
-    bound: float | None = None
+    reached: Callable[[Vector], Tensor] | None = None  # the goal, (w) -> bool (R,)
+    bound: float | None = None  # ||w|| beyond which a replica counts as lost and is left where it is
 
     @property
     def draws(self) -> int:

@@ -19,11 +19,9 @@ class Neuron(Coordinates):
     """
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         return (1 + (xs[0] * xs[1]).square()).sqrt() - 1
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         x, y = xs
         slope = x * y / (1 + (x * y).square()).sqrt()
         return [y * slope, x * slope]
@@ -36,11 +34,9 @@ class Wave(Coordinates):
     n: ClassVar[int] = 1
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         return 1 - xs[0].cos()
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         return [xs[0].sin()]
 
 
@@ -62,12 +58,10 @@ class UnequalWells(Coordinates):
             raise ValueError(f"b = {self.b!r}, a = {self.a!r}: must be 0 < b < a")
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         (x,) = xs
         return x * x * (x * x / 4 - (self.a + self.b) * x / 3 + self.a * self.b / 2)
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         (x,) = xs
         return [x * (x - self.b) * (x - self.a)]
 
@@ -87,12 +81,10 @@ class SquareNeuron(Coordinates):
     moment: float = 3.0
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         u, v = xs
         return self.moment * (v * u * u - 1).square() / 2
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         u, v = xs
         off = self.moment * (v * u * u - 1)
         return [2 * off * u * v, off * u * u]

@@ -21,23 +21,14 @@ GROUPS = 20  # of paths: each gives one estimate, and intervals are over the gro
 
 @dataclass(frozen=True)
 class Walk:
-    """What all paths share.
+    """What all paths share."""
 
-    Attributes:
-        strength: m; the modes have curvature +m and -m (loss / w^2).
-        lr: eta.
-        steps: taken.
-        every: steps between two samples.
-        paths: number of them, a multiple of `GROUPS`.
-        seed: of the noise, and of the data and mini-batches.
-    """
-
-    strength: float
-    lr: float
-    steps: int
-    every: int
-    paths: int
-    seed: int = 0
+    strength: float  # m; the modes have curvature +m and -m (loss / w^2)
+    lr: float  # eta
+    steps: int  # taken
+    every: int  # steps between two samples
+    paths: int  # number of them, a multiple of `GROUPS`
+    seed: int = 0  # of the noise, and of the data and mini-batches
 
     @property
     def curvatures(self) -> tuple[float, float]:

@@ -19,18 +19,13 @@ class TwoWells(Problem):
     Stiefel's manifold, with centres on it and one curvature k_i in all directions, q_i = k_i * (p - <c_i, w>), whose
     Riemannian Hessian at c_i is k_i in every tangent direction: with the Euclidean gradient -k_i*c_i it is
     P(0 + k_i * Z * sym(c_i^T c_i)) = k_i * Z. Derived.
-
-    Attributes:
-        centres: of the sharp and of the flat well, numbers in the order of the coordinates.
-        curvatures: a_ij, likewise (loss / w^2).
-        shape: of w: (n,) or (n, p).
-        temperature: T (loss).
     """
 
+    # of the sharp and of the flat well, numbers in the order of the coordinates
     centres: tuple[tuple[float, ...], tuple[float, ...]]
-    curvatures: tuple[tuple[float, ...], tuple[float, ...]]
-    shape: tuple[int, ...]
-    temperature: float = 0.5
+    curvatures: tuple[tuple[float, ...], tuple[float, ...]]  # a_ij, likewise (loss / w^2)
+    shape: tuple[int, ...]  # of w: (n,) or (n, p)
+    temperature: float = 0.5  # T (loss)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -43,12 +38,10 @@ class TwoWells(Problem):
         return False
 
     def value(self, w: Vector) -> Tensor:
-        """f(w)."""
         soft: Tensor = -self.temperature * torch.logsumexp(-self.wells(w[0])[0] / self.temperature, 1)
         return soft
 
     def gradient(self, w: Vector) -> Vector:
-        """grad f(w)."""
         q, slopes = self.wells(w[0])
         share = torch.softmax(-q / self.temperature, 1)
         return [(share[:, :, None] * slopes).sum(1).reshape(w[0].shape)]
@@ -79,11 +72,9 @@ class Hyperbola(Coordinates):
     """
 
     def formula(self, xs: list[Tensor]) -> Tensor:
-        """f of the coordinates."""
         return (xs[0] * xs[1] - 1).square() / 2
 
     def slopes(self, xs: list[Tensor]) -> list[Tensor]:
-        """df/dx_i."""
         u, v = xs
         r = u * v - 1
         return [r * v, r * u]

@@ -25,11 +25,7 @@ COMPARED = (
 
 
 def read_source(place: Path) -> Records:
-    """The records of a store, or of the one run whose folder this is (OUT/runs/HASH).
-
-    Raises:
-        BadInput: neither is there.
-    """
+    """The records of a store, or of the one run whose folder this is (OUT/runs/HASH)."""
     one = place.parent.name == "runs" and (place / "result.json").is_file()
     try:
         return read_records(place.parent.parent, runs=[place.name]) if one else read_records(place)

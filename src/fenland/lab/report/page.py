@@ -33,18 +33,13 @@ TERMS = (
 
 @dataclass(frozen=True)
 class Beside:
-    """What the page shows of two sources beside the usual.
+    """What the page shows of two sources beside the usual."""
 
-    Attributes:
-        names: of the two.
-        heads: of the table of differences.
-        rows: a label, and for each measured quantity the second less the first, with its interval.
-        differing: what differs in the configuration or the environment: its name, and the value in each.
-    """
-
-    names: tuple[str, str]
-    heads: tuple[str, ...]
+    names: tuple[str, str]  # of the two
+    heads: tuple[str, ...]  # of the table of differences
+    # a label, and for each measured quantity the second less the first, with its interval
     rows: tuple[tuple[Any, ...], ...]
+    # what differs in the configuration or the environment: its name, and the value in each
     differing: tuple[tuple[str, str, str], ...]
 
 

@@ -25,19 +25,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table.
+    """A column of the table."""
 
-    Attributes:
-        title: its head.
-        meaning: its definition.
-        cell: from a row of the summary to its text.
-        best: the summary's column that ranks it, and whether the largest is best.
-    """
-
-    title: str
-    meaning: str
-    cell: Callable[[Row], Cell]
-    best: tuple[str, bool] | None = None
+    title: str  # its head
+    meaning: str  # its definition
+    cell: Callable[[Row], Cell]  # from a row of the summary to its text
+    best: tuple[str, bool] | None = None  # the summary's column that ranks it, and whether the largest is best
 
 
 def columns(baseline: str, alone: bool = False) -> list[Column]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fenland.lab.report.equations import markdown
+from fenland.lab.report.markdown import table
 from fenland.presets import PRESETS, Preset
 
 # Module of fenland.presets -> its page in docs/methods, and what the methods there have in common.
@@ -62,21 +63,16 @@ def family(row: Preset) -> str:
 def _family(name: str) -> str:
     title, common = FAMILIES[name]
     rows = [row for row in PRESETS.values() if family(row) == name]
-    lines = [
-        f"## {title}",
-        "",
-        f"These methods differ from SAM in that {common}. Each has an [example](methods/{name}.md).",
-        "",
-        "| method | equation | gradients | kept | in step | syncs | source |",
-        "|---|---|---|---|---|---|---|",
-        *(f"| {_link(row)} | {markdown(row.equation)} | {' | '.join(_facts(row))} |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n\n"
+    facts = table(
+        ("method", "equation", "gradients", "kept", "in step", "syncs", "source"),
+        [
+            (_link(row), markdown(row.equation), row.evaluations, row.kept, row.in_step, row.syncs, row.source)
+            for row in rows
+        ],
+    )
+    said = f"These methods differ from SAM in that {common}. Each has an [example](methods/{name}.md)."
+    return f"## {title}\n\n{said}\n\n{facts}\n"
 
 
 def _link(row: Preset) -> str:
     return f"[{row.name}](methods/{family(row)}.md#fenland.{row.name.removesuffix('-U')})"
-
-
-def _facts(row: Preset) -> tuple[str, ...]:
-    return row.evaluations, str(row.kept), str(row.in_step), str(row.syncs), row.source

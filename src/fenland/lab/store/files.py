@@ -9,6 +9,7 @@ us write through a link; a link at the place itself is replaced and not followed
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from typing import IO, Any
 
 from fenland.lab.errors import BadInput
 
+_CHUNK = 1 << 22
 HOST = socket.gethostname().replace("-", "_") or "host"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -41,11 +43,7 @@ class Damaged(BadInput):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """An open file whose content becomes ``path`` at the end of the block; an exception leaves what was there before.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written to, or the disk is full.
-    """
+    """An open file whose content becomes ``path`` at the end of the block; after an exception nothing has changed."""
     temporary = own_name(path)
     clean(path.parent, path.name)
     try:
@@ -77,11 +75,7 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """The object that ``write_json`` wrote.
-
-    Raises:
-        Damaged: the file is not there, cannot be read, or is no JSON object.
-    """
+    """The object that ``write_json`` wrote."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -91,6 +85,13 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Damaged(path, f"a JSON object was written, this is a {type(content).__name__}", cure)
     return content
+
+
+def feed(digest: hashlib._Hash, path: Path) -> None:
+    """Take a file into a checksum, piece by piece."""
+    with path.open("rb") as file:
+        while part := file.read(_CHUNK):
+            digest.update(part)
 
 
 def settle(folder: Path) -> None:

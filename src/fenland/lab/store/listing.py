@@ -42,9 +42,6 @@ def rows(runs: Sequence[StoredRun]) -> list[Row]:
 def choose(found: Sequence[Row], conditions: Sequence[str]) -> list[Row]:
     """The rows that meet all conditions: ``field=value``, with ``a,b`` and ``0..9`` for several values, ``!=``, and
     ``<``, ``<=``, ``>``, ``>=`` for numbers. ``none`` is no value.
-
-    Raises:
-        BadInput: a condition is none, or names no field.
     """
     kept = list(found)
     for text in conditions:
@@ -82,11 +79,7 @@ def _shown(value: object) -> str:
 
 
 def order(found: Sequence[Row], field: str, descending: bool = False) -> list[Row]:
-    """The rows by a field; those without a value come last.
-
-    Raises:
-        BadInput: there is no such field.
-    """
+    """The rows by a field; those without a value come last."""
     name = field.replace("-", "_")
     _check_field("sort", field, name, found)
     there = [row for row in found if not _missing(row[name])]
@@ -122,11 +115,7 @@ def epochs(runs: Sequence[StoredRun]) -> pandas.DataFrame:
 
 
 def export(table: pandas.DataFrame, path: Path) -> None:
-    """Write a table as parquet or CSV, by the ending of the name: whole, then renamed.
-
-    Raises:
-        BadInput: the ending is neither, or the directory does not exist.
-    """
+    """Write a table as parquet or CSV, by the ending of the name: whole, then renamed."""
     if path.suffix not in FORMATS:
         raise BadInput("export", path, f"the name must end in {' or '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():

@@ -46,11 +46,7 @@ class Claim:
 
 
 def claim(folder: Path) -> Claim | None:
-    """Claim the run whose live folder this is; None when another process or thread has it.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Claim the run whose live folder this is; None when another process or thread has it."""
     lock = _lock(folder / "lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,22 +23,15 @@ REPEATED = ("seed", "data_dir")
 
 @dataclass(frozen=True)
 class Records:
-    """What a store holds.
+    """What a store holds."""
 
-    Attributes:
-        out: the folder that was read.
-        results: one row a run: ``run, optimizer, label, seed``, its configuration and its result (a result whose name
-            the configuration also uses is stored as ``result_NAME``).
-        metrics: one row a run and epoch: ``run, optimizer, label, seed, epoch`` and what was measured.
-        environments: one dictionary a run, in the order of ``results``.
-        comparison: ``OUT/compare.json``, or empty.
-    """
-
-    out: Path
+    out: Path  # the folder that was read
+    # one row a run: ``run, optimizer, label, seed``, its configuration and its result (a result whose name the
+    # configuration also uses is stored as ``result_NAME``)
     results: pd.DataFrame
-    metrics: pd.DataFrame
-    environments: tuple[dict[str, Any], ...]
-    comparison: dict[str, Any]
+    metrics: pd.DataFrame  # one row a run and epoch: ``run, optimizer, label, seed, epoch`` and what was measured
+    environments: tuple[dict[str, Any], ...]  # one dictionary a run, in the order of ``results``
+    comparison: dict[str, Any]  # ``OUT/compare.json``, or empty
 
     @property
     def labels(self) -> list[str]:

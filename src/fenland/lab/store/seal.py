@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fenland.lab.store.files import write_text
+from fenland.lab.store.files import feed, write_text
 
 SEAL = "checksums.json"
 FILES = ("config.json", "environment.json", "metrics.parquet", "result.json")
 WEIGHTS = "weights.pt"
-_CHUNK = 2**20
 
 
 def seal(folder: Path, name: str | None = None, files: Sequence[str] = (*FILES, WEIGHTS)) -> None:
@@ -71,7 +70,5 @@ def _text(content: dict[str, Any]) -> str:
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_CHUNK):
-            found.update(part)
+    feed(found, path)
     return found.hexdigest()

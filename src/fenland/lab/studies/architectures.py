@@ -52,11 +52,7 @@ class Config(Investigation):
 
 
 def family_of(model: str) -> str:
-    """What the report calls the network.
-
-    Raises:
-        BadInput: it is of none of the four families.
-    """
+    """What the report calls the network."""
     for start, family in FAMILIES.items():
         if model.startswith(start):
             return family

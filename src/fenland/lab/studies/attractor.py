@@ -12,15 +12,7 @@ import pandas as pd
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
-from fenland.lab.replicas.capture import (
-    Stage,
-    basins,
-    portrait_field,
-    portrait_paths,
-    regions,
-    stages,
-    thresholds,
-)  # fmt: skip
+from fenland.lab.replicas.capture import Stage, basins, portrait_field, portrait_paths, regions, stages, thresholds
 from fenland.lab.store.statistics import Interval
 from fenland.lab.studies.attractor_claims import NORMALISED, UNNORMALISED, at_saddle, claims, held, scenes_of, strongest
 from fenland.lab.study import Plot, Study

@@ -7,11 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fenland.lab.replicas.capture import (
-    ENDS,
-    Stage,
-    stages,
-)  # fmt: skip
+from fenland.lab.replicas.capture import ENDS, Stage, stages
 from fenland.lab.store.statistics import Interval
 from fenland.lab.study import Claim
 from fenland.lab.study.parts import OURS, Finding, Measured, Source
@@ -57,7 +53,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
         yield Claim(
             f"{WORDS[method]} is held at a saddle of eigenvalue -|lambda| if and only if rho*|lambda| > 1.",
             PAPER if theirs else OURS, threshold(method), "threshold",
-            notes=(f"{extra}{count} saddles, flow and discrete steps, starts at a distance of 0.001.",),
+            notes=f"{extra}{count} saddles, flow and discrete steps, starts at a distance of 0.001.",
         )  # fmt: skip
     for how, words in (("flow", "flow"), ("steps", "discrete steps")):
         yield Claim(
@@ -67,20 +63,19 @@ def claims(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
     yield Claim(
         "||g|| < rho*|lambda| is the whole region of capture.", Source("ours, as a question to the theory", ours=True),
-        beyond, "region", notes=(
-            "Starts at random angles. Directions of positive curvature fade first and take ||g|| below rho*|lambda| on "
-            "the way: the condition is sufficient, and necessary on the descending direction alone.",
-        ),
+        beyond, "region",
+        notes="Starts at random angles. Directions of positive curvature fade first and take ||g|| below rho*|lambda| "
+        "on the way: the condition is sufficient, and necessary on the descending direction alone.",
     )  # fmt: skip
     yield Claim(
         "From a whole box of starts, unnormalised SAM and SSAM end at saddles past the threshold of the strongest "
         "one, and neither they nor gradient descent below it.", PAPER.at("the threshold; boxes ours"), boxes,
-        "captured", notes=("Exact gradients from the centres of a grid of cells.",),
+        "captured", notes="Exact gradients from the centres of a grid of cells.",
     )  # fmt: skip
     yield Claim(
         "Normalised SAM has no threshold: saddles hold a share of the box that grows with rho and is small only "
         "because the region of capture is.", OURS, any_radius, "captured",
-        notes=(f"Functions in this order: {', '.join(measured['basins']['function'].unique())}.",),
+        notes=f"Functions in this order: {', '.join(measured['basins']['function'].unique())}.",
     )  # fmt: skip
     for method in ("USAM", "SAM", "SSAM-U") if "beale" in measured.config.functions else ():
         yield Claim(

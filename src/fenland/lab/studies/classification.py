@@ -12,7 +12,7 @@ from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.dots import draw_dots
 from fenland.lab.figures.style import title_of
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study import C, Claim, Grid, Quantity, Study, Training, paired, ratio
 from fenland.lab.study.grid import at_least_two
 from fenland.lab.study.parts import Finding, Lab, Measured, Sheet, Source
@@ -79,11 +79,6 @@ def method(config: Config, lab: Lab, data: str, optimizer: str) -> Mapping[str, 
     return {"data": data, "rho": factor * config.radii[config.optimizers.index(optimizer)]}
 
 
-def done(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs that reached their end."""
-    return rows[rows["status"] == "finished"]
-
-
 def claims(measured: Measured) -> Iterator[Claim]:
     """Who is better on every network: that is what "consistently" says; and what it costs."""
     config = measured.config
@@ -92,7 +87,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
             if {ours, theirs} <= set(config.optimizers):
                 yield Claim(
                     f"{data}: {title_of(ours)} has a higher test accuracy than {title_of(theirs)}.", Source(source),
-                    paired(accuracy.at(data=data), "optimizer", ours, theirs, each="model", of=done) > 0,
+                    paired(accuracy.at(data=data), "optimizer", ours, theirs, each="model", of=finished) > 0,
                     _figure(data), "paper", "a difference above 0 for each network",
                     ("Paired over seeds.", *_beside(data)),
                 )  # fmt: skip
@@ -102,10 +97,9 @@ def claims(measured: Measured) -> Iterator[Claim]:
                 f"{title_of(ours)} costs about what {title_of(theirs)} does.",
                 Source("SSAM paper, abstract: almost no computational cost"),
                 lambda m, pair=(ours, theirs): _cost(m, *pair),  # type: ignore[misc]
-                _figure(config.data[0]), notes=(
-                    "Geometric mean over paired runs; runs that share a machine with others make the seconds "
-                    "uncertain.",
-                ),
+                _figure(config.data[0]),
+                notes="Geometric mean over paired runs; runs that share a machine with others make the seconds "
+                "uncertain.",
             )  # fmt: skip
 
 
@@ -122,7 +116,7 @@ def _beside(data: str) -> tuple[Any, ...]:
 
 
 def _cost(measured: Measured, ours: str, theirs: str) -> Finding:
-    cases: Any = {"over": "case", "of": lambda rows: done(rows).assign(
+    cases: Any = {"over": "case", "of": lambda rows: finished(rows).assign(
         case=rows["data"] + " " + rows["model"] + " " + rows["seed"].astype(str))}  # fmt: skip
     seconds = ratio(Quantity("seconds"), "optimizer", ours, theirs, **cases).measure(measured)[""]
     each = paired(Quantity("gradient_evaluations"), "optimizer", ours, theirs, **cases).measure(measured)[""]
@@ -137,7 +131,7 @@ def _cost(measured: Measured, ours: str, theirs: str) -> Finding:
 
 def cells(measured: Measured, data: str) -> dict[str, dict[str, pd.Series]]:
     """Accuracies in per cent by network and optimizer, in the configuration's order."""
-    rows = done(accuracy.at(data=data).rows(measured))
+    rows = finished(accuracy.at(data=data).rows(measured))
     found = {key: part["value"] for key, part in rows.groupby(["model", "optimizer"])}
     config = measured.config
     return {

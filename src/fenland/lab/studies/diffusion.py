@@ -18,7 +18,7 @@ from fenland.lab.study import Plot, Study
 from fenland.lab.study.fits import KEY, exponent, fits
 from fenland.lab.study.parts import Lab, Measured, Piece, Source, Tables
 from fenland.lab.study.recipes import beside, joined
-from fenland.lab.study.rows import select
+from fenland.lab.study.rows import gathered, select
 from fenland.theory.diffusion import displacement
 
 OTHERS = {"SSAM-U": "SSAM", "SAM": "SAM normalised", "SSAM": "SSAM normalised"}  # no closed form in two modes
@@ -65,8 +65,7 @@ def measure(config: Config, lab: Lab) -> Tables:
     ]
     shared = {"walk": vars(walk), "samples": config.samples}
     pieces = [Piece("diffusion", {**shared, **plan}, partial(curve, walk, config.samples, **plan)) for plan in plans]
-    parts = [part.assign(**plan) for plan, part in zip(plans, lab.keep_all(pieces, "curves"), strict=True)]
-    curves = pd.concat(parts, ignore_index=True)
+    curves = gathered(lab, pieces, "curves", "source", "method", "rho", "batch")["diffusion"]
     linear = curves[curves["method"].isin(["SGD", "USAM"])]
     last = curves[curves["step"] == curves["step"].max()].drop(columns="step")
     return {"means": means(curves, config), "fits": fits(linear, config.lr), "last": last}

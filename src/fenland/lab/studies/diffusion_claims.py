@@ -139,28 +139,25 @@ def claims(measured: Measured) -> Iterator[Claim]:
         ("SAM", "shared", "normalised ascent, replicas with shared noise"),
     ):
         sentence = f"SAM's mean squared displacement at a saddle is smaller than SGD's ({which})."
-        yield Claim(sentence, PAPER, slower(method, source), notes=(groups,))
+        yield Claim(sentence, PAPER, slower(method, source), notes=groups)
     yield Claim(
         "At a saddle SAM's mean squared displacement is smaller by 2*eta*t^2*|l|^3*rho/B.",
-        Source(f"{PAPER}, Corollary 1"), published, "exponents", notes=(
-            "Real optimizer, one mini-batch in both passes. k units are left as rho -> 0: 3, beside a gap that grows "
-            "with t itself. At finite rho the units are (1 - (1 + rho*l)^k) / (rho*|l|), so that near rho*|l| = 0.37 "
-            "they pass through 2 for k = 3: a single radius can look like the published value.",
-        ),
+        Source(f"{PAPER}, Corollary 1"), published, "exponents",
+        notes="Real optimizer, one mini-batch in both passes. k units are left as rho -> 0: 3, beside a gap that grows "
+        "with t itself. At finite rho the units are (1 - (1 + rho*l)^k) / (rho*|l|), so that near rho*|l| = 0.37 "
+        "they pass through 2 for k = 3: a single radius can look like the published value.",
     )  # fmt: skip
     yield Claim(
         "One of the three noise models (shared, independent, descent) gives the published factor 2.",
-        Source("ours, to identify the published one", ours=True), some_model, "exponents", notes=(
-            "It belongs to a fourth model, no step of SAM's: the full gradient of L(w + rho*grad L(w)), whose drift "
-            "carries (1 + rho*l)^2, under noise that the ascent leaves alone (Theorem 2; study own-settings).",
-        ),
+        Source("ours, to identify the published one", ours=True), some_model, "exponents",
+        notes="It belongs to a fourth model, no step of SAM's: the full gradient of L(w + rho*grad L(w)), whose drift "
+        "carries (1 + rho*l)^2, under noise that the ascent leaves alone (Theorem 2; study own-settings).",
     )  # fmt: skip
     yield Claim(
         "A mini-batch that both passes see is the shared noise model: noise variance times (1 + rho*l)^2, drift times "
-        "(1 + rho*l).", OURS, identified, "exponents", notes=(
-            "Real optimizer, least squares with inputs of one length; a power counts within "
-            f"{NEAR} of a whole number.",
-        ),
+        "(1 + rho*l).", OURS, identified, "exponents",
+        notes="Real optimizer, least squares with inputs of one length; a power counts within "
+        f"{NEAR} of a whole number.",
     )  # fmt: skip
     yield Claim(
         "The closed form E[w_t^2] holds for all three noise models, at the saddle and at the minimum.",
@@ -168,12 +165,11 @@ def claims(measured: Measured) -> Iterator[Claim]:
     )  # fmt: skip
     yield Claim(
         "Batches whose curvature varies hold SAM back further than the noise of the gradient alone.", OURS, varied,
-        "exponents", notes=(
-            "E[l_B*c_B^2] = (1 + 2/B)*l*E[c_B^2] for a batch curvature l_B and noise c_B from the same normal inputs, "
-            f"and likewise in the drift. Within {2 * NEAR}.",
-        ),
+        "exponents",
+        notes="E[l_B*c_B^2] = (1 + 2/B)*l*E[c_B^2] for a batch curvature l_B and noise c_B from the same normal "
+        f"inputs, and likewise in the drift. Within {2 * NEAR}.",
     )  # fmt: skip
     yield Claim(
         "SSAM diffuses from a saddle faster than SAM and slower than SGD, with either ascent.", OURS, between,
-        notes=("Replicas with shared noise, a saddle of two modes +-m that share ||g||.",),
+        notes="Replicas with shared noise, a saddle of two modes +-m that share ||g||.",
     )  # fmt: skip

@@ -11,10 +11,10 @@ from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, interval, ours
 from fenland.lab.study.full_batch import METHODS, Setting, settle
 from fenland.lab.study.grid import above_zero
-from fenland.lab.study.parts import Statement
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.recipes import line_of
 from fenland.lab.study.rows import gathered
-from fenland.lab.study.words import by, shown, together
+from fenland.lab.study.words import above, below, by, shown, together
 
 LONG = Source("SAM and the Edge of Stability, Long and Bartlett 2024, arXiv 2309.12488")
 COHEN = Source("Gradient Descent at the Edge of Stability, Cohen et al. 2021, arXiv 2103.00065")
@@ -24,27 +24,16 @@ LATE = 0.5  # of the steps, from which on a run counts as settled
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        images: of digits, in one full batch.
-        width: of the hidden tanh layer.
-        lr: eta, no momentum.
-        rhos: radii of the normalised ascents.
-        unnormalised: radii of the unnormalised ones.
-        steps: taken.
-        every: steps between two measurements.
-        seeds: of the initial weights.
-    """
-
-    images: int = 1000
-    width: int = 100
-    lr: float = 0.8
-    rhos: tuple[float, ...] = (0.01, 0.03, 0.1)
-    unnormalised: tuple[float, ...] = (0.1, 0.3, 1.0)
-    steps: int = 5000
-    every: int = 50
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    images: int = 1000  # of digits, in one full batch
+    width: int = 100  # of the hidden tanh layer
+    lr: float = 0.8  # eta, no momentum
+    rhos: tuple[float, ...] = (0.01, 0.03, 0.1)  # radii of the normalised ascents
+    unnormalised: tuple[float, ...] = (0.1, 0.3, 1.0)  # radii of the unnormalised ones
+    steps: int = 5000  # taken
+    every: int = 50  # steps between two measurements
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the initial weights
 
     def __post_init__(self) -> None:
         above_zero(self, "images", "width", "lr", "rhos", "unnormalised", "steps", "every")
@@ -76,27 +65,20 @@ def late(measured: Measured) -> pd.DataFrame:
     return means.assign(ratio=means["eigenvalue"] / means["edge"]).reset_index()
 
 
-def at_the_edge(method: str) -> Statement:
+@statement
+def at_the_edge(measured: Measured, method: str) -> Finding:
     """Whether the eigenvalue settles within 10 % of the method's edge, at every radius."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = late(measured)
-        found = {rho: (interval(part["ratio"]), part) for rho, part in by(rows[rows["method"] == method], "rho")}
-        said = "; ".join(
-            (f"rho {rho:g}: " if rho else "") + f"{part['eigenvalue'].mean():.3g} for {part['edge'].mean():.3g}, ratio "
-            + shown(ratio, ".3f", sign=False)
-            for rho, (ratio, part) in found.items()
-        )  # fmt: skip
-        inside = [
-            True if each.low > 1 - CLOSE and each.high < 1 + CLOSE
-            else False if each.low > 1 + CLOSE or each.high < 1 - CLOSE else None
-            for each, _ in found.values()
-        ]  # fmt: skip
-        return Finding(f"eigenvalue / edge within {100 * CLOSE:g} % of 1", said, together(inside),
-                       "Means over the second half of the steps; intervals over seeds.",
-                       open="An interval over seeds reaches beyond 10 %.")  # fmt: skip
-
-    return judge
+    rows = late(measured)
+    found = {rho: (interval(part["ratio"]), part) for rho, part in by(rows[rows["method"] == method], "rho")}
+    said = "; ".join(
+        (f"rho {rho:g}: " if rho else "") + f"{part['eigenvalue'].mean():.3g} for {part['edge'].mean():.3g}, ratio "
+        + shown(ratio, ".3f", sign=False)
+        for rho, (ratio, part) in found.items()
+    )  # fmt: skip
+    inside = [answer for each, _ in found.values() for answer in (above(each, 1 - CLOSE), below(each, 1 + CLOSE))]
+    return Finding(f"eigenvalue / edge within {100 * CLOSE:g} % of 1", said, together(inside),
+                   "Means over the second half of the steps; intervals over seeds.",
+                   open="An interval over seeds reaches beyond 10 %.")  # fmt: skip
 
 
 def flatter(measured: Measured) -> Finding:
@@ -106,7 +88,7 @@ def flatter(measured: Measured) -> Finding:
     found = {rho: interval(part["eigenvalue"] / part["edge_gd"]) for rho, part in by(rows, "rho")}
     said = "; ".join(f"rho {rho:g}: {shown(each, '.3f', sign=False)}" for rho, each in found.items())
     return Finding("eigenvalue / (2/eta) below 1 at every radius", said,
-                   together(None if each.high >= 1 > each.low else each.high < 1 for each in found.values()),
+                   together(below(each, 1) for each in found.values()),
                    open="An interval reaches 1.")  # fmt: skip
 
 
@@ -117,8 +99,7 @@ def falls(measured: Measured) -> Finding:
     steps = [interval(wide[b] - wide[a]) for a, b in zip(wide, list(wide)[1:], strict=False)]
     said = ", ".join(f"{wide[rho].mean():.3g} at {rho:g}" for rho in wide)
     return Finding("each radius below the one before", said,
-                   together(None if x.high >= 0 > x.low else x.high < 0 for x in steps),
-                   open="An interval over seeds reaches 0.")  # fmt: skip
+                   together(map(below, steps)), open="An interval over seeds reaches 0.")  # fmt: skip
 
 
 def panels(measured: Measured) -> list[Panel]:

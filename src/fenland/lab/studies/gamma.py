@@ -11,7 +11,7 @@ import pandas as pd
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study import C, Claim, Contrast, Grid, Plot, Quantity, Study, Training, last_epoch, paired
 from fenland.lab.study.grid import above_zero, at_least_two
 from fenland.lab.study.parts import Measured, Source, Statement, ours
@@ -46,7 +46,7 @@ class Config(Training):
 
 def done(rows: pd.DataFrame) -> pd.DataFrame:
     """Of runs that reached their end, with network and radius in words."""
-    rows = rows[rows["status"] == "finished"]
+    rows = finished(rows)
     return rows.assign(case=[f"{m}, rho = {r:g}" for m, r in zip(rows["model"], rows["rho"], strict=True)])
 
 
@@ -103,15 +103,15 @@ def claims(measured: Measured) -> Iterator[Claim]:
     for name in found:
         yield Claim(
             f"Gamma is below 1 throughout training, so SSAM's steps are shorter than SAM's ({NAMES[name]}).",
-            reading("its caption states no value"), highest(name), f"gamma_{name}",
+            ours(f"as a reading of {PAPER}: its caption states no value"), highest(name), f"gamma_{name}",
             expected="every epoch's mean below 1, for each network and radius",
-            notes=("The epoch with the largest mean is shown; its interval decides.",),
+            notes="The epoch with the largest mean is shown; its interval decides.",
         )  # fmt: skip
         yield Claim(
             f"Gamma is the smaller the larger the radius is ({NAMES[name]}).",
             Source(f"ours, as a reading of {PAPER}; on quadratics fenland.theory.gamma_bounds", ours=True),
             shrinks(name), f"gamma_{name}", expected="mean over the epochs falls from each radius to the next",
-            notes=("Differences paired over seeds.",),
+            notes="Differences paired over seeds.",
         )  # fmt: skip
     if "sam" in found:
         yield Claim(
@@ -119,23 +119,17 @@ def claims(measured: Measured) -> Iterator[Claim]:
             Source("ours, from gamma = |w|/(|w| + rho) at a minimum (fenland.theory.gamma_normalized)", ours=True),
             of_cases(late, "sam") < 0, "gamma_sam",
             expected="mean of the last third of the epochs below that of the first third",
-            notes=("A network is no single mode, and its curvature changes on the way: the theory may fail here.",),
+            notes="A network is no single mode, and its curvature changes on the way: the theory may fail here.",
         )  # fmt: skip
     if len(found) == 2:
         yield Claim(
             "At the same rho the unnormalised ascent leaves gamma nearer to 1 at the end than the normalised one.",
             ours("its ascent shrinks with the gradient (fenland.theory.gamma_smooth)"),
             paired(gamma.at(epoch=last_epoch), "optimizer", "usam", "sam", each="case", of=done) > 0, "gamma_usam",
-            expected="a larger gamma at the last epoch", notes=(
-                "Differences paired over seeds. The two radii have different units: weight, and weight squared per "
-                "loss.",
-            ),
+            expected="a larger gamma at the last epoch",
+            notes="Differences paired over seeds. The two radii have different units: weight, and weight squared per "
+            "loss.",
         )  # fmt: skip
-
-
-def reading(why: str) -> Source:
-    """A claim that is read into the figure."""
-    return Source(f"ours, as a reading of {PAPER}: {why}", ours=True)
 
 
 def seen(measured: Measured) -> list[str]:

@@ -14,7 +14,8 @@ from fenland.lab.replicas.fates import wave, wells
 from fenland.lab.study import Claim, Plot, Quantity, Seeds, Study, interval
 from fenland.lab.study.full_batch import Setting, large_radius
 from fenland.lab.study.grid import above_zero
-from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Statement, Tables, ours
+from fenland.lab.study.parts import Finding, Lab, Measured, Piece, Source, Tables, ours
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import gathered, select
 from fenland.lab.study.words import above
 
@@ -30,31 +31,19 @@ KINDS = ("minimum", "maximum", "hallucinated")
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        rhos: radii on the wave; half its period is pi.
-        well_rhos: radii between the wells.
-        starts: spread over the period, and between the wells.
-        lr: on the wave; between the wells a tenth of it.
-        steps: taken.
-        warm: of them without the ascent at first, for the cure.
-        net_rhos: radii on the network.
-        net_steps: full-batch steps of it.
-        net_warm: of them without the ascent at first.
-        seeds: of its initial weights.
-    """
-
+    # radii on the wave; half its period is pi
     rhos: tuple[float, ...] = (0.5, 1.0, 2.0, 2.5, 3.0, 3.3, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
-    well_rhos: tuple[float, ...] = (0.25, 0.5, 0.8, 1.2, 1.5, 2.0, 2.5, 3.2)
-    starts: int = 2000
-    lr: float = 0.05
-    steps: int = 4000
-    warm: int = 1000
-    net_rhos: tuple[float, ...] = (0.05, 0.5, 2.0, 5.0)
-    net_steps: int = 900
-    net_warm: int = 300
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    well_rhos: tuple[float, ...] = (0.25, 0.5, 0.8, 1.2, 1.5, 2.0, 2.5, 3.2)  # radii between the wells
+    starts: int = 2000  # spread over the period, and between the wells
+    lr: float = 0.05  # on the wave; between the wells a tenth of it
+    steps: int = 4000  # taken
+    warm: int = 1000  # of them without the ascent at first, for the cure
+    net_rhos: tuple[float, ...] = (0.05, 0.5, 2.0, 5.0)  # radii on the network
+    net_steps: int = 900  # full-batch steps of it
+    net_warm: int = 300  # of them without the ascent at first
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of its initial weights
 
     def __post_init__(self) -> None:
         above_zero(self, "rhos", "well_rhos", "starts", "lr", "steps", "warm", "net_rhos", "net_steps", "net_warm")
@@ -86,9 +75,9 @@ def measure(config: Config, lab: Lab) -> Tables:
     return tables | {"network": tables["network"].assign(case=cases)}
 
 
-def rows_of(measured: Measured, table: str, warm: bool, method: str = "SAM") -> pd.DataFrame:
-    """Of one method, by radius."""
-    rows = select(measured[table], method=method)
+def rows_of(measured: Measured, table: str, warm: bool) -> pd.DataFrame:
+    """Of SAM, by radius."""
+    rows = select(measured[table], method="SAM")
     return rows[(rows["warm"] > 0) == warm].sort_values("rho")
 
 
@@ -136,22 +125,20 @@ def between_wells(measured: Measured) -> Finding:
                    off < NEAR and bool((rows[rows["rho"] < WELL - TOP]["hallucinated"] == 0).all()))  # fmt: skip
 
 
-def cured(table: str, low: float, high: float, wholly: bool) -> Statement:
+@statement
+def cured(measured: Measured, table: str, low: float, high: float, wholly: bool) -> Finding:
     """Whether a warm start leaves no start at a rest or a maximum, for radii in a range."""
 
-    def judge(measured: Measured) -> Finding:
-        def bad(warm: bool) -> pd.Series:
-            rows = rows_of(measured, table, warm)
-            rows = rows[(rows["rho"] > low) & (rows["rho"] < high)].set_index("rho")
-            return rows["maximum"] + rows["hallucinated"]
+    def bad(warm: bool) -> pd.Series:
+        rows = rows_of(measured, table, warm)
+        rows = rows[(rows["rho"] > low) & (rows["rho"] < high)].set_index("rho")
+        return rows["maximum"] + rows["hallucinated"]
 
-        before, after = bad(warm=False), bad(warm=True)
-        pairs = zip(before.index, before, after, strict=True)
-        said = ", ".join(f"{100 * b:.0f} to {100 * a:.0f} % at {rho:g}" for rho, b, a in pairs)
-        bound = 1e-9 if wholly else before - 1e-9
-        return Finding("none left" if wholly else "fewer than without", said, bool((after < bound).all()))
-
-    return judge
+    before, after = bad(warm=False), bad(warm=True)
+    pairs = zip(before.index, before, after, strict=True)
+    said = ", ".join(f"{100 * b:.0f} to {100 * a:.0f} % at {rho:g}" for rho, b, a in pairs)
+    bound = 1e-9 if wholly else before - 1e-9
+    return Finding("none left" if wholly else "fewer than without", said, bool((after < bound).all()))
 
 
 def mended(measured: Measured) -> Finding:

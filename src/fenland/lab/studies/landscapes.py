@@ -30,6 +30,7 @@ from fenland.lab.replicas.wells import Hyperbola, TwoWells, on_sphere, on_stiefe
 from fenland.lab.studies.landscapes_claims import claims, flat, title
 from fenland.lab.study import Lab, Measured, Piece, Plot, Source, Study, Tables
 from fenland.lab.study.recipes import joined
+from fenland.lab.study.rows import gathered
 from fenland.lab.study.words import by
 
 MANIFOLDS = {"sphere": "sphere", "stiefel": "Stiefel"}
@@ -69,8 +70,7 @@ def measure(config: Config, lab: Lab) -> Tables:
         manifold_of(name)  # without geoopt: say so before anything is computed
     plans = [{"design": each, "method": method} for each in designs(config) for method in methods(each)]
     pieces = [Piece("ends", {**asdict(config), **plan}, partial(_ends, config, **plan)) for plan in plans]
-    parts = [part.assign(**plan) for plan, part in zip(plans, lab.keep_all(pieces, "landscapes"), strict=True)]
-    return {"ends": pd.concat(parts, ignore_index=True), "agreement": _agreement(config)}
+    return gathered(lab, pieces, "landscapes", "design", "method") | {"agreement": _agreement(config)}
 
 
 def designs(config: Config) -> dict[str, TwoWells | Hyperbola]:
@@ -130,9 +130,9 @@ def _ends(config: Config, design: str, method: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _agreement(config: Config, count: int = 3, steps: int = 20) -> pd.DataFrame:
+def _agreement(config: Config) -> pd.DataFrame:
     """Largest difference between the batched Riemannian step and the optimizer's, on a few starts."""
-    rows = []
+    rows, count, steps = [], 3, 20
     for name in MANIFOLDS:
         manifold, problem, start = manifold_of(name), designs(config)[name], _starts(config, name)[:count]
         if isinstance(problem, TwoWells):

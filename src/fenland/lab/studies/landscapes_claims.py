@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from fenland.lab.store.statistics import Interval, interval
-from fenland.lab.study import Claim, Contrast, Finding, Measured, Source, Statement, ours
+from fenland.lab.study import Claim, Contrast, Finding, Measured, Source, ours
+from fenland.lab.study.quantities import statement
 from fenland.lab.study.words import by, percent, share
 
 FUTURE = ours("what Investigations on SAM names as future work, and does not try")
@@ -34,18 +35,16 @@ def claims(measured: Measured) -> Iterator[Claim]:
             yield _pair(rows, str(design), mine, theirs)
     yield Claim(
         "Riemannian SAM leaves the ridge between two wells, as descent does.",
-        Source("ours, to explain the shares on manifolds", ours=True), ridge, "manifolds", notes=(
-            "The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: a "
-            "ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
-            "whose slope is steeper.",
-        ),
+        Source("ours, to explain the shares on manifolds", ours=True), ridge, "manifolds",
+        notes="The normalised ascent climbs over the ridge and meets the slope of the other side, which sends it back: "
+        "a ridge attracts as a saddle does (study attractor). What is held there falls to the sharp side in the end, "
+        "whose slope is steeper.",
     )  # fmt: skip
     yield Claim(
         "All starts at once take the steps of fenland.RiemannianSAM over geoopt's RiemannianSGD.",
-        Source("ours, to trust the figures above", ours=True), same_step, "shares", notes=(
-            "The study steps a thousand starts in one batch by the optimizer's rule; here a few run the optimizer "
-            "itself.",
-        ),
+        Source("ours, to trust the figures above", ours=True), same_step, "shares",
+        notes="The study steps a thousand starts in one batch by the optimizer's rule; here a few run the optimizer "
+        "itself.",
     )  # fmt: skip
 
 
@@ -61,24 +60,20 @@ def _pair(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Claim:
         f"{who} {does} {title(theirs)}: {design}.",
         FUTURE if theirs != "SGD" else ours("SAM's own promise"), _more(rows, design, mine, theirs, unit),
         "curvature" if curve else "shares",
-        expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})", notes=(
-            f"{found.n} starts, e of the same mean Euclidean length. Of their ends {', '.join(shares)} {where}.",
-        ),
+        expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})",
+        notes=f"{found.n} starts, e of the same mean Euclidean length. Of their ends {', '.join(shares)} {where}.",
     )  # fmt: skip
 
 
-def _more(rows: pd.DataFrame, design: str, mine: str, theirs: str, unit: str) -> Statement:
+@statement
+def _more(measured: Measured, rows: pd.DataFrame, design: str, mine: str, theirs: str, unit: str) -> Finding:
     found = difference(rows, design, mine, theirs)
     lengths = " against ".join(_by_length(rows, name, design) for name in (mine, theirs))
     contrast = Contrast(lambda _: {"": found}, f"{{value}} {unit}; {lengths}", ".1f", over="starts") > 0
     same = found.mean == 0 and found.low == found.high
-
-    def judge(measured: Measured) -> Finding:
-        said = contrast(measured)
-        open_ = "" if same else "The interval holds zero: no difference is shown."
-        return Finding(said.expected, said.measured, False if same else said.holds, open=open_)
-
-    return judge
+    said = contrast(measured)
+    open_ = "" if same else "The interval holds zero: no difference is shown."
+    return Finding(said.expected, said.measured, False if same else said.holds, open=open_)
 
 
 def difference(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Interval:

@@ -8,27 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from fenland.lab.errors import BadInput
 from fenland.lab.figures.plots import Panel
 from fenland.lab.studies.late_sam_claims import CLAIMS, SGD_ONLY, ZHOU, accuracy, logarithm
-from fenland.lab.study import (
-    C,
-    Grid,
-    Lab,
-    Measured,
-    Piece,
-    Plot,
-    Seeds,
-    Study,
-    Tables,
-    Training,
-)  # fmt: skip
+from fenland.lab.study import C, Grid, Lab, Measured, Piece, Plot, Seeds, Study, Tables, Training
 from fenland.lab.study.ends import after, end, line
 from fenland.lab.study.grid import above_zero
 from fenland.lab.study.images import about_data
 from fenland.lab.study.recipes import line_of, lines_of
+from fenland.lab.study.rows import gathered
 from fenland.lab.study.words import by
 
 if TYPE_CHECKING:
@@ -39,32 +27,22 @@ ENOUGH = 100  # epochs, from which on a run speaks about the published 200
 
 @dataclass(frozen=True)
 class Config(Training):
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        model: the network.
-        rho: SAM's radius.
-        starts: shares of training without the ascent: 0 is SAM, 1 is SGD.
-        examples: training images of losses and eigenvalues.
-        tol: of the eigenvalues.
-        points: along the lines between ends.
-        after: steps from SGD's end on, with SAM and without.
-        every: of them between two rows.
-    """
-
-    model: str = "mlp"
-    rho: float = 0.05
+    model: str = "mlp"  # the network
+    rho: float = 0.05  # SAM's radius
     epochs: int = 40
     lr: float = 0.05
     schedule: str = "constant"
     momentum: float = 0.9
     weight_decay: float = 0.0
+    # shares of training without the ascent: 0 is SAM, 1 is SGD
     starts: tuple[float, ...] = (0.0, 0.5, 0.75, 0.9, SGD_ONLY)
-    examples: int = 300
-    tol: float = 0.05
-    points: int = 13
-    after: int = 600
-    every: int = 30
+    examples: int = 300  # training images of losses and eigenvalues
+    tol: float = 0.05  # of the eigenvalues
+    points: int = 13  # along the lines between ends
+    after: int = 600  # steps from SGD's end on, with SAM and without
+    every: int = 30  # of them between two rows
 
     def __post_init__(self) -> None:
         above_zero(self, "rho", "points", "after", "every", "examples")
@@ -110,10 +88,7 @@ def ends(config: Config, lab: Lab, tables: Tables, runs: Mapping[str, RunConfig]
                 Piece("after", {**about, **how, "method": method}, partial(after, run, file, method, **how, **common))
                 for method in ("GD", "SAM")
             ]
-    found: dict[str, list[pd.DataFrame]] = {}
-    for piece, part in zip(pieces, lab.keep_all(pieces, "ends of runs"), strict=True):
-        found.setdefault(piece.name, []).append(part.assign(start=piece.key["start"], seed=piece.key["seed"]))
-    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    joined = gathered(lab, pieces, "ends of runs", "start", "seed")
     measured = rows.merge(joined["ends"], on=["start", "seed"], how="left")
     logs = measured["eigenvalue"].clip(lower=1e-12).map(math.log10)
     return tables | joined | {"runs": measured.assign(log_eigenvalue=logs)}

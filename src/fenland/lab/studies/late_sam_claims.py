@@ -35,9 +35,8 @@ def nearer(measured: Measured) -> Finding:
     late = [start for start in measured.config.starts if 0 < start < SGD_ONLY]
     shares = {start: interval((wide[SGD_ONLY] - wide[start]) / (wide[SGD_ONLY] - wide[0.0])) for start in late}
     said = "; ".join(f"from {start:g}: {shown(found, '.2f', sign=False)}" for start, found in shares.items())
-    answers = [True if x.low > 0.5 else False if x.high < 0.5 else None for x in shares.values()]
     return Finding("more than half of the way from SGD's to SAM's (logarithms) at every start", said,
-                   False if False in answers else None if None in answers else True,
+                   together(above(each, 0.5) for each in shares.values()),
                    open="An interval over seeds reaches to both sides of a half.")  # fmt: skip
 
 
@@ -68,8 +67,7 @@ def escapes(measured: Measured) -> Finding:
         f"distance {shown(ratio_far, '.2f', sign=False)} times SGD's, loss up to {shown(rise, '.2f', sign=False)} "
         "times that at the switch"
     )  # fmt: skip
-    holds = True if ratio_far.low > 1 else False if ratio_far.high < 1 else None
-    return Finding("in the first quarter of the steps SAM goes farther than SGD", said, holds,
+    return Finding("in the first quarter of the steps SAM goes farther than SGD", said, above(ratio_far, 1),
                    open="The interval over seeds reaches 1.")  # fmt: skip
 
 
@@ -103,11 +101,11 @@ def settles(measured: Measured) -> Finding:
 
 CLAIMS = (
     Claim("SAM from 90 % of training on reaches the test accuracy of SAM from the start.", SHORT,
-          paired(accuracy, "start", 0.9, 0.0).within(0.5), "accuracy", "paper", notes=("Paired over seeds.",)),
+          paired(accuracy, "start", 0.9, 0.0).within(0.5), "accuracy", "paper", notes="Paired over seeds."),
     Claim("SAM from the start ends flatter than SGD.", SHORT,
-          ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", notes=("Paired over seeds.",)),
+          ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", notes="Paired over seeds."),
     Claim("Late SAM's largest eigenvalue is nearer to that of SAM from the start than to SGD's.", SHORT, nearer,
-          "sharpness", notes=(steps_left,)),
+          "sharpness", notes=steps_left),
     Claim("SAM leaves the end of SGD faster than SGD itself moves on.", SHORT, escapes, "after"),
     Claim("The way out leads uphill: loss and largest eigenvalue rise first.",
           ours("what an escape from a minimum is"), uphill, "after"),

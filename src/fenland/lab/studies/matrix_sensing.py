@@ -90,7 +90,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
                 f"{'Geometric m' if method == 'USAM' else 'M'}ean over {len(config.seeds)} seeds and its 95 % interval."
             )
             sentence = f"The losses of {method} at rho = 0.1 are those of the table"
-            yield Claim(sentence, TABLE, row(method), "table", notes=(words,))
+            yield Claim(sentence, TABLE, row(method), "table", notes=words)
         if "USAM" in methods:
             sentence = "The unnormalised ascent leaves float32 within four rows of the table (its 1.5e65 needs float64)"
             yield Claim(sentence, TABLE, overflow, "table")

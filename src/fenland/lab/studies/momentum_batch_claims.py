@@ -34,33 +34,31 @@ def claims(measured: Measured) -> Iterator[Claim]:
     """Of the saddle first, then of the trained network."""
     for method, source in WHOSE.items():
         sentence = f"Momentum speeds the escape of {NAMES[method]} from a saddle."
-        yield Claim(sentence, source, faster(method, "momentum"), "escape", notes=(MOMENTUM,))
+        yield Claim(sentence, source, faster(method, "momentum"), "escape", notes=MOMENTUM)
     yield Claim(
         "Momentum speeds the escape beyond what its larger effective step lr/(1 - momentum) does.",
-        Source("ours, to weigh the claim above", ours=True), effective, "effective", notes=(
-            "Methods SGD, SAM (both ascents) and SSAM. A ratio of about 1 or more says that the gain is the step's "
-            "length.",
-        ),
+        Source("ours, to weigh the claim above", ours=True), effective, "effective",
+        notes="Methods SGD, SAM (both ascents) and SSAM. A ratio of about 1 or more says that the gain is the step's "
+        "length.",
     )  # fmt: skip
     for method, source in WHOSE.items():
         sentence = f"Small batches speed the escape of {NAMES[method]} from a saddle."
-        yield Claim(sentence, source, faster(method, "batch"), "escape", notes=(BATCH,))
+        yield Claim(sentence, source, faster(method, "batch"), "escape", notes=BATCH)
     yield Claim(
         "SGD escapes first, then SSAM, then SAM, whatever momentum and batch size are.",
         Source(f"SSAM's place: ours; SAM after SGD: {PAPER}"), order, "escape",
-        notes=("The normalised ascent of one radius: small batches drown it in noise, and it comes near SGD.",),
+        notes="The normalised ascent of one radius: small batches drown it in noise, and it comes near SGD.",
     )  # fmt: skip
     for method in ("USAM", "SAM"):
         yield Claim(
             f"Momentum closes the gap between {NAMES[method]} and SGD at a saddle: it mitigates SAM's own instability.",
-            MITIGATE, closes(method), "escape", notes=(INERTIA,),
+            MITIGATE, closes(method), "escape", notes=INERTIA,
         )  # fmt: skip
     yield Claim(
         "The closed form with momentum predicts the median escape time of SGD and unnormalised SAM.",
-        ours("fenland.theory.diffusion.displacement"), theory, "escape", notes=(
-            "Half of the paths lie beyond the radius when 0.674 standard deviations reach it; single steps count at "
-            "high momentum.",
-        ),
+        ours("fenland.theory.diffusion.displacement"), theory, "escape",
+        notes="Half of the paths lie beyond the radius when 0.674 standard deviations reach it; single steps count at "
+        "high momentum.",
     )  # fmt: skip
     yield from of_training(measured)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -11,11 +11,10 @@ import pandas as pd
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Panel
 from fenland.lab.figures.style import title_of
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study import C, Claim, Contrast, Finding, Grid, Lab, Measured, Plot, Quantity, Source, Tables
-from fenland.lab.study.parts import Statement
 from fenland.lab.study.published import next_draw
-from fenland.lab.study.quantities import gap, undecided
+from fenland.lab.study.quantities import gap, statement, undecided
 from fenland.lab.study.recipes import lines_of
 from fenland.lab.study.words import above, below, shown, together
 
@@ -136,7 +135,7 @@ def of_training(measured: Measured) -> Iterator[Claim]:
         at = f"rho = {max(measured.config.train_rhos):g}, B = {large}"
         yield Claim(
             f"Without momentum SAM does not get anywhere at a large radius and batch ({at}).", PAPER, stuck, "accuracy",
-            "paper", notes=(lost[SAME],),
+            "paper", notes=lost[SAME],
         )  # fmt: skip
         yield Claim(
             f"Momentum {top:g} gains SAM {GAIN:g} points and more there, where it gains SGD about 5 ({at}).", PAPER,
@@ -144,31 +143,24 @@ def of_training(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
     if "normed" in measured.tables:
         yield Claim("The published accuracies with batch norm and augmentation, %, come out again.", TABLE, comes_out,
-                    "accuracy", "paper", notes=("Each lies where one more seed would, at 95 %.",))  # fmt: skip
+                    "accuracy", "paper", notes="Each lies where one more seed would, at 95 %.")  # fmt: skip
         yield Claim(f"There, too, SAM's accuracy depends on momentum: {SPREAD} points at rho = 0.5.", TABLE, spread,
                     "accuracy", "paper")  # fmt: skip
 
 
 def done(measured: Measured, reading: str) -> pd.DataFrame:
     """The trained runs of a reading that finished."""
-    rows = accuracy.at(reading=reading).rows(measured)
-    return rows[rows["status"] == "finished"]
+    return finished(accuracy.at(reading=reading).rows(measured))
 
 
-def better(reading: str, axis: str, ours: float, theirs: float) -> Statement:
+@statement
+def better(measured: Measured, reading: str, axis: str, ours: float, theirs: float) -> Finding:
     """Accuracy of SAM at one value of an axis less that at another; the others stand beside."""
-
-    def measure(measured: Measured, names: Sequence[str]) -> dict[str, Interval]:
-        rows = done(measured, reading)
-        return {name.upper(): gap(rows[rows["optimizer"] == name], axis, ours, theirs) for name in names}
-
-    def judge(measured: Measured) -> Finding:
-        names = ["sam", *(name for name in ("sgd", "ssam") if name in set(measured["trained"]["optimizer"]))]
-        words = Contrast(lambda m: measure(m, names), "{key}: {value} points", ".2f")
-        found = (Contrast(lambda m: measure(m, ("sam",))) > 0)(measured)
-        return Finding(found.expected, words.said(words.measure(measured)), found.holds, open=found.open)
-
-    return judge
+    rows = done(measured, reading)
+    names = ["sam", *(name for name in ("sgd", "ssam") if name in set(measured["trained"]["optimizer"]))]
+    gaps = {name.upper(): gap(rows[rows["optimizer"] == name], axis, ours, theirs) for name in names}
+    of_sam = Contrast(lambda _: {"SAM": gaps["SAM"]}, "{key}: {value} points", ".2f")
+    return replace((of_sam > 0)(measured), measured=of_sam.said(gaps))
 
 
 def _more(measured: Measured, top: float, bottom: float) -> dict[str, Interval]:

@@ -33,33 +33,19 @@ from fenland.lab.study.words import by
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        lr: on Beale's function.
-        steps: there.
-        rhos: radii of the normalised ascent there, as in the authors' code.
-        unnormalised: radii of the unnormalised one.
-        net_rhos: radii on the toy network.
-        net_seeds: starts of it.
-        net_steps: taken, at learning rate 0.01.
-        net_noise: standard deviation of the gradient noise beside full batches.
-        paths: for Theorem 2.
-        momentum: of Theorem 3.
-        seed: of starts, paths and noise.
-    """
-
-    lr: float = 1e-4
-    steps: int = 100_000
-    rhos: tuple[float, ...] = (0.1, 0.5, 1.0)
-    unnormalised: tuple[float, ...] = (0.01, 0.03, 0.05, 0.1, 0.5)
-    net_rhos: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5)
-    net_seeds: int = 1000
-    net_steps: int = 3000
-    net_noise: float = 0.3
-    paths: int = 20_000
-    momentum: float = 0.9
-    seed: int = 0
+    lr: float = 1e-4  # on Beale's function
+    steps: int = 100_000  # there
+    rhos: tuple[float, ...] = (0.1, 0.5, 1.0)  # radii of the normalised ascent there, as in the authors' code
+    unnormalised: tuple[float, ...] = (0.01, 0.03, 0.05, 0.1, 0.5)  # radii of the unnormalised one
+    net_rhos: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5)  # radii on the toy network
+    net_seeds: int = 1000  # starts of it
+    net_steps: int = 3000  # taken, at learning rate 0.01
+    net_noise: float = 0.3  # standard deviation of the gradient noise beside full batches
+    paths: int = 20_000  # for Theorem 2
+    momentum: float = 0.9  # of Theorem 3
+    seed: int = 0  # of starts, paths and noise
 
     def __post_init__(self) -> None:
         above_zero(self, "lr", "steps", "rhos", "unnormalised", "net_rhos", "net_seeds", "net_steps", "paths")

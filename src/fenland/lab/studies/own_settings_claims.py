@@ -6,7 +6,8 @@ import pandas as pd
 
 from fenland.lab.replicas.stability_analysis import DEMO, ends
 from fenland.lab.study import Claim, Finding, Interval, Measured, Source, interval, ours
-from fenland.lab.study.parts import Statement
+from fenland.lab.study.quantities import statement
+from fenland.lab.study.rows import select
 from fenland.lab.study.words import above, percent, share, together
 
 KIM = Source("Stability Analysis of Sharpness-Aware Minimization, Kim et al., ICML 2026, arXiv 2301.06308")
@@ -17,17 +18,14 @@ MOST = 0.5
 ERRORS = 4.0
 
 
-def arrives(table: str, wanted: dict[tuple[str, float], str]) -> Statement:
+@statement
+def arrives(measured: Measured, table: str, wanted: dict[tuple[str, float], str]) -> Finding:
     """Whether trajectories (method, rho) end where they are said to: a place, "lost" or "on the way"."""
-
-    def judge(measured: Measured) -> Finding:
-        found = {(r["method"], r["rho"]): r for _, r in ends(measured[table], PLACES[table]).iterrows()}
-        rows = {_name(*key): found[key] for key in wanted}
-        said = [f"{name}: {row['where']} ({row['x']:.3g}, {row['y']:.3g})" for name, row in rows.items()]
-        expected = "; ".join(f"{_name(*key)}: {place}" for key, place in wanted.items())
-        return Finding(expected, "; ".join(said), all(found[key]["where"] == place for key, place in wanted.items()))
-
-    return judge
+    found = {(r["method"], r["rho"]): r for _, r in ends(measured[table], PLACES[table]).iterrows()}
+    rows = {_name(*key): found[key] for key in wanted}
+    said = [f"{name}: {row['where']} ({row['x']:.3g}, {row['y']:.3g})" for name, row in rows.items()]
+    expected = "; ".join(f"{_name(*key)}: {place}" for key, place in wanted.items())
+    return Finding(expected, "; ".join(said), all(found[key]["where"] == place for key, place in wanted.items()))
 
 
 def _name(method: str, rho: float) -> str:
@@ -61,21 +59,18 @@ def seeds(measured: Measured, method: str, rho: float, noisy: bool, where: str, 
     return share(int((rows["where"] == where).sum()), len(rows))
 
 
-def most(method: str, where: str) -> Statement:
+@statement
+def most(measured: Measured, method: str, where: str) -> Finding:
     """Whether more than half of the seeds end somewhere, with full batches; at SAM's largest radius."""
-
-    def judge(measured: Measured) -> Finding:
-        rho = max(measured.config.net_rhos) if method != "SGD" else 0.0
-        found = {noisy: seeds(measured, method, rho, noisy, where) for noisy in (False, True)}
-        own = seeds(measured, method, rho, False, where, "v > 0")
-        said = (
-            f"{percent(found[False])} with full batches ({percent(own)} of the starts with v > 0), "
-            f"{percent(found[True])} with noise"
-        )
-        return Finding("more than 50 %", said, above(found[False], MOST), "A start with v < 0 is led to the line u = 0 "
-                       "by plain descent too: it is a valley there, of the saddle's loss.")  # fmt: skip
-
-    return judge
+    rho = max(measured.config.net_rhos) if method != "SGD" else 0.0
+    full, noisy = (seeds(measured, method, rho, noise, where) for noise in (False, True))
+    own = seeds(measured, method, rho, False, where, "v > 0")
+    return Finding(
+        "more than 50 %",
+        f"{percent(full)} with full batches ({percent(own)} of the starts with v > 0), {percent(noisy)} with noise",
+        above(full, MOST), "A start with v < 0 is led to the line u = 0 by plain descent too: it is a valley there, of "
+        "the saddle's loss.",
+    )  # fmt: skip
 
 
 def loss_grows(measured: Measured) -> Finding:
@@ -96,21 +91,18 @@ def noise_helps(measured: Measured) -> Finding:
                    True if sam.high < sgd.low else False if sam.low > sgd.high else None)  # fmt: skip
 
 
-def is_theorem_2(models: tuple[str, ...]) -> Statement:
+@statement
+def is_theorem_2(measured: Measured, models: tuple[str, ...]) -> Finding:
     """Whether the MSD of these dynamics is Theorem 2's at every radius."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["diffusion"][measured["diffusion"]["model"].isin(models)]
-        ratio, error = rows["measured"] / rows["printed"], rows["error"] / rows["printed"]
-        near = (ratio - 1).abs() < ERRORS * error + 0.02  # 2 %: steps are not infinitely small
-        said = "; ".join(
-            f"{model} " + ", ".join(f"{r:.2f} at {rho:g}" for r, rho in zip(ratio[own], rows["rho"][own], strict=True))
-            for model in models
-            for own in [rows["model"] == model]
-        )
-        return Finding("measured / printed = 1 at every rho*|l|", said, bool(near.all()))
-
-    return judge
+    rows = select(measured["diffusion"], model=models)
+    ratio, error = rows["measured"] / rows["printed"], rows["error"] / rows["printed"]
+    near = (ratio - 1).abs() < ERRORS * error + 0.02  # 2 %: steps are not infinitely small
+    said = "; ".join(
+        f"{model} " + ", ".join(f"{r:.2f} at {rho:g}" for r, rho in zip(ratio[own], rows["rho"][own], strict=True))
+        for model in models
+        for own in [rows["model"] == model]
+    )
+    return Finding("measured / printed = 1 at every rho*|l|", said, bool(near.all()))
 
 
 def returns(measured: Measured) -> Finding:
@@ -124,18 +116,15 @@ def returns(measured: Measured) -> Finding:
                    "l*(1+rho*l)^2 has the sign of l whatever rho is. SAM's l*(1+rho*l) changes it.")  # fmt: skip
 
 
-def over_the_map(sure: bool) -> Statement:
+@statement
+def over_the_map(measured: Measured, sure: bool) -> Finding:
     """Whether Theorem 3 is within 10 % of the exact MSD, everywhere or where its conditions hold."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = measured["momentum"]
-        if sure:
-            rows = rows[(rows["scaled"] <= 0.01) & (rows["reach"] >= 25)]
-        good = (rows["ratio"] - 1).abs() < WITHIN
-        said = f"{int(good.sum())} of {len(rows)} cells, ratios {rows['ratio'].min():.3g} to {rows['ratio'].max():.3g}"
-        return Finding(f"within {100 * WITHIN:g} % in every cell", said, bool(good.all()))
-
-    return judge
+    rows = measured["momentum"]
+    if sure:
+        rows = rows[(rows["scaled"] <= 0.01) & (rows["reach"] >= 25)]
+    good = (rows["ratio"] - 1).abs() < WITHIN
+    said = f"{int(good.sum())} of {len(rows)} cells, ratios {rows['ratio'].min():.3g} to {rows['ratio'].max():.3g}"
+    return Finding(f"within {100 * WITHIN:g} % in every cell", said, bool(good.all()))
 
 
 def claims(measured: Measured) -> list[Claim]:

@@ -15,14 +15,7 @@ from fenland.lab.study.grid import above_zero
 from fenland.lab.study.recipes import beside
 from fenland.lab.study.rows import gathered, select
 from fenland.lab.study.theory import at_radius
-from fenland.theory import (
-    convergence,
-    cycle_amplitude,
-    displacement,
-    gamma_bounds,
-    gamma_normalized,
-    stable_lr,
-)  # fmt: skip
+from fenland.theory import convergence, cycle_amplitude, displacement, gamma_bounds, gamma_normalized, stable_lr
 
 
 @dataclass(frozen=True)

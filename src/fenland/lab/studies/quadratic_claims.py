@@ -13,13 +13,7 @@ from fenland.lab.study import Claim, Finding, Measured, Source
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import select
 from fenland.lab.study.theory import at_radius, near
-from fenland.theory import (
-    convergence,
-    cycle_amplitude,
-    displacement,
-    gamma_bounds,
-    stationary_displacement,
-)  # fmt: skip
+from fenland.theory import convergence, cycle_amplitude, displacement, gamma_bounds, stationary_displacement
 
 UNNORMALISED = ("USAM", "SSAM-U")
 THEORY = Source("theory (fenland.theory)", ours=True)
@@ -59,31 +53,28 @@ def claims(measured: Measured) -> Iterator[Claim]:
         yield Claim(
             f"{law} (l = {config.steepest:g}, the largest eigenvalue)", PAPER if method == "SSAM-U" else THEORY,
             near(limits, found, config.step, f", each within {config.step:.3g}", ".4f", "; "), "rates",
-            notes=(
-                f"Learning rate up to which all {config.starts} starts shrink, half way between two of the grid.",
-            ),
+            notes=f"Learning rate up to which all {config.starts} starts shrink, half way between two of the grid.",
         )  # fmt: skip
     for method in LAWS:
         derived = ", derived for the balance of two modes" if "SSAM" in method else ""
         yield Claim(
             f"{method}'s factor a step is that of theory at every stable learning rate",
             Source(f"fenland.theory.convergence{derived}", ours=True), rate(method), "rates",
-            notes=("Median over starts, over the last half of the run.",),
+            notes="Median over starts, over the last half of the run.",
         )  # fmt: skip
     yield Claim(
         "Normalised SAM ends at the distance eta·l·rho/(2 − eta·l) from the minimum of one mode", THEORY, cycle,
-        "cycle", notes=(f"l = {config.steepest:g}, eta·l up to 1.9",),
+        "cycle", notes=f"l = {config.steepest:g}, eta·l up to 1.9",
     )  # fmt: skip
     yield Claim(
         "On the unnormalised ascent gamma stays in [1/(1 + rho·l_max), 1/(1 + rho·l_min)]", THEORY, bounded, "gamma",
-        notes=("All points of all trajectories of USAM and SSAM-U.",),
+        notes="All points of all trajectories of USAM and SSAM-U.",
     )  # fmt: skip
     for where, words in NOISES.items():
         yield Claim(
             f"With {words} the noise floor of SAM is eta²σ²c²/(1 − q²)",
-            Source("fenland.theory.displacement", ours=True), floor(where), "noise", notes=(
-                f"Mean of w² of {config.paths} paths after {config.noise_steps} steps, l = 1, rho = 0 is SGD.",
-            ),
+            Source("fenland.theory.displacement", ours=True), floor(where), "noise",
+            notes=f"Mean of w² of {config.paths} paths after {config.noise_steps} steps, l = 1, rho = 0 is SGD.",
         )  # fmt: skip
     sentence = "At a minimum SAM's noise floor lies above SGD's, one mini-batch in both gradients"
     yield Claim(sentence, FROM_THEORY, noisier, "noise")

@@ -93,18 +93,18 @@ def claims(measured: Measured) -> Iterator[Claim]:
     ):
         if radii:
             sentence = f"SSAM succeeds at larger learning rates than SAM ({ascent} ascent)"
-            yield Claim(sentence, PAPER, _wider(pair, radii), ascent, notes=(terms,))
+            yield Claim(sentence, PAPER, _wider(pair, radii), ascent, notes=terms)
     rows = cycles(measured)
     near_ones = rows["theory"] + rows["rho"] <= NEAR
     for column, (sentence, expected, note) in CYCLE.items():
         inside = near_ones & (rows["share"] <= BELOW) & ((rows["shift"] <= SHIFT) | (column == "amplitude"))
         if inside.any():
             found = _of_cycle(rows[inside], rows[near_ones & ~inside], column)
-            yield Claim(sentence, CYCLES, found, column, expected=expected, notes=(note,))
+            yield Claim(sentence, CYCLES, found, column, expected=expected, notes=note)
     if config.lengths:
         yield Claim(
             f"With the normalised ascent, rho up to {SMALL_RADIUS:g}, SAM never settles within the tolerance, and SSAM "
-            "mostly does", Source("theory (fenland.theory), ours", ours=True), _settles, "normalised", notes=(terms,),
+            "mostly does", Source("theory (fenland.theory), ours", ours=True), _settles, "normalised", notes=terms,
         )  # fmt: skip
 
 

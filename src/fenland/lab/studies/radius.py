@@ -108,7 +108,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
             yield Claim(
                 f"Among radii below {WORST:g} the accuracy hardly depends on rho: their spread is less than the fall "
                 f"to {WORST:g}.", SHORT.at("section II-B and Table I"), spread, "final", "paper",
-                notes=("Spread: the largest accuracy less the smallest, each seed by itself.",),
+                notes="Spread: the largest accuracy less the smallest, each seed by itself.",
             )  # fmt: skip
         yield Claim(
             "A large radius slows the descent itself: at the end the training loss is higher at rho = "
@@ -186,7 +186,7 @@ def _comes_out(sentence: str, quantity: Quantity, column: str, cases: list[float
         return replace(found, holds=None, open=why) if lossy(measured) else found
 
     note = "The 95 % intervals over seeds have to overlap; the published ones are of three seeds."
-    return Claim(sentence, TABLE, judge, figure, "paper", notes=(note,))
+    return Claim(sentence, TABLE, judge, figure, "paper", notes=note)
 
 
 def sheet(measured: Measured) -> Sheet:

@@ -43,35 +43,33 @@ def claims(measured: Measured) -> Iterator[Claim]:
     config, beyond = measured.config, [p for p in measured.config.products if p > 1]
     yield Claim(
         f"SGD escapes within {config.epochs} epochs of {config.steps_per_epoch} steps, and not in {config.epochs} "
-        "full-batch steps", Source(f"reading of {PAPER}"), sgd_escapes, "times", notes=(
-            f"learning rate {config.lr:g}, eigenvalues ±{config.strength:g}, start with deviation {config.deviation:g}",
-        ),
+        "full-batch steps", Source(f"reading of {PAPER}"), sgd_escapes, "times",
+        notes=f"learning rate {config.lr:g}, eigenvalues ±{config.strength:g}, start with deviation "
+        f"{config.deviation:g}",
     )  # fmt: skip
     if free_products(config):
         yield Claim(
-            "Near the saddle unnormalised SAM is slower than SGD by 1/(1 − rho·m)", LAW, slowdown_near, "times", notes=(
-                "By rho·m. SGD's rate of growth along the descending directions over SAM's, while they are 1.5 to 3 "
-                "times as long as at the start.",
-            ),
+            "Near the saddle unnormalised SAM is slower than SGD by 1/(1 − rho·m)", LAW, slowdown_near, "times",
+            notes="By rho·m. SGD's rate of growth along the descending directions over SAM's, while they are 1.5 to 3 "
+            "times as long as at the start.",
         )  # fmt: skip
         yield Claim(
             "Down to half of the loss unnormalised SAM is slower than SGD, by less than 1/(1 − rho·m)", LAW,
-            slowdown_whole, "times", notes=(
-                "By rho·m. 1/(1 − rho·m) is the law of the saddle's neighbourhood; on the way down the curvature falls "
-                "and rho·m with it, so that the whole way is slowed less.",
-            ),
+            slowdown_whole, "times",
+            notes="By rho·m. 1/(1 − rho·m) is the law of the saddle's neighbourhood; on the way down the curvature "
+            "falls and rho·m with it, so that the whole way is slowed less.",
         )  # fmt: skip
         yield Claim(
             "Below rho·m = 1 SGD is the fastest, then SSAM, then SAM (unnormalised ascent)",
             Source(f"{PAPER}; fenland.theory"), order, "times",
-            notes=("Steps over SGD's, by rho·m: SSAM with its interval, then SAM.",),
+            notes="Steps over SGD's, by rho·m: SSAM with its interval, then SAM.",
         )  # fmt: skip
     for method in UNNORMALISED if beyond else ():
         turns = "; renormalising turns no direction" if method == "SSAM-U" else ""
         yield Claim(
             f"Past rho·m = 1 {method} is trapped at the saddle", Source(f"theory (fenland.theory){turns}", ours=True),
             trapped(method, beyond), "unnormalised",
-            notes=(f"rho·m = {', '.join(f'{p:g}' for p in beyond)}; {config.steps} steps",),
+            notes=f"rho·m = {', '.join(f'{p:g}' for p in beyond)}; {config.steps} steps",
         )  # fmt: skip
     if measured["escapes"]["method"].isin(NORMALISED).any():
         yield Claim(
@@ -80,7 +78,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
         )  # fmt: skip
         yield Claim(
             "SSAM leaves the saddle before SAM (normalised ascent)", PAPER, normalised_order, "times",
-            notes=("Steps over SGD's, by rho.",),
+            notes="Steps over SGD's, by rho.",
         )  # fmt: skip
 
 

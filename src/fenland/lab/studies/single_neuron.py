@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from fenland.lab.figures.plots import Line, Mark, Panel
 from fenland.lab.replicas.neurons import neuron
 from fenland.lab.study import Claim, Finding, Lab, Measured, Piece, Plot, Source, Study, Tables, ours
 from fenland.lab.study.grid import above_zero
-from fenland.lab.study.parts import Statement
-from fenland.lab.study.rows import gathered
+from fenland.lab.study.quantities import statement
+from fenland.lab.study.rows import gathered, select
 
 DAI = Source("The Crucial Role of Normalization in SAM, Dai, Ahn, Sra 2023, arXiv 2305.15287")
 ENDS = ("SGD", "USAM", "SSAM-U", "SSAM")  # that come to rest
@@ -22,21 +23,13 @@ CLOSE = 0.03  # below the predicted y^2, relative
 
 @dataclass(frozen=True)
 class Config:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        lrs: learning rates; 2/eta is GD's end.
-        rhos: radii.
-        x: of the starts.
-        y: of the starts, all beyond sqrt(2/eta).
-        steps: taken.
-    """
-
-    lrs: tuple[float, ...] = (0.05, 0.1)
-    rhos: tuple[float, ...] = (0.05, 0.1, 0.2)
-    x: tuple[float, ...] = (0.02, 0.1, 0.3)
-    y: float = 8.0
-    steps: int = 20_000
+    lrs: tuple[float, ...] = (0.05, 0.1)  # learning rates; 2/eta is GD's end
+    rhos: tuple[float, ...] = (0.05, 0.1, 0.2)  # radii
+    x: tuple[float, ...] = (0.02, 0.1, 0.3)  # of the starts
+    y: float = 8.0  # of the starts, all beyond sqrt(2/eta)
+    steps: int = 20_000  # taken
 
     def __post_init__(self) -> None:
         above_zero(self, "lrs", "rhos", "x", "y", "steps")
@@ -62,21 +55,17 @@ def last(measured: Measured) -> pd.DataFrame:
     return measured["paths"].groupby(["method", "rho", "lr", "start"], sort=False).tail(1)
 
 
-def ends_at(method: str) -> Statement:
+@statement
+def ends_at(measured: Measured, method: str) -> Finding:
     """Whether y^2 ends just below its prediction from every start."""
-
-    def judge(measured: Measured) -> Finding:
-        rows = last(measured)
-        rows = rows[rows["method"] == method]
-        ratio = rows["y2"] / rows["predicted"]
-        means = rows.assign(ratio=ratio).groupby(["lr", "rho"])[["y2", "predicted"]].mean()
-        said = "; ".join(f"{y:.4g} for {p:.4g}" + (f" (rho {rho:g})" if rho else "")
-                         for (_, rho), (y, p) in zip(means.index, means.to_numpy(), strict=True))  # fmt: skip
-        return Finding(f"within {100 * CLOSE:g} % below, from every start",
-                       f"{said}; {ratio.min():.3f} to {ratio.max():.3f} of it",
-                       bool(((ratio > 1 - CLOSE) & (ratio < 1 + 1e-9)).all()))  # fmt: skip
-
-    return judge
+    rows = select(last(measured), method=method)
+    ratio = rows["y2"] / rows["predicted"]
+    means = rows.groupby(["lr", "rho"])[["y2", "predicted"]].mean()
+    said = "; ".join(f"{y:.4g} for {p:.4g}" + (f" (rho {rho:g})" if rho else "")
+                     for (_, rho), (y, p) in zip(means.index, means.to_numpy(), strict=True))  # fmt: skip
+    return Finding(f"within {100 * CLOSE:g} % below, from every start",
+                   f"{said}; {ratio.min():.3f} to {ratio.max():.3f} of it",
+                   bool(((ratio > 1 - CLOSE) & (ratio < 1 + 1e-9)).all()))  # fmt: skip
 
 
 def normalised_falls(measured: Measured) -> Finding:
@@ -93,27 +82,17 @@ def normalised_falls(measured: Measured) -> Finding:
 def falls_steadily(measured: Measured) -> Finding:
     """The rate of SAM's decay, between USAM's end and 1, in units of 2*eta*rho^2."""
     rows = measured["paths"][measured["paths"]["method"] == "SAM"]
-    rates = {}
-    for lr, rho in rows[["lr", "rho"]].drop_duplicates().to_numpy(float).tolist():
-        part = rows[(rows["lr"] == lr) & (rows["rho"] == rho)]
-        every = [_rate(own, lr, rho) for _, own in part.groupby("start")]
-        found = [rate for rate in every if rate is not None]
-        if found:
-            rates[lr, rho] = found
-    flat = [rate for found in rates.values() for rate in found]
-    said = f"{min(flat):.2f} to {max(flat):.2f} over {len(rates)} settings" if flat else "no path came so far"
+    rates = []
+    for _, own in rows.groupby(["lr", "rho", "start"], sort=False):
+        lr, rho = own[["lr", "rho"]].iloc[0]
+        kept = own[(own["y2"] < 0.5 / lr) & (own["y2"] > 1.0)]
+        if len(kept) > 1:
+            slope = float(np.polyfit(kept["step"].to_numpy(float), np.log(kept["y2"].to_numpy(float)), 1)[0])
+            rates.append((lr, rho, -slope / (2 * lr * rho**2)))
+    flat, settings = [rate for *_, rate in rates], {each[:2] for each in rates}
+    said = f"{min(flat):.2f} to {max(flat):.2f} over {len(settings)} settings" if flat else "no path came so far"
     return Finding("0.7 to 1.5 times 2*eta*rho^2 a step", said,
                    all(0.7 < rate < 1.5 for rate in flat) if flat else None)  # fmt: skip
-
-
-def _rate(own: pd.DataFrame, lr: float, rho: float) -> float | None:
-    import numpy as np
-
-    kept = own[(own["y2"] < 0.5 / lr) & (own["y2"] > 1.0)]
-    if len(kept) < 2:
-        return None
-    slope = float(np.polyfit(kept["step"].to_numpy(float), np.log(kept["y2"].to_numpy(float)), 1)[0])
-    return -slope / (2 * lr * rho**2)
 
 
 def paths(measured: Measured) -> list[Panel]:

@@ -96,11 +96,10 @@ def claims(measured: Measured) -> Iterator[Claim]:
     for mine, theirs in pairs:
         yield Claim(
             f"At equal train loss {title_of(mine)} ends with a smaller {SIZES['largest']} than {title_of(theirs)}.",
-            EQUAL, at_equal_loss(mine, theirs), "equal_loss", expected="a ratio below 1, for each network", notes=(
-                f"Over rho = {', '.join(map('{:g}'.format, config.rhos))}: where a loss of the one lies between two of "
-                "the other, whose eigenvalue there is interpolated by logarithms; mean over these points, interval "
-                "over seeds. Open where there are none.",
-            ),
+            EQUAL, at_equal_loss(mine, theirs), "equal_loss", expected="a ratio below 1, for each network",
+            notes=f"Over rho = {', '.join(map('{:g}'.format, config.rhos))}: where a loss of the one lies between two "
+            "of the other, whose eigenvalue there is interpolated by logarithms; mean over these points, interval "
+            "over seeds. Open where there are none.",
         )  # fmt: skip
     yield Claim(
         "Every eigenvalue is one: its residual |Hv − lv| is small against it.",

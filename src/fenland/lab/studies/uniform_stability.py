@@ -12,7 +12,8 @@ from fenland.lab.errors import BadInput, one_of
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Line, Panel
 from fenland.lab.figures.style import title_of
-from fenland.lab.studies.uniform_stability_claims import claims, derived, finished
+from fenland.lab.store.statistics import finished
+from fenland.lab.studies.uniform_stability_claims import claims, derived
 from fenland.lab.study import Plot, Study
 from fenland.lab.study.images import check_device, fetch, identified, sources
 from fenland.lab.study.parts import Lab, Measured, Piece, Source, Tables

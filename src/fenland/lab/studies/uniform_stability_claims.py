@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fenland.lab.figures.style import title_of
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study import Claim, Contrast, Finding, Measured, Quantity, Source, Statement, last_epoch, paired, ratio
 from fenland.lab.study.quantities import gap, statement
 from fenland.lab.study.twins import LINEAR
@@ -38,11 +38,6 @@ def derived(measured: Measured, task: str = "") -> pd.DataFrame:
     return found[found["task"] == task] if task else found
 
 
-def finished(rows: pd.DataFrame) -> pd.DataFrame:
-    """The runs that were not lost by then."""
-    return rows[rows["status"] == "finished"]
-
-
 def claims(measured: Measured) -> Iterator[Claim]:
     """For each task of the networks, then the bounds."""
     config, networks = measured.config, derived(measured)
@@ -53,14 +48,14 @@ def claims(measured: Measured) -> Iterator[Claim]:
         note = _note(measured, rows)
         distance = Quantity(config.measure, table="ends", where={"epoch": last_epoch})
         yield Claim(
-            f"{task}: the distance grows with training.", GROWS, grows(rows, config), config.measure, notes=(note,),
+            f"{task}: the distance grows with training.", GROWS, grows(rows, config), config.measure, notes=note,
             expected=f"{WORDS[config.measure]} larger after the last epoch than after the first",
         )  # fmt: skip
         for theirs, mine in steps:
             nearer = ratio(distance, "optimizer", mine, theirs, over="pair", template="{value}", of=finished) < 1
             yield Claim(
                 f"{task}: the runs of {title_of(mine)} part less than those of {title_of(theirs)}.", READING,
-                of_table(nearer, table), config.measure, notes=(note,),
+                of_table(nearer, table), config.measure, notes=note,
                 expected=f"a ratio of {WORDS[config.measure]} below 1 at the end",
             )  # fmt: skip
         for theirs, mine in steps:
@@ -74,7 +69,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
             ) < 0  # fmt: skip
             yield Claim(
                 f"{task}: {title_of(mine)} has a smaller generalisation gap than {title_of(theirs)}.", READING,
-                of_table(smaller, table), "gap", notes=(note,),
+                of_table(smaller, table), "gap", notes=note,
                 expected="a difference of the gaps (test loss − train loss) below 0 at the end",
             )  # fmt: skip
     for name in dict.fromkeys(measured["bounds"]["optimizer"]):

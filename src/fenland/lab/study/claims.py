@@ -24,7 +24,7 @@ class Claim:
         scope: "paper" where only runs of the published scale can decide it: the configuration then says in ``why()``
             why these cannot, or "".
         expected: in words, where the statement's own do not do.
-        notes: what a reader must know to weigh it; functions of the tables too.
+        notes: what a reader must know to weigh it, one or several; functions of the tables too.
     """
 
     sentence: str
@@ -33,20 +33,14 @@ class Claim:
     figure: str = ""
     scope: Literal["", "paper"] = ""
     expected: str = ""
-    notes: tuple[Note, ...] = ()
+    notes: Note | tuple[Note, ...] = ()
 
 
 Claims = Sequence[Claim] | Callable[[Measured], Iterable[Claim]]
 
 
 def judge(claims: Claims, measured: Measured, beside: Sequence[Callable[[Measured], str]] = ()) -> list[Verdict]:
-    """Every claim's verdict. One that does not hold is a finding: it is reported as it is.
-
-    Args:
-        claims: of the study.
-        measured: its tables.
-        beside: what is to be said of the tables beside each claim.
-    """
+    """Every claim's verdict. One that does not hold is a finding: it is reported as it is."""
     every = claims(measured) if callable(claims) else claims
     return [_verdict(each, measured, [note(measured) for note in beside]) for each in every]
 
@@ -56,7 +50,8 @@ def _verdict(claim: Claim, measured: Measured, beside: Sequence[str]) -> Verdict
     small = measured.config.why() if claim.scope == "paper" else ""
     holds = None if small else found.holds
     why = small or (found.open if holds is None else "")
-    notes = [note if isinstance(note, str) else note(measured) for note in claim.notes]
+    given = claim.notes if isinstance(claim.notes, tuple) else (claim.notes,)
+    notes = [note if isinstance(note, str) else note(measured) for note in given]
     return Verdict(
         claim.sentence, str(claim.source), claim.expected or found.expected, found.measured, holds,
         sentences(why, *notes, found.note, *beside), claim.figure, claim.source.ours,

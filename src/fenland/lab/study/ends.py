@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fenland.lab.study.full_batch import closure, eigenvalue, optimizer
-from fenland.lab.study.network import trained
+from fenland.lab.study.full_batch import eigenvalue, optimizer
+from fenland.lab.study.network import closure, trained
+from fenland.lab.training.probe import loss_of
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
-
-
-def loss_of(model: nn.Module, batch: Any) -> Tensor:
-    """Mean cross-entropy."""
-    return cross_entropy(model(batch[0]), batch[1])
 
 
 def end(run: RunConfig, weights: Path, *, examples: int, tol: float) -> pd.DataFrame:
@@ -54,16 +49,6 @@ def after(
     """Mini-batch steps from the end of a run on: ``method, step, loss, distance, eigenvalue``.
 
     The learning rate is the run's highest and stays, momentum and weight decay are the run's.
-
-    Args:
-        run: that ended with the weights.
-        weights: its file.
-        method: "GD" (plain SGD) or "SAM".
-        rho: radius of SAM.
-        steps: taken.
-        every: steps between two rows.
-        examples: training images of the loss and the eigenvalue.
-        tol: of the eigenvalue.
     """
     model, batches = trained(run, weights)
     batch = _whole(batches, examples)

@@ -16,6 +16,7 @@ import fenland
 from fenland import theory
 from fenland.diagnostics import curvature
 from fenland.lab.data import digits
+from fenland.lab.study.network import closure
 from fenland.rules import Window
 
 METHODS = ("GD", "SAM", "SSAM", "USAM", "SSAM-U")
@@ -24,23 +25,14 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Setting:
-    """A network of one hidden tanh layer on digits, full batch, squared error of one-hot targets.
+    """A network of one hidden tanh layer on digits, full batch, squared error of one-hot targets."""
 
-    Attributes:
-        images: of the training set, centred.
-        width: of the hidden layer.
-        lr: eta, without momentum and weight decay.
-        steps: taken.
-        every: steps between two rows.
-        tol: of the eigenvalues, see `curvature.extreme_eigenvalues`.
-    """
-
-    images: int = 300
-    width: int = 32
-    lr: float = 0.8
-    steps: int = 1200
-    every: int = 25
-    tol: float = 0.01
+    images: int = 300  # of the training set, centred
+    width: int = 32  # of the hidden layer
+    lr: float = 0.8  # eta, without momentum and weight decay
+    steps: int = 1200  # taken
+    every: int = 25  # steps between two rows
+    tol: float = 0.01  # of the eigenvalues, see `curvature.extreme_eigenvalues`
 
 
 def settle(setting: Setting, method: str, rho: float, seed: int) -> pd.DataFrame:
@@ -113,20 +105,6 @@ def optimizer(method: str, base: torch.optim.Optimizer, rho: float) -> fenland.S
         "SSAM-U": lambda: fenland.SSAM(base, rho=rho, normalize=False),
     }
     return made[method]()
-
-
-def closure(
-    opt: torch.optim.Optimizer, model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Any
-) -> Callable[[], Tensor]:
-    """What torch's optimizers call for a loss."""
-
-    def evaluate() -> Tensor:
-        opt.zero_grad()
-        loss = loss_fn(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
-
-    return evaluate
 
 
 def eigenvalue(model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Any, tol: float) -> curvature.Eigenpair:

@@ -181,21 +181,13 @@ def failed(runs: pd.DataFrame) -> pd.Series:
 
 
 def at_least_two(name: str, values: Sequence[Any]) -> None:
-    """Refuse fewer.
-
-    Raises:
-        BadInput: naming the field.
-    """
+    """Refuse fewer."""
     if len(set(values)) < 2:
         raise BadInput(name, values, "give at least two values to compare")
 
 
 def above_zero(config: Any, *names: str) -> None:
-    """Refuse fields, or elements of fields, that are not positive.
-
-    Raises:
-        BadInput: naming the field.
-    """
+    """Refuse fields, or elements of fields, that are not positive."""
     for name in names:
         value = getattr(config, name)
         if not all(each > 0 for each in (value if isinstance(value, tuple) else (value,))):

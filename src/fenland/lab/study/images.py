@@ -25,11 +25,7 @@ _JPEG = b"\xff\xd8"  # the first two bytes of every JPEG file
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have.
-
-    Raises:
-        BadInput: naming the cure.
-    """
+    """Refuse a device that this machine does not have."""
     if not device_is_here(device):
         found = ", ".join(filter(device_is_here, ("cpu", "cuda", "mps")))
         raise BadInput("device", device, f"torch sees none here; --set device=cpu (here: {found})")
@@ -37,10 +33,9 @@ def check_device(device: str) -> None:
 
 def device_is_here(device: str) -> bool:
     """Whether torch sees it."""
-    import torch
+    from fenland.lab.sweep.auto import devices
 
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return here.get(device, False)
+    return devices().get(device, False)
 
 
 def about_data(run: RunConfig) -> tuple[tuple[int, int, int], int, int]:
@@ -76,11 +71,7 @@ def identified(runs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def fetch(names: Iterable[str], lab: Lab) -> None:
-    """Have the hub's data sets here before the first run, so that one error says what all runs would.
-
-    Raises:
-        BadInput: one is not to be had, naming where a study looks for it.
-    """
+    """Have the hub's data sets here before the first run, so that one error says what all runs would."""
     from fenland.lab import data
     from fenland.lab.config import RunConfig
 

@@ -17,15 +17,7 @@ _DEPTH = 4
 
 
 def write_index(out: Path, order: Sequence[str] = ()) -> Path:
-    """Write ``out/index.html`` over everything below ``out``; its links are relative, so the folder can be moved.
-
-    Args:
-        out: the folder.
-        order: names of studies in the order of the page; others follow.
-
-    Raises:
-        FileNotFoundError: no study and no comparison is stored there.
-    """
+    """Write ``out/index.html`` over everything below ``out``; its links are relative, so the folder can be moved."""
     folders = list(_below(out, _DEPTH))
     studies = [found for folder in folders if (found := _study(folder, out))]
     studies.sort(key=lambda each: (place_in(order, each["name"]), each["page"]))

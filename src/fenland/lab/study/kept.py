@@ -26,11 +26,6 @@ def keep(table: pandas.DataFrame, path: Path, seconds: float) -> None:
     """Store the table of a piece, and beside it what it took and its checksum.
 
     The note comes last: a kill in between leaves a table that is not believed.
-
-    Args:
-        table: of the piece.
-        path: its file.
-        seconds: of the process that computed it.
     """
     write_table(table, path)
     write_json(_note(path), {"seconds": round(seconds, 3), "sha256": seal.digest(path)})
@@ -60,11 +55,7 @@ def flaw_of(folder: Path) -> str:
 
 
 def read_study(folder: Path, name: str) -> dict[str, Any]:
-    """`CONFIG`, `ENVIRONMENT` or `VERDICTS` of a stored study.
-
-    Raises:
-        Damaged: a file of the study is not as it was written.
-    """
+    """`CONFIG`, `ENVIRONMENT` or `VERDICTS` of a stored study."""
     wrong = flaw_of(folder)
     if wrong:
         raise Damaged(folder, wrong, _AGAIN)

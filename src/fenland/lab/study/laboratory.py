@@ -37,17 +37,7 @@ _LINE_EVERY_SECONDS = 10.0
 
 
 class Laboratory:
-    """What `fenland.lab.study.parts.Lab` promises, on one output folder.
-
-    Args:
-        out: the output folder; runs are stored in ``out/runs``, pieces in ``out/pieces``, shared by all its studies.
-        study: for whom; its name is part of the names of pieces.
-        console: where progress goes.
-        workers: processes that share the runs of a sweep.
-        data_root: folder of folders of parquet files (``mnist/``, ``cifar10/``, ...); None for the hub.
-        ray: a Ray cluster, its address, or "local"; None for processes of this machine.
-        trackers: names of ``fenland.lab.sweep.trackers.TRACKERS`` that are told of every run.
-    """
+    """What `fenland.lab.study.parts.Lab` promises, on one output folder."""
 
     def __init__(
         self,
@@ -103,11 +93,7 @@ class Laboratory:
         return records
 
     def weights(self, run: RunConfig) -> Mapping[str, Tensor]:
-        """The final state dict of a run that was trained with ``weights=True``.
-
-        Raises:
-            FileNotFoundError: it was not.
-        """
+        """The final state dict of a run that was trained with ``weights=True``."""
         path = self.weights_file(run)
         if not path.is_file():
             raise FileNotFoundError(f"no weights in {path.parent}: train this run with weights=True")
@@ -126,13 +112,6 @@ class Laboratory:
 
         Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a
         sweep go there, pieces do not.
-
-        Args:
-            pieces: in the order of the result; one that is listed twice is computed once.
-            what: they are, for the progress.
-
-        Raises:
-            RuntimeError: a piece failed; it is named, and those that were done are stored.
         """
         import pandas
 

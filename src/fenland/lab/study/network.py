@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fenland.diagnostics import curvature
+from fenland.lab.training.probe import loss_of
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
 
 
 def trained(run: RunConfig, weights: Path) -> tuple[nn.Module, Any]:
-    """The model in evaluation mode and the batches of its images, a `fenland.lab.data.Batches`.
-
-    Args:
-        run: that ended with it.
-        weights: file of its last weights.
-    """
+    """The model in evaluation mode and the batches of its images, a `fenland.lab.data.Batches`."""
     from fenland.lab import data
     from fenland.lab.models import build_model
 
@@ -41,9 +37,9 @@ def eigenvalues(
     model, batches = trained(run, weights)
     data = list(batches.evaluation("train", examples))
     found = curvature.extreme_eigenvalues(
-        model, _loss, data, k=count, which="largest", tol=tol, max_products=products
+        model, loss_of, data, k=count, which="largest", tol=tol, max_products=products
     )  # fmt: skip
-    trace = curvature.trace(model, _loss, data, draws=draws)
+    trace = curvature.trace(model, loss_of, data, draws=draws)
     rows = [("largest", rank, pair.value, pair.residual) for rank, pair in enumerate(found.largest, 1)]
     rows.append(("trace", 0, trace.value, trace.standard_error))
     return pd.DataFrame(rows, columns=["kind", "rank", "value", "error"])
@@ -52,7 +48,7 @@ def eigenvalues(
 def density(run: RunConfig, weights: Path, *, examples: int | None, paths: int, steps: int) -> pd.DataFrame:
     """``path, node, weight`` of the quadrature; the weights of a path sum to 1."""
     model, batches = trained(run, weights)
-    found = curvature.density(model, _loss, list(batches.evaluation("train", examples)), draws=paths, steps=steps)
+    found = curvature.density(model, loss_of, list(batches.evaluation("train", examples)), draws=paths, steps=steps)
     rows = [
         (path, float(node), float(weight))
         for path, (nodes, weights_of) in enumerate(zip(found.nodes, found.weights, strict=True))
@@ -61,9 +57,18 @@ def density(run: RunConfig, weights: Path, *, examples: int | None, paths: int, 
     return pd.DataFrame(rows, columns=["path", "node", "weight"])
 
 
-def _loss(model: nn.Module, batch: Any) -> Tensor:
-    images, labels = batch
-    return cross_entropy(model(images), labels)
+def closure(
+    opt: torch.optim.Optimizer, model: nn.Module, loss_fn: Callable[[Any, Any], Tensor], batch: Any
+) -> Callable[[], Tensor]:
+    """What torch's optimizers call for a loss."""
+
+    def evaluate() -> Tensor:
+        opt.zero_grad()
+        loss = loss_fn(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return evaluate
 
 
 def quadrature(rows: pd.DataFrame) -> curvature.Density:

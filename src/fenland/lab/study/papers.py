@@ -8,36 +8,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Item:
-    """A figure, a table or a statement of a paper.
+    """A figure, a table or a statement of a paper."""
 
-    Attributes:
-        paper: its short name.
-        item: figure, table, theorem.
-        study: that repeats it.
-        needs: what a faithful repetition takes.
-        differs: in what the study's preset ``paper`` is not the paper, or may not be; empty where it is.
-    """
-
-    paper: str
-    item: str
-    study: str
-    needs: str
-    differs: str = ""
+    paper: str  # its short name
+    item: str  # figure, table, theorem
+    study: str  # that repeats it
+    needs: str  # what a faithful repetition takes
+    differs: str = ""  # in what the study's preset ``paper`` is not the paper, or may not be; empty where it is
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What was run of a study.
+    """What was run of a study."""
 
-    Attributes:
-        study: its name.
-        words: preset, data and fields that were set.
-        published: whether it is the preset ``paper``.
-    """
-
-    study: str
-    words: str
-    published: bool
+    study: str  # its name
+    words: str  # preset, data and fields that were set
+    published: bool  # whether it is the preset ``paper``
 
 
 def faithful(item: Item, ran: Sequence[Ran]) -> tuple[str, str]:

@@ -34,29 +34,17 @@ COPIES = {True: 6, False: 3}  # of the weights: w, gradient, momentum; with an a
 
 @dataclass(frozen=True)
 class Part:
-    """The runs of a plan whose steps take equally long.
+    """The runs of a plan whose steps take equally long."""
 
-    Attributes:
-        run: one of them.
-        runs: how many there are.
-        evaluations: of the gradient on a batch, all together; at most, where an optimizer skips ascents.
-        seconds: a gradient evaluation on this machine.
-        timed: images of the step that was timed, the rest being proportion.
-        flop: floating-point operations of an evaluation.
-        memory: bytes at the peak of a step: weights, their copies, what backward needs, and the images as bytes.
-        extra: seconds of a step beyond its gradient evaluations.
-        steps: of all runs together.
-    """
-
-    run: RunConfig
-    runs: int
-    evaluations: int
-    seconds: float
-    timed: int
-    flop: float
-    memory: float
-    extra: float
-    steps: int
+    run: RunConfig  # one of them
+    runs: int  # how many there are
+    evaluations: int  # of the gradient on a batch, all together; at most, where an optimizer skips ascents
+    seconds: float  # a gradient evaluation on this machine
+    timed: int  # images of the step that was timed, the rest being proportion
+    flop: float  # floating-point operations of an evaluation
+    memory: float  # bytes at the peak of a step: weights, their copies, what backward needs, and the images as bytes
+    extra: float  # seconds of a step beyond its gradient evaluations
+    steps: int  # of all runs together
 
     @property
     def hours(self) -> float:
@@ -66,13 +54,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Folders:
-    """What planning needs of a laboratory: where data lie. It has no folder, and computes nothing.
+    """What planning needs of a laboratory: where data lie. It has no folder, and computes nothing."""
 
-    Attributes:
-        data_root: folder of folders of parquet files; None for the hub.
-    """
-
-    data_root: Path | None = None
+    data_root: Path | None = None  # folder of folders of parquet files; None for the hub
 
     def data_dir(self, data: str) -> str | None:
         """As `fenland.lab.study.parts.Lab` has it."""
@@ -250,11 +234,7 @@ class _Saved:
 
 
 def check_here(study: Study, preset: str, config: Any, runs: Sequence[RunConfig]) -> None:
-    """Refuse a preset whose device this machine does not have, with what it would take.
-
-    Raises:
-        BadInput: naming the ways out.
-    """
+    """Refuse a preset whose device this machine does not have, with what it would take."""
     device = getattr(config, "device", "cpu")
     if device_is_here(device) or not runs:
         return

@@ -25,30 +25,18 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Published:
-    """A table of a paper.
+    """A table of a paper."""
 
-    Attributes:
-        axis: column of the cases, which are its rows.
-        columns: its columns by name of the quantity, cells by case.
-        seeds: that its means are over.
-    """
-
-    axis: str
-    columns: Mapping[str, Mapping[float, Cell]]
-    seeds: int
+    axis: str  # column of the cases, which are its rows
+    columns: Mapping[str, Mapping[float, Cell]]  # its columns by name of the quantity, cells by case
+    seeds: int  # that its means are over
 
     def half(self, column: str, case: float) -> float:
         """Half of the 95 % interval of a cell."""
         return half_width(self.columns[column][case].deviation, self.seeds)
 
     def agrees(self, quantity: Quantity, cases: Sequence[float], column: str = "") -> Statement:
-        """Whether the published intervals and those of a quantity overlap, case by case.
-
-        Args:
-            quantity: measured.
-            cases: to be compared.
-            column: of the table; by default that of the quantity's name.
-        """
+        """Whether the published intervals and those of a quantity overlap, case by case."""
         name = column or quantity.column
 
         def judge(measured: Measured) -> Finding:

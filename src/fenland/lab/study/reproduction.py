@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
+from fenland.lab.report.markdown import table
 from fenland.lab.store.files import read_json, write_text
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
@@ -57,47 +58,24 @@ had edits beside it when the study ran.
 
 @dataclass(frozen=True)
 class Record:
-    """A study that was run, without its tables.
+    """A study that was run, without its tables."""
 
-    Attributes:
-        study: its name.
-        title: on its page.
-        source: paper and figure.
-        preset: that was run.
-        changed: fields set to other values, as text.
-        published: whether the configuration is that of the preset ``paper``.
-        data: data sets, "JPEG" added to those with lossy images; empty where none is read.
-        machines: where it and its training runs ran, without repetitions.
-        date: of the run.
-        commit: of the checkout that measured, "-dirty" where it was edited; empty for an installed package.
-        seconds: that computing took, see `fenland.lab.study.run.Done`.
-        verdicts: all of them.
-    """
-
-    study: str
-    title: str
-    source: str
-    preset: str
-    changed: dict[str, str]
-    published: bool
-    data: tuple[str, ...]
-    machines: tuple[dict[str, Any], ...]
-    date: str
-    commit: str
-    seconds: float
-    verdicts: tuple[Verdict, ...]
+    study: str  # its name
+    title: str  # on its page
+    source: str  # paper and figure
+    preset: str  # that was run
+    changed: dict[str, str]  # fields set to other values, as text
+    published: bool  # whether the configuration is that of the preset ``paper``
+    data: tuple[str, ...]  # data sets, "JPEG" added to those with lossy images; empty where none is read
+    machines: tuple[dict[str, Any], ...]  # where it and its training runs ran, without repetitions
+    date: str  # of the run
+    commit: str  # of the checkout that measured, "-dirty" where it was edited; empty for an installed package
+    seconds: float  # that computing took, see `fenland.lab.study.run.Done`
+    verdicts: tuple[Verdict, ...]  # all of them
 
 
 def collect(folder: Path, order: Sequence[str] = ()) -> list[Record]:
-    """The records of every study below an output folder, or of the record files (``*.json``) in a folder.
-
-    Args:
-        folder: either of the two.
-        order: names of studies in the order of the result; others follow.
-
-    Raises:
-        BadInput: there is neither, or a record file cannot be read.
-    """
+    """The records of every study below an output folder, or of the record files (``*.json``) in a folder."""
     files = sorted(path for path in folder.glob("*.json"))
     records = [record for path in files for record in _from_file(path)] if files else []
     records = records or [_of_study(each) for each in studies_below(folder)]
@@ -163,13 +141,7 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[Item] = ()) -> dict[str, str]:
-    """The opening page and one a study, as Markdown by the paths of their files.
-
-    Args:
-        records: of the studies.
-        order: names of studies; those that are not there are named.
-        items: of the papers, for the first table.
-    """
+    """The opening page and one a study, as Markdown by the paths of their files."""
     machines = list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
     names = list(dict.fromkeys(record.study for record in records))
     opening = [HEAD, _items(records, items), RUNS, _summary(records, machines, order), _machines(machines), HOW]
@@ -183,11 +155,7 @@ def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[
 
 
 def write_pages(found: Mapping[str, str], folder: Path) -> Path:
-    """Write `pages` into a folder that exists; the opening page is returned.
-
-    Raises:
-        BadInput: there is no such folder.
-    """
+    """Write `pages` into a folder that exists; the opening page is returned."""
     if not folder.is_dir():
         raise BadInput("pages", folder, "no such directory; make it first")
     (folder / "reproduction").mkdir(exist_ok=True)
@@ -199,12 +167,12 @@ def write_pages(found: Mapping[str, str], folder: Path) -> Path:
 def _items(records: Sequence[Record], items: Sequence[Item]) -> str:
     ran = [Ran(each.study, ", ".join([*each.data, _scale(each)]), each.published) for each in records]
     known = {record.study for record in records}
-    lines = ["| paper | item | study | what it needs | what was run | faithful |", "|---|---|---|---|---|---|"]
+    rows = []
     for item in items:
         link = f"[{item.study}](reproduction/{item.study}.md)" if item.study in known else item.study
         words = (_cell(each) for each in (item.needs, *faithful(item, ran)))
-        lines.append(_row([_cell(item.paper), _cell(item.item), link, *words]))
-    return "\n".join([*lines, ""]) if items else ""
+        rows.append((_cell(item.paper), _cell(item.item), link, *words))
+    return table(("paper", "item", "study", "what it needs", "what was run", "faithful"), rows) if items else ""
 
 
 def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]:
@@ -222,19 +190,16 @@ def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]
 
 
 def _summary(records: Sequence[Record], machines: Sequence[str], order: Sequence[str]) -> str:
-    lines = [
-        f"{tally(once(_counted(records)))}\n",
-        "| study | data | scale | machine | computed in | holds | does not | open |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for record in records:
         counts = [sum(verdict.holds is holds for verdict in record.verdicts) for holds in HOLDS]
         link = f"[{record.study}](reproduction/{record.study}.md)"
         cells = [link, *_where(record, machines), duration(record.seconds)]
-        lines.append(_row([*cells, *(str(count) if count else "" for count in counts)]))
+        rows.append((*cells, *(count or "" for count in counts)))
     missing = [name for name in order if name not in {record.study for record in records}]
-    lines += [f"\nNot in these records: {', '.join(missing)}."] if missing else []
-    return "\n".join([*lines, ""])
+    heads = ("study", "data", "scale", "machine", "computed in", "holds", "does not", "open")
+    left = f"\nNot in these records: {', '.join(missing)}.\n" if missing else ""
+    return f"{tally(once(_counted(records)))}\n\n{table(heads, rows)}{left}"
 
 
 def _machines(machines: Sequence[str]) -> str:
@@ -246,20 +211,16 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     for name, value in record.changed.items():
         command += ["--set", f"{name}={value}"]
     where = "; ".join(_where(record, machines))
-    lines = [
-        f"## {_scale(record)}\n",
-        f"`{shlex.join(command)}`, {record.date}{f', commit {record.commit}' if record.commit else ''}. Data, scale, "
-        f"machine: {where}.\n",
-        "| | claim | whose | published or expected | measured | holds |",
-        "|---|---|---|---|---|---|",
+    commit = f", commit {record.commit}" if record.commit else ""
+    said = f"`{shlex.join(command)}`, {record.date}{commit}. Data, scale, machine: {where}."
+    numbered = list(enumerate(record.verdicts, 1))
+    rows = [
+        (number, *map(_cell, (each.claim, each.source, each.expected, each.measured)), HOLDS[each.holds])
+        for number, each in numbered
     ]
-    notes = []
-    for number, verdict in enumerate(record.verdicts, 1):
-        texts = (verdict.claim, verdict.source, verdict.expected, verdict.measured)
-        lines.append(_row([str(number), *map(_cell, texts), HOLDS[verdict.holds]]))
-        if verdict.note:
-            notes.append(f"- **{number}** {_cell(verdict.note)}")
-    return "\n".join([*lines, *(["", "Notes:\n", *notes] if notes else []), ""])
+    judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
+    notes = [f"- **{number}** {_cell(each.note)}" for number, each in numbered if each.note]
+    return "\n".join([f"## {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])])
 
 
 def _scale(record: Record) -> str:
@@ -285,10 +246,6 @@ def _machine(each: Mapping[str, Any]) -> str:
 
 def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else f"M{index}"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:

@@ -31,24 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Done:
-    """What a study left.
+    """What a study left."""
 
-    Args:
-        name: of the study.
-        folder: where everything is.
-        verdicts: all of them, in the study's order.
-        report: the page.
-        seconds: that computing took: of each process in its pieces, and of training in its runs, whenever they were
-            made; so a study that was killed and taken up again tells the whole.
-        reused: whether the stored tables were taken.
-    """
-
-    name: str
-    folder: Path
-    verdicts: tuple[Verdict, ...]
-    report: Path
+    name: str  # of the study
+    folder: Path  # where everything is
+    verdicts: tuple[Verdict, ...]  # all of them, in the study's order
+    report: Path  # the page
+    # that computing took: of each process in its pieces, and of training in its runs, whenever they were made; so a
+    # study that was killed and taken up again tells the whole
     seconds: float
-    reused: bool
+    reused: bool  # whether the stored tables were taken
 
 
 def run_study(
@@ -129,16 +121,7 @@ def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
 
 
 def judge_again(folder: Path, find: Callable[[str], Study]) -> Done:
-    """Write the verdicts, figures and page of a stored study anew, without measuring.
-
-    Args:
-        folder: of the study.
-        find: a study by its name or its file.
-
-    Raises:
-        FileNotFoundError: no study is stored there.
-        BadInput: this version knows no study of that name, or not its fields, or a file is damaged.
-    """
+    """Write the verdicts, figures and page of a stored study anew, without measuring."""
     about = kept.read_study(folder, kept.CONFIG)
     study = find(about["file"] or about["study"])
     return judge(study, restore(study, about["config"]), folder)

@@ -15,9 +15,6 @@ def configure(study: Study, preset: str = "quick", overrides: Mapping[str, str] 
     """The configuration of a preset with some fields set to other values, given as text.
 
     In which dialect: see ``fenland.lab.config.words``.
-
-    Raises:
-        BadInput: an unknown preset or field, or a value of the wrong kind; what is allowed is named.
     """
     if preset not in study.presets:
         raise BadInput("preset", preset, f"{study.name}: {one_of(study.presets)}")
@@ -61,11 +58,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def restore(study: Study, values: Mapping[str, Any]) -> Any:
-    """The configuration of which `plain` made these values.
-
-    Raises:
-        BadInput: a field is unknown to this version.
-    """
+    """The configuration of which `plain` made these values."""
     config = next(iter(study.presets.values()))
     known = {field.name for field in dataclasses.fields(config)}
     for name in values:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland.lab.config import words
-from fenland.lab.errors import BadInput
+from fenland.lab.errors import in_a_line
 from fenland.lab.store import locks
 
 if TYPE_CHECKING:
@@ -27,19 +27,12 @@ _WAIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Setting:
-    """One combination and how its study ended.
+    """One combination and how its study ended."""
 
-    Args:
-        values: of the fields that take several values, as text.
-        verdicts: of the study; None when it failed.
-        report: its page.
-        error: one line on why it failed.
-    """
-
-    values: dict[str, str]
-    verdicts: tuple[Verdict, ...] | None = None
-    report: Path | None = None
-    error: str = ""
+    values: dict[str, str]  # of the fields that take several values, as text
+    verdicts: tuple[Verdict, ...] | None = None  # of the study; None when it failed
+    report: Path | None = None  # its page
+    error: str = ""  # one line on why it failed
 
 
 @dataclass(frozen=True)
@@ -53,11 +46,7 @@ class StudyPlan:
 
 
 def plan(study: Study, preset: str, given: Sequence[str]) -> StudyPlan:
-    """Every combination, each checked.
-
-    Raises:
-        BadInput: no such preset or field, or a wrong value.
-    """
+    """Every combination, each checked."""
     from fenland.lab.study.settings import configure
 
     axes = words.axes(given, type(configure(study, preset)))
@@ -115,9 +104,8 @@ def _one(
         found = run_study(done.study, done.preset, values, folder, console=console, **options)
     # The border of a sweep: whatever one setting raises must not end the others.
     except Exception as error:
-        line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
         _LOG.info("%s: %s failed\n%s", done.study.name, said, traceback.format_exc())
-        return Setting(named, error=" ".join(line.split())[:300])
+        return Setting(named, error=in_a_line(error)[:300])
     return Setting(named, found.verdicts, found.report)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,7 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from fenland.lab import data
 from fenland.lab.models import build_model
+from fenland.lab.study.network import closure
+from fenland.lab.training.here import exactly
 from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer
+from fenland.lab.training.probe import loss_of
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -38,7 +39,7 @@ def follow(run: RunConfig, test_examples: int | None) -> pd.DataFrame:
         finite, the last row's status then being "diverged".
     """
     rows = []
-    with _alone(run.threads):
+    with exactly(run.threads):
         ours, theirs = _Member(run), _Member(neighbour(run))
         for epoch in range(run.epochs + 1):
             if epoch:
@@ -104,15 +105,8 @@ class _Member:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step of the optimizer."""
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = cross_entropy(self.model(images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
         stepper: Any = self.optimizer  # torch types its closure as one that returns a float
-        stepper.step(closure)
+        stepper.step(closure(self.optimizer, self.model, loss_of, (images, labels)))
 
     def weights(self) -> Tensor:
         """All of them in one row, float64."""
@@ -136,15 +130,3 @@ def build(model: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
     if model == LINEAR:
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
     return build_model(model, shape, classes)
-
-
-@contextmanager
-def _alone(threads: int) -> Iterator[None]:
-    """Threads as the run says, and the caller's random numbers as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-            yield
-    finally:
-        torch.set_num_threads(before)

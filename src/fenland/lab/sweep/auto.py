@@ -46,7 +46,7 @@ def automatic(name: str, texts: Mapping[str, str]) -> Any:
     if name == "channels_last" and texts["strategy"] == "fsdp":
         return False
     if name == "device":
-        return next(device for device, there in _devices().items() if there)
+        return next(device for device, there in devices().items() if there)
     texts_are_read = pretrained.named(texts["model"])
     if name == "lr" and texts["base"] in _RATES:
         return (_FINE_TUNING if texts_are_read else _RATES)[texts["base"]]
@@ -56,19 +56,16 @@ def automatic(name: str, texts: Mapping[str, str]) -> Any:
 
 
 def check_device(text: str) -> None:
-    """Refuse a device that this machine has not.
-
-    Raises:
-        BadInput: naming those that it has.
-    """
-    here = _devices()
+    """Refuse a device that this machine has not."""
+    here = devices()
     if text not in here:
         raise BadInput("device", text, one_of(("auto", *here)))
     if not here[text]:
         raise BadInput("device", text, f"torch sees none here; {one_of(name for name, there in here.items() if there)}")
 
 
-def _devices() -> dict[str, bool]:
+def devices() -> dict[str, bool]:
+    """Which devices torch sees here, the fastest first."""
     import torch
 
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -45,30 +45,19 @@ _LOCAL_STORE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where runs go, and what each of them gets.
+    """Where runs go, and what each of them gets."""
 
-    Args:
-        address: ``local`` starts a cluster of this machine's own, which ends with the sweep; ``auto`` finds the one
-            that this machine belongs to; ``HOST:PORT`` and ``ray://HOST:PORT`` (Ray Client) are others.
-        cpus: cores a run, fractions too.
-        gpus: GPUs a run, fractions too.
-        retries: how often a run whose worker or node was lost is tried again.
-        slots: of a ``local`` cluster, how many runs at once.
-    """
-
+    # ``local`` starts a cluster of this machine's own, which ends with the sweep; ``auto`` finds the one that this
+    # machine belongs to; ``HOST:PORT`` and ``ray://HOST:PORT`` (Ray Client) are others
     address: str
-    cpus: float = 1.0
-    gpus: float = 0.0
-    retries: int = 3
-    slots: int = 1
+    cpus: float = 1.0  # cores a run, fractions too
+    gpus: float = 0.0  # GPUs a run, fractions too
+    retries: int = 3  # how often a run whose worker or node was lost is tried again
+    slots: int = 1  # of a ``local`` cluster, how many runs at once
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Connection]:
-        """Connect, and disconnect afterwards; a connection that was there before is used and left alone.
-
-        Raises:
-            BadInput: there is no such cluster, no Ray, or not what a run needs.
-        """
+        """Connect, and disconnect afterwards; a connection that was there before is used and left alone."""
         try:
             ray = _ray()
         except ModuleNotFoundError:

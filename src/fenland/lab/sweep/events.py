@@ -31,12 +31,7 @@ def append(path: Path, event: Event) -> None:
 
 
 class Follower:
-    """Calls back for every event of a file, from a thread, while its ``with`` block runs, and for the rest at its end.
-
-    Args:
-        path: the file; it need not exist yet.
-        on_event: called with each event, in order.
-    """
+    """Calls back for each event of a file, in order: from a thread while its block runs, for the rest at its end."""
 
     def __init__(self, path: Path, on_event: Callable[[Event], None]) -> None:
         self._path = path

@@ -17,21 +17,14 @@ from fenland.lab.training.optimizers import OPTIMIZERS, check_optimizer, check_o
 
 @dataclass(frozen=True)
 class Request:
-    """A comparison as it is asked for, in words.
+    """A comparison as it is asked for, in words."""
 
-    Args:
-        fields: of ``RunConfig``, as texts; those that are not named have their default, or ``auto``.
-        optimizers: to compare.
-        rho: numbers for all, or ``optimizer=number``.
-        options: ``optimizer:name=value`` each.
-        seeds: how many, or which, as in ``0..4`` and ``3,5``.
-    """
-
+    # of ``RunConfig``, as texts; those that are not named have their default, or ``auto``
     fields: Mapping[str, str] = field(default_factory=dict)
-    optimizers: Sequence[str] = ("sgd", "sam", "ssam")
-    rho: Sequence[str] = ()
-    options: Sequence[str] = ()
-    seeds: str = "5"
+    optimizers: Sequence[str] = ("sgd", "sam", "ssam")  # to compare
+    rho: Sequence[str] = ()  # numbers for all, or ``optimizer=number``
+    options: Sequence[str] = ()  # ``optimizer:name=value`` each
+    seeds: str = "5"  # how many, or which, as in ``0..4`` and ``3,5``
 
 
 def plan(request: Request) -> list[RunConfig]:
@@ -52,14 +45,7 @@ def plan(request: Request) -> list[RunConfig]:
 
 
 def base_run(given: Mapping[str, str]) -> RunConfig:
-    """What all runs of a comparison share, the base itself being the optimizer.
-
-    Args:
-        given: shared fields as texts; the others have their defaults.
-
-    Raises:
-        BadInput: naming the field, its text and what is allowed.
-    """
+    """What all runs of a comparison share, the base itself being the optimizer."""
     from fenland.lab.data.load import LOCAL
 
     texts = {name: given.get(name, written(name)) for name in SHARED}

@@ -56,11 +56,7 @@ def watch(configs: Sequence[RunConfig], console: Console) -> Iterator[Watcher]:
 
 
 class _Course:
-    """How far each run is, and how much of the whole work that makes.
-
-    Args:
-        configs: the runs to come.
-    """
+    """How far each run is, and how much of the whole work that makes."""
 
     def __init__(self, configs: Sequence[RunConfig]) -> None:
         self.names, self.runs, self.ended = names(configs), len(configs), 0
@@ -86,12 +82,7 @@ class _Course:
 
 
 class Bars:
-    """One bar over all work, and one for each run that is going on.
-
-    Args:
-        configs: the runs to come.
-        bars: the live display.
-    """
+    """One bar over all work, and one for each run that is going on."""
 
     def __init__(self, configs: Sequence[RunConfig], bars: Progress) -> None:
         self._bars = bars
@@ -127,12 +118,7 @@ class Bars:
 
 
 class Lines:
-    """One line for each run that ends, and an epoch's now and then.
-
-    Args:
-        configs: the runs to come.
-        console: where the lines go.
-    """
+    """One line for each run that ends, and an epoch's now and then."""
 
     def __init__(self, configs: Sequence[RunConfig], console: Console) -> None:
         self._console = console

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fenland.lab.config import RunConfig
-from fenland.lab.errors import BadInput
+from fenland.lab.errors import BadInput, in_a_line
 from fenland.lab.store import environment
 from fenland.lab.store.runs import Store
 from fenland.lab.training.metrics import EpochRecord
@@ -71,5 +71,4 @@ def stored(config: RunConfig, store: Store) -> Outcome:
 
 def failure(config: RunConfig, error: Exception) -> Outcome:
     """The outcome of a run that raised; to be called while the error is handled."""
-    line = str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}"
-    return Outcome(config.hash, FAILED, error=" ".join(line.split())[:300], trace=traceback.format_exc())
+    return Outcome(config.hash, FAILED, error=in_a_line(error)[:300], trace=traceback.format_exc())

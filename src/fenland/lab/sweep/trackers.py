@@ -139,11 +139,7 @@ TRACKERS: dict[str, tuple[str, str, Callable[[Path, RunConfig], Tracker]]] = {
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse a tracker that is unknown or not installed.
-
-    Raises:
-        BadInput: naming those that exist, or what to install.
-    """
+    """Refuse a tracker that is unknown or not installed."""
     for name in names:
         if name not in TRACKERS:
             raise BadInput("logger", name, one_of(TRACKERS))
@@ -152,16 +148,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def open_trackers(names: Sequence[str], out: Path, config: RunConfig) -> list[Tracker]:
-    """The trackers of one run, under ``out/trackers``.
-
-    Args:
-        names: keys of ``TRACKERS``.
-        out: the output directory.
-        config: the run; its hash is the run's name there.
-
-    Raises:
-        BadInput: a tracker is unknown or not installed.
-    """
+    """The trackers of one run, under ``out/trackers``."""
     check_trackers(names)
     with _quiet():
         return [TRACKERS[name][2](out / "trackers" / TRACKERS[name][1], config) for name in names]
@@ -172,11 +159,6 @@ def tracked(watcher: Watcher, names: Sequence[str], out: Path) -> Iterator[Watch
     """A watcher that also tells the trackers; without names, the watcher itself.
 
     A tracker that fails (a full disk, a network) is given up with a note: the runs go on.
-
-    Args:
-        watcher: is told everything as before.
-        names: keys of ``TRACKERS``.
-        out: the output directory.
     """
     check_trackers(names)
     if not names:

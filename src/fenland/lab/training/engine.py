@@ -27,13 +27,7 @@ NORM_EVERY = 8
 
 
 class Engine:
-    """Model, optimizer and data of a run on their device.
-
-    Args:
-        config: the run.
-        fabric: precision and devices.
-        world: the processes that share it.
-    """
+    """Model, optimizer and data of a run on their device."""
 
     def __init__(self, config: RunConfig, fabric: Fabric, world: World) -> None:
         self.config = config
@@ -87,13 +81,7 @@ class Engine:
             group["lr"] = rate
 
     def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, object]:
-        """One step of the optimizer: the loss at the weights before it, and the step's record.
-
-        Args:
-            images: a batch.
-            labels: their class numbers.
-            number: position in the epoch, from 0.
-        """
+        """One step of the optimizer: the loss at the weights before it, and the step's record."""
         images = images.to(memory_format=self._layout)
         closure = self._losses(images, labels) if self.row.per_sample else self._closure(images, labels)
         if self.scaler is None:

@@ -12,19 +12,12 @@ BINS = 15  # the usual number, of Guo et al. 2017
 
 
 class Evaluation(NamedTuple):
-    """What a model is worth on a set.
+    """What a model is worth on a set."""
 
-    Args:
-        loss: mean cross-entropy, without label smoothing.
-        accuracy: share of right answers.
-        ece: expected calibration error, in [0, 1].
-        examples: how many there were.
-    """
-
-    loss: float
-    accuracy: float
-    ece: float
-    examples: int
+    loss: float  # mean cross-entropy, without label smoothing
+    accuracy: float  # share of right answers
+    ece: float  # expected calibration error, in [0, 1]
+    examples: int  # how many there were
 
 
 class Tally:
@@ -34,9 +27,6 @@ class Tally:
     of the answer, the largest probability, into ``BINS`` bins (k / BINS, (k + 1) / BINS] and sums over them
 
         share of the examples * |accuracy in the bin - mean confidence in the bin|.
-
-    Args:
-        device: of the logits.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -42,23 +42,14 @@ _NOT_MEASURED = Evaluation(math.nan, math.nan, math.nan, 0)
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """Where a run is."""
 
-    Args:
-        epoch: the one that is going on, from 1.
-        step: steps done in it.
-        spent: time of training spent in it.
-        before: training time of the epochs before.
-        lost: the step, from 1 over the whole run, at which it diverged.
-        records: of the epochs before.
-    """
-
-    epoch: int = 1
-    step: int = 0
-    spent: Seconds = NO_TIME
-    before: Seconds = NO_TIME
-    lost: int | None = None
-    records: list[EpochRecord] = field(default_factory=list)
+    epoch: int = 1  # the one that is going on, from 1
+    step: int = 0  # steps done in it
+    spent: Seconds = NO_TIME  # time of training spent in it
+    before: Seconds = NO_TIME  # training time of the epochs before
+    lost: int | None = None  # the step, from 1 over the whole run, at which it diverged
+    records: list[EpochRecord] = field(default_factory=list)  # of the epochs before
 
 
 class Loop:

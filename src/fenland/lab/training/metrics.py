@@ -14,15 +14,10 @@ FROM_RECORD = ("gamma", "sharpness", "grad_norm", "ascent_grad_norm", "cosine", 
 
 
 class Seconds(NamedTuple):
-    """A moment or a span.
+    """A moment or a span."""
 
-    Args:
-        wall: seconds on the wall.
-        process: seconds of CPU that this process has had.
-    """
-
-    wall: float = 0.0
-    process: float = 0.0
+    wall: float = 0.0  # seconds on the wall
+    process: float = 0.0  # seconds of CPU that this process has had
 
     def plus(self, other: Seconds) -> Seconds:
         """Both together."""
@@ -40,55 +35,33 @@ NO_TIME = Seconds()
 class EpochRecord:
     """One row of ``metrics.parquet``; NaN where a quantity is not defined (an optimizer without ascent has no gamma) or
     was not measured (``evaluate_every``; ``train_examples`` is 0 then).
-
-    Args:
-        epoch: from 1.
-        lr: learning rate in this epoch.
-        train_loss: mean over the steps, each at its own weights and in training mode.
-        train_eval_loss: at the end of the epoch, in evaluation mode, on ``train_examples`` examples.
-        train_accuracy: share of right answers, as ``train_eval_loss``.
-        train_examples: size of the fixed choice of train examples for it; the last epoch takes all.
-        test_loss: at the end of the epoch on the whole test set.
-        test_accuracy: share of right answers on it.
-        gamma: mean of ||g|| / ||h||, the factor that Stable SAM puts on the gradient of the ascent point; no unit.
-        sharpness: mean loss at w + e minus loss at w.
-        grad_norm: mean norm of the gradient at w.
-        ascent_grad_norm: mean norm of the gradient at w + e.
-        cosine: mean cosine of the two gradients.
-        radius: mean norm of e, in the norm of the weights.
-        skipped: share of steps skipped for a non-finite gradient.
-        gradient_evaluations: forward-backward passes since the start.
-        images_per_second: train examples per second in this epoch.
-        seconds: training time since the start; evaluation is not in it.
-        process_seconds: CPU time of the training process itself since the start, all threads together: what else runs
-            on the machine does not change it.
-        test_ece: expected calibration error on the test set, see ``evaluation.Tally``.
-        largest_eigenvalue: of the loss's Hessian on a probe batch (unit: loss / weight^2), where it was measured.
-        smallest_eigenvalue: likewise; below zero where the loss curves downwards.
     """
 
-    epoch: int
-    lr: float
-    train_loss: float
-    train_eval_loss: float
-    train_accuracy: float
-    train_examples: int
-    test_loss: float
-    test_accuracy: float
-    gamma: float
-    sharpness: float
-    grad_norm: float
-    ascent_grad_norm: float
-    cosine: float
-    radius: float
-    skipped: float
-    gradient_evaluations: int
-    images_per_second: float
-    seconds: float
+    epoch: int  # from 1
+    lr: float  # learning rate in this epoch
+    train_loss: float  # mean over the steps, each at its own weights and in training mode
+    train_eval_loss: float  # at the end of the epoch, in evaluation mode, on ``train_examples`` examples
+    train_accuracy: float  # share of right answers, as ``train_eval_loss``
+    train_examples: int  # size of the fixed choice of train examples for it; the last epoch takes all
+    test_loss: float  # at the end of the epoch on the whole test set
+    test_accuracy: float  # share of right answers on it
+    gamma: float  # mean of ||g|| / ||h||, the factor that Stable SAM puts on the gradient of the ascent point; no unit
+    sharpness: float  # mean loss at w + e minus loss at w
+    grad_norm: float  # mean norm of the gradient at w
+    ascent_grad_norm: float  # mean norm of the gradient at w + e
+    cosine: float  # mean cosine of the two gradients
+    radius: float  # mean norm of e, in the norm of the weights
+    skipped: float  # share of steps skipped for a non-finite gradient
+    gradient_evaluations: int  # forward-backward passes since the start
+    images_per_second: float  # train examples per second in this epoch
+    seconds: float  # training time since the start; evaluation is not in it
+    # CPU time of the training process itself since the start, all threads together: what else runs on the machine does
+    # not change it
     process_seconds: float = math.nan
-    test_ece: float = math.nan
+    test_ece: float = math.nan  # expected calibration error on the test set, see ``evaluation.Tally``
+    # of the loss's Hessian on a probe batch (unit: loss / weight^2), where it was measured
     largest_eigenvalue: float = math.nan
-    smallest_eigenvalue: float = math.nan
+    smallest_eigenvalue: float = math.nan  # likewise; below zero where the loss curves downwards
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values by name."""

@@ -23,23 +23,14 @@ Build = Callable[..., torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Row:
-    """How to build one optimizer.
+    """How to build one optimizer."""
 
-    Args:
-        title: name in tables.
-        rho: default radius, None for an optimizer without an ascent.
-        passes: gradient evaluations per step; progress bars weigh runs by it (the trainer counts the real ones).
-        build: puts the method around a base optimizer; None leaves the base alone.
-        per_sample: the closure returns one loss an example and leaves backward to the optimizer.
-        stable: its descent gradient is brought back to the length of the clean one.
-    """
-
-    title: str
-    rho: float | None
-    passes: float
-    build: Build | None = None
-    per_sample: bool = False
-    stable: bool = False
+    title: str  # name in tables
+    rho: float | None  # default radius, None for an optimizer without an ascent
+    passes: float  # gradient evaluations per step; progress bars weigh runs by it (the trainer counts the real ones)
+    build: Build | None = None  # puts the method around a base optimizer; None leaves the base alone
+    per_sample: bool = False  # the closure returns one loss an example and leaves backward to the optimizer
+    stable: bool = False  # its descent gradient is brought back to the length of the clean one
 
     @property
     def takes(self) -> frozenset[str]:
@@ -82,22 +73,14 @@ OPTIMIZERS: dict[str, Row] = {
 
 
 def check_optimizer(name: str) -> Row:
-    """The row of a name.
-
-    Raises:
-        BadInput: naming the optimizers that exist.
-    """
+    """The row of a name."""
     if name not in OPTIMIZERS:
         raise BadInput("optimizers", name, one_of(OPTIMIZERS))
     return OPTIMIZERS[name]
 
 
 def check_options(optimizer: str, options: tuple[str, ...]) -> dict[str, Any]:
-    """The options of an optimizer as keyword arguments; their values are checked when it is built.
-
-    Raises:
-        BadInput: it has no such argument, or the value has another type.
-    """
+    """The options of an optimizer as keyword arguments; their values are checked when it is built."""
     row = check_optimizer(optimizer)
     builds: list[Callable[..., Any]] = [] if row.build is None else [row.build, *[Renormalize] * row.stable]
     return read_options(optimizer, builds, options)

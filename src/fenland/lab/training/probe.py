@@ -36,7 +36,7 @@ def eigenvalues(engine: Engine, epoch: int) -> dict[str, float]:
     probe = list(engine.batches.evaluation("train", PROBE))
     try:
         found = extreme_eigenvalues(
-            engine.model.module, _loss, probe, tol=TOLERANCE, max_products=PRODUCTS, size=_examples
+            engine.model.module, loss_of, probe, tol=TOLERANCE, max_products=PRODUCTS, size=_examples
         )
     except ValueError as error:
         _LOG.warning("%s: no eigenvalues in epoch %d (%s)", engine.config.label, epoch, error)
@@ -44,9 +44,9 @@ def eigenvalues(engine: Engine, epoch: int) -> dict[str, float]:
     return dict(zip(names, (found.largest[0].value, found.smallest[0].value), strict=True))
 
 
-def _loss(model: nn.Module, batch: Any) -> Tensor:
-    images, labels = batch
-    return cross_entropy(model(images), labels)
+def loss_of(model: nn.Module, batch: Any) -> Tensor:
+    """Mean cross-entropy of a batch (images, labels)."""
+    return cross_entropy(model(batch[0]), batch[1])
 
 
 def _examples(batch: Any) -> float:

@@ -41,11 +41,7 @@ def started_by_torchrun() -> int:
 
 
 def are_needed(config: RunConfig) -> bool:
-    """Whether this run is spread over processes.
-
-    Raises:
-        BadInput: torchrun started another number of them.
-    """
+    """Whether this run is spread over processes."""
     started = started_by_torchrun()
     if started > 1 and started != config.devices:
         cure = f"torchrun started {started} processes; give devices={started} and strategy=ddp or fsdp"

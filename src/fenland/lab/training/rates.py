@@ -13,12 +13,6 @@ def rate(config: RunConfig, epoch: int, step: int, steps: int) -> float:
     zero.
 
     The rise is step by step: the first step has 1/W of the rate and the W-th all of it, W = warmup * steps, rounded.
-
-    Args:
-        config: the run.
-        epoch: from 1.
-        step: position in the epoch, from 0.
-        steps: of an epoch.
     """
     inside = (step + 0.5) / steps if config.schedule in BY_STEP else 0.0
     full = config.lr * SCHEDULES[config.schedule]((epoch - 1 + inside) / config.epochs)

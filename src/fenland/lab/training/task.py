@@ -15,11 +15,7 @@ Examples: TypeAlias = "data.Images | data.Tokens"
 
 
 def load_examples(config: RunConfig) -> Examples:
-    """The decoded images of a run, or its texts in the tokens of its model.
-
-    Raises:
-        BadInput: the data are unknown, missing or broken, or the model does not read such data.
-    """
+    """The decoded images of a run, or its texts in the tokens of its model."""
     if pretrained.named(config.model):
         return data.load_texts(config, pretrained.tokenizer(config))
     return data.load(config)

@@ -22,15 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one run. With one process every method is the identity.
+    """The processes of one run. With one process every method is the identity."""
 
-    Args:
-        rank: number of this process, from 0; only the first one writes.
-        size: how many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
+    rank: int = 0  # number of this process, from 0; only the first one writes
+    size: int = 1  # how many there are
 
     def part(self, count: int) -> tuple[slice, bool]:
         """This process's part of an evaluation batch, and whether it counts.
