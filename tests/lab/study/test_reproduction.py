@@ -51,6 +51,19 @@ def test_the_pages_say_published_measured_holds_and_where(out):
     )
 
 
+def test_what_a_row_repeats_and_what_is_long_leaves_the_table_but_not_the_page(out):
+    (record,) = collect(out)
+    expected = "an expectation that takes more than a few words"
+    many = "0.5; " + "; ".join(f"{index} at side {index}" for index in range(20))
+    verdicts = [replace(record.verdicts[0], source="ours", expected=expected, measured=many) for _ in range(2)]
+    page = pages([replace(record, verdicts=tuple(verdicts))])["reproduction/toy.md"]
+    first, second = (line for line in page.splitlines() if line.startswith(("| 1 |", "| 2 |")))
+    assert first.endswith(f"| ours | {expected} | 0.5 | yes |")
+    assert second.endswith("| ours | as above | 0.5 | yes |"), "a short text is no shorter as two words"
+    assert page.count("19 at side 19") == 2
+    assert "- **1** Measured: 0 at side 0; " in page
+
+
 def test_the_first_table_says_what_was_run_and_whether_that_is_faithful(out):
     (record,) = collect(out)
     items = [

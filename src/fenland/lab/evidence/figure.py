@@ -109,7 +109,7 @@ def draw_radii(canvas: Canvas, found: Mapping[str, Mapping[str, list[tuple[float
         for name, points in curves.items():
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.8, **canvas.look(name))
         axes.set_xscale("log")
-        axes.set_title(title, loc="left", fontsize=SMALL - 1, color=canvas.ink.text)
+        axes.set_title(f"{title}: validation loss", loc="left", fontsize=SMALL - 1, color=canvas.ink.text)
         name_x(axes, canvas, "rho")
     head_all(figure, canvas, "", canvas.labels)
     return figure

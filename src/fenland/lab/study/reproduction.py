@@ -19,6 +19,8 @@ from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
 
+LONGEST_CELL = 100  # letters of what was measured; the rest goes into the notes
+AS_ABOVE, LONGEST_AGAIN = "as above", 30  # what stands for a longer text that the row above has, too
 HOLDS = {True: "yes", False: "**no**", None: "open"}
 # What tells machines apart in the table.
 MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
@@ -148,7 +150,9 @@ def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[
     found = {"reproduction.md": "\n".join(opening)}
     for name in names:
         own = [record for record in records if record.study == name]
-        head = f"# {name}\n\n{_cell(own[0].title)}. {_cell(own[0].source)}. [All studies](../reproduction.md)\n"
+        head = (
+            f"# {name}\n\n{_cell(own[0].title)}. {_cell(_capital(own[0].source))}. [All studies](../reproduction.md)\n"
+        )
         sections = [_section(record, machines) for record in own]
         found[f"reproduction/{name}.md"] = "\n".join([head, *sections, _machines(machines)])
     return found
@@ -214,13 +218,31 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     commit = f", commit {record.commit}" if record.commit else ""
     said = f"`{shlex.join(command)}`, {record.date}{commit}. Data, scale, machine: {where}."
     numbered = list(enumerate(record.verdicts, 1))
-    rows = [
-        (number, *map(_cell, (each.claim, each.source, each.expected, each.measured)), HOLDS[each.holds])
-        for number, each in numbered
-    ]
+    rows = _rows(numbered)
     judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
-    notes = [f"- **{number}** {_cell(each.note)}" for number, each in numbered if each.note]
+    told = [(number, " ".join(filter(None, (_parts(each.measured)[1], each.note)))) for number, each in numbered]
+    notes = [f"- **{number}** {_cell(text)}" for number, text in told if text]
     return "\n".join([f"## {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])])
+
+
+def _rows(numbered: Sequence[tuple[int, Verdict]]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    above = ("", "")
+    for number, each in numbered:
+        own = (each.source, each.expected)
+        pairs = zip(own, above, strict=True)
+        told = [AS_ABOVE if len(text) > LONGEST_AGAIN and text == last else _cell(text) for text, last in pairs]
+        rows.append((number, _cell(each.claim), *told, _cell(_parts(each.measured)[0]), HOLDS[each.holds]))
+        above = own
+    return rows
+
+
+def _parts(measured: str) -> tuple[str, str]:
+    """What the table shows, and what is told below it: a narrow cell of many words makes a row of many lines."""
+    if len(measured) <= LONGEST_CELL or "; " not in measured:
+        return measured, ""
+    first, rest = measured.split("; ", 1)
+    return first, f"Measured: {rest.rstrip('.')}."
 
 
 def _scale(record: Record) -> str:
@@ -242,6 +264,10 @@ def _machine(each: Mapping[str, Any]) -> str:
         f"{device}{each.get('cpu')}, {each.get('cores')} cores; Python {each.get('python')}, "
         f"torch {each.get('torch')}, fenland {each.get('fenland')}"
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _letter(index: int) -> str:
