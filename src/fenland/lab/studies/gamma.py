@@ -19,7 +19,7 @@ from fenland.lab.study.quantities import gap
 from fenland.lab.study.recipes import lines_of
 from fenland.lab.study.words import by, left_out, lossy
 
-PAPER = "SSAM paper, Fig. 3"
+READING = "ours, as a reading of SSAM paper, Fig. 3"
 NAMES = {"usam": "unnormalised ascent, as in the paper", "sam": "normalised ascent"}
 gamma = Quantity("gamma", "gamma", table="epochs")
 
@@ -103,13 +103,13 @@ def claims(measured: Measured) -> Iterator[Claim]:
     for name in found:
         yield Claim(
             f"Gamma is below 1 throughout training, so SSAM's steps are shorter than SAM's ({NAMES[name]}).",
-            ours(f"as a reading of {PAPER}: its caption states no value"), highest(name), f"gamma_{name}",
+            Source(f"{READING}: its caption states no value", ours=True), highest(name), f"gamma_{name}",
             expected="every epoch's mean below 1, for each network and radius",
             notes="The epoch with the largest mean is shown; its interval decides.",
         )  # fmt: skip
         yield Claim(
             f"Gamma is the smaller the larger the radius is ({NAMES[name]}).",
-            Source(f"ours, as a reading of {PAPER}; on quadratics fenland.theory.gamma_bounds", ours=True),
+            Source(f"{READING}; on quadratics fenland.theory.gamma_bounds", ours=True),
             shrinks(name), f"gamma_{name}", expected="mean over the epochs falls from each radius to the next",
             notes="Differences paired over seeds.",
         )  # fmt: skip
