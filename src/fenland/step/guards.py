@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import random
-import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fenland.algebra.shards import local
+from fenland.step import generators
 
 Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers or attributes
 _FEW = 16  # elements of a tensor that is a pointer or a counter
@@ -26,13 +23,13 @@ class Snapshot:
 
     Attributes:
         buffers: by seat, the tensor object that sat there and a copy of its content; (None, None) for an empty seat.
-        random: by a key that says whose, what sets the generator's state, and the state.
+        random: states of generators (`generators.py`).
         guarded: by seat, the value of an attribute that its module lists in `fenland_guarded`, and a copy of it.
     """
 
     __slots__ = ("__weakref__", "buffers", "guarded", "random")
     buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]
-    random: dict[Any, tuple[Callable[[Any], Any], Any]]
+    random: generators.States
     guarded: dict[Seat, tuple[Any, Any]]
 
 
@@ -60,21 +57,19 @@ class Guard:
         """The state now. Costs one copy of each buffer."""
         now = Snapshot()
         now.random, now.guarded, now.buffers = {}, {}, {}
+        held = []
+        if self._seats is None:
+            self._seats = [] if self.model is None else list(_seats_of(self.model))
+        for module, name in self._seats:
+            value = module.__dict__.get(name)
+            if generators.is_generator(value):
+                held.append(value)
+            else:
+                now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
         if self.replay_rng:
-            now.random["torch"] = torch.set_rng_state, torch.get_rng_state()
-            now.random["python"] = random.setstate, random.getstate()
-            if "numpy" in sys.modules:
-                numpy = sys.modules["numpy"].random
-                now.random["numpy"] = numpy.set_state, numpy.get_state()
-            for d in self.devices:
-                module = torch.get_device_module(d)
-                now.random[d] = partial(module.set_rng_state, device=d), module.get_rng_state(d)
+            now.random = generators.states_of(self.devices, held)
         if self.model is None:
             return now
-        if self._seats is None:
-            self._seats = list(_seats_of(self.model))
-        for seat in self._seats:
-            self._take_seat(seat, now)
         weights: set[int] | None = None
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
@@ -85,14 +80,6 @@ class Guard:
                 content = None if _holds_weights(buffer, weights) else buffer.detach().clone()
                 now.buffers[module, name] = buffer, content
         return now
-
-    def _take_seat(self, seat: Seat, now: Snapshot) -> None:
-        """A generator that a module holds, or an attribute that it has asked to be guarded."""
-        value = seat[0].__dict__.get(seat[1])
-        if not _is_generator(value):
-            now.guarded[seat] = value, value.detach().clone() if isinstance(value, Tensor) else value
-        elif self.replay_rng:
-            now.random[seat] = partial(_set_state, value), _state(value)
 
     def take_after_first(self) -> Snapshot:
         """The state after pass 1, also where another optimizer's step has taken some of it back already."""
@@ -118,8 +105,7 @@ class Guard:
                 if isinstance(value, Tensor):
                     value.copy_(content)
                 module.__dict__[name] = value
-        for set_state, state in then.random.values():
-            set_state(state)
+        generators.bring_back(then.random)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
         """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
@@ -181,35 +167,8 @@ def _seats_of(model: nn.Module) -> Iterable[Seat]:
     for module in model.modules():
         listed = getattr(module, OPT_IN, ())
         for name, value in module.__dict__.items():
-            if _is_generator(value) or name in listed:
+            if generators.is_generator(value) or name in listed:
                 yield module, name
-
-
-def _is_generator(value: Any) -> bool:
-    """Whether it is a random generator of torch, Python or NumPy."""
-    numpy = sys.modules.get("numpy")
-    ours = (numpy.random.Generator, numpy.random.RandomState) if numpy is not None else ()
-    return isinstance(value, (torch.Generator, random.Random, *ours))
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    return copy.deepcopy(generator.bit_generator.state) if _has_bits(generator) else generator.get_state()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, random.Random):
-        generator.setstate(state)
-    elif _has_bits(generator):
-        generator.bit_generator.state = copy.deepcopy(state)
-    else:
-        generator.set_state(state)
-
-
-def _has_bits(generator: Any) -> bool:
-    """Whether it is one of NumPy's new kind."""
-    return type(generator).__module__.startswith("numpy") and type(generator).__name__ == "Generator"
 
 
 def _holds_weights(buffer: Tensor, weights: set[int]) -> bool:
