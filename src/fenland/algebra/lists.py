@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class Lists(Algebra):
         return Lists([known.get(p) for p in params] if known else None)
 
     def norm(self, xs: Vector) -> Scalar:
-        if self.layouts is None and xs and False not in [x.is_cpu for x in xs] and {x.dtype for x in xs} in _FULL:
+        if self.layouts is None and set(map(_is_cpu, xs)) == _YES and set(map(_dtype, xs)) in _FULL:
             small, large = _apart(tuple(map(Tensor.numel, xs)))
             if small is None:
                 parts = list(torch._foreach_norm(xs))
@@ -70,7 +70,7 @@ class Lists(Algebra):
         dtype = accumulator_dtype(xs)
         small, large = _apart(tuple(map(Tensor.numel, xs)))
         both = [*xs, *ys]
-        joinable = False not in [x.is_cpu for x in both] and {x.dtype for x in both} in _FULL
+        joinable = set(map(_is_cpu, both)) == _YES and set(map(_dtype, both)) in _FULL
         if self.layouts is not None or small is None or not joinable:
             return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
         joined = torch.dot(_flatten(small(xs)), _flatten(small(ys)))
@@ -170,15 +170,17 @@ PIECE = 1 << 17  # elements: half a megabyte each; with what a rule makes of the
 JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer than a call
 FEW = 8
 _FULL = ({torch.float32}, {torch.float64})
+_YES = {True}
+_is_cpu, _dtype = attrgetter("is_cpu"), attrgetter("dtype")
 _flatten: Callable[[Vector], Tensor] = torch._C._nn.flatten_dense_tensors
 _length: Callable[[Tensor], Scalar] = torch.linalg.vector_norm
 
 
-def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
-    """x <- s * x in place, s one scalar for all tensors or one a tensor."""
-    if not xs:
+def scale_(s: Scalar | float | list[Scalar], xs: Vector) -> None:
+    """x <- s * x in place, s one scalar for all tensors (nothing to do for 1.0) or one a tensor."""
+    if not xs or (not isinstance(s, (Tensor, list)) and s == 1.0):
         return
-    if isinstance(s, list) or s.is_cpu or {x.device for x in xs} == {s.device}:
+    if not isinstance(s, Tensor) or s.is_cpu or {x.device for x in xs} == {s.device}:
         torch._foreach_mul_(xs, s)  # a 0-d CPU scalar serves every device as it is
     else:
         for device in {x.device for x in xs}:
