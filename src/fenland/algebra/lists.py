@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype
+from fenland.algebra.fresh import fresh_like
 from fenland.algebra.shards import Layout, complete
 
 
@@ -171,7 +172,7 @@ JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer th
 FEW = 8
 _FULL = ({torch.float32}, {torch.float64})
 _YES = {True}
-_is_cpu, _dtype = attrgetter("is_cpu"), attrgetter("dtype")
+_is_cpu, _dtype, _device = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter("device")
 _flatten: Callable[[Vector], Tensor] = torch._C._nn.flatten_dense_tensors
 _length: Callable[[Tensor], Scalar] = torch.linalg.vector_norm
 
@@ -243,10 +244,11 @@ def addcmul_into(
     would round s and the product first.
     """
     if small_and_plain(ws, us) if plain is None else plain:
-        es = us if out is us or spend else [torch.empty_like(u) for u in us] if out is ws else out
-        if es is not us:
-            torch._foreach_copy_(es, us)
-        scale_(s, es)
+        if out is us or spend:
+            es = us
+            scale_(s, es)
+        else:
+            es = _product(s, us)
         torch._foreach_add_(*((ws, es) if out is ws else (es, ws)))
         if out is not ws and es is not out:
             torch._foreach_copy_(out, es)
@@ -258,6 +260,24 @@ def addcmul_into(
             torch.addcmul(w, u, t, out=x)
         else:
             x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
+
+
+def addcmul(ws: Vector, us: Vector, s: Scalar | list[Scalar]) -> Vector:
+    """w + s * u in fresh memory, with the strides of w; rounded as `addcmul_into` does."""
+    if small_and_plain(ws, us) and list(map(Tensor.stride, us)) == list(map(Tensor.stride, ws)):
+        es = _product(s, us)
+        torch._foreach_add_(es, ws)
+        return es
+    out = fresh_like(ws)
+    addcmul_into(ws, us, s, out)
+    return out
+
+
+def _product(s: Scalar | list[Scalar], us: Vector) -> Vector:
+    """s * u, new tensors."""
+    if isinstance(s, list) or s.is_cpu or set(map(_device, us)) == {s.device}:
+        return list(torch._foreach_mul(us, s))
+    return [u * s.to(u.device) for u in us]
 
 
 _CPU = torch.device("cpu")

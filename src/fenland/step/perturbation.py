@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fenland.algebra import Scalar, Vector
-from fenland.algebra.fresh import clones, fresh_like
-from fenland.algebra.lists import addcmul_into, small_and_plain
+from fenland.algebra.fresh import clones
+from fenland.algebra.lists import addcmul, addcmul_into, small_and_plain
 from fenland.algebra.shards import PLAIN, any_dtensor, is_dtensor, local
 
 STRATEGIES = ("auto", "swap", "inplace", "offload")  # "auto" swaps wherever it may: faster at every size (benchmarks/)
@@ -139,8 +139,11 @@ class Perturbation:
             increment_version(params)
             return
         ws = list(map(_data, params))
-        there = us if overwrites else fresh_like(ws)
-        addcmul_into(ws, us, s, out=there, plain=plain)
+        if overwrites:
+            there = us
+            addcmul_into(ws, us, s, out=us, plain=plain)
+        else:
+            there = addcmul(ws, us, s)
         self._swapped += list(zip(params, ws, strict=True))
         for p, x in zip(params, there, strict=True):
             p.data = x
