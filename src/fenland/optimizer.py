@@ -14,14 +14,14 @@ from torch._compile import _disable_dynamo
 from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, Ball, Combine, Method, Radius, Source, When, chosen
-from fenland.step import checkpoint, drivers
+from fenland.step import drivers
 from fenland.step.checks import check_base, check_groups
 from fenland.step.closures import NO_CLOSURE, Closure, refuse_caller
-from fenland.step.grad_scaling import Scaled
+from fenland.step.gradients import Scaled
 from fenland.step.perturbation import STRATEGIES
 from fenland.step.record import StepRecord
 from fenland.step.runner import Runner
-from fenland.step.state import Memory, Radii, Rules
+from fenland.step.state import Memory, Radii, Rules, pack, unpack
 
 NONFINITE = ("skip", "base_step", "raise")
 _FIXED = {"base", "model", "replay_rng", "sync", "rules", "ball", "source", "combine", "when", "method", "max_norm"}
@@ -354,7 +354,7 @@ class SharpnessAware(torch.optim.Optimizer):
         self._runner.refuse("state_dict", busy=True)
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
-        packed = checkpoint.pack(self.base, self._memory)
+        packed = pack(self.base, self._memory)
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, packed)
             packed = packed if changed is None else changed
@@ -371,7 +371,7 @@ class SharpnessAware(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        loaded = checkpoint.unpack(state_dict, self.base, {**self.rules.when.starts, **self.rules.method.numbers})
+        loaded = unpack(state_dict, self.base, {**self.rules.when.starts, **self.rules.method.numbers})
         self.base.load_state_dict(loaded.base_part)
         self._radii.relink(self.param_groups)
         self._memory.count, self._memory.numbers, self._memory.kept = loaded.count, loaded.numbers, loaded.kept

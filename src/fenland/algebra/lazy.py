@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from operator import is_
 from typing import Any, TypeAlias
 
 import torch
@@ -105,6 +106,20 @@ class Lazy:
         return self if keep is None else Lazy([(c, x.only(keep)) for c, x in self.terms])
 
 
+class _Norm:
+    """||x||_2 of a leaf: measured at the first look, an attribute of the leaf from then on.
+
+    As `functools.cached_property`, without its lock, which torch.compile cannot trace.
+    """
+
+    def __get__(self, leaf: Any, owner: type) -> Any:
+        if leaf is None:
+            return self
+        measured = leaf.V.norm(leaf.tensors if leaf.raw is None else leaf.raw)
+        leaf.__dict__["norm"] = found = measured if leaf.factor is None else measured * leaf.factor
+        return found
+
+
 class Leaf(Lazy):
     """Tensors that exist, one a parameter: a gradient, or a vector that is kept between steps.
 
@@ -127,7 +142,6 @@ class Leaf(Lazy):
     ) -> None:
         self.raw: Vector | None = tensors
         self.V, self.params, self.owned, self.factor = V, params, owned, factor
-        self._norm: Scalar | None = None
         self._dots: dict[int, Scalar] = {}
         self.serial = 0 if V.batch_dims else next(_serials)  # replicas are traced, and a count cannot be
         self.length = None
@@ -155,12 +169,7 @@ class Leaf(Lazy):
             self.factor = None
         return self.raw
 
-    @property
-    def norm(self) -> Scalar:
-        if self._norm is None:
-            measured = self.V.norm(self.tensors if self.raw is None else self.raw)
-            self._norm = measured if self.factor is None else measured * self.factor
-        return self._norm
+    norm: Any = _Norm()
 
     def __mul__(self, c: Coefficient) -> Lazy:
         return Lazy([(c, self)])
@@ -228,7 +237,7 @@ def aligned(leaves: Sequence[Leaf]) -> tuple[Sequence[Tensor] | None, list[Vecto
 
 
 def _same(a: Sequence[Tensor] | None, b: Sequence[Tensor] | None) -> bool:
-    return a is not None and b is not None and len(a) == len(b) and all(map(lambda p, q: p is q, a, b))
+    return a is not None and b is not None and len(a) == len(b) and all(map(is_, a, b))
 
 
 def times(a: Coefficient, b: Coefficient) -> Coefficient:

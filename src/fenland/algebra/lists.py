@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fenland.algebra.base import Algebra, Scalar, Vector, accumulator_dtype
+from fenland.algebra.fresh import fresh_like
 from fenland.algebra.shards import Layout, complete
 
 
@@ -32,7 +33,7 @@ class Lists(Algebra):
         return Lists([known.get(p) for p in params] if known else None)
 
     def norm(self, xs: Vector) -> Scalar:
-        if self.layouts is None and xs and False not in [x.is_cpu for x in xs] and {x.dtype for x in xs} in _FULL:
+        if self.layouts is None and set(map(_is_cpu, xs)) == _YES and set(map(_dtype, xs)) in _FULL:
             small, large = _apart(tuple(map(Tensor.numel, xs)))
             if small is None:
                 parts = list(torch._foreach_norm(xs))
@@ -70,7 +71,7 @@ class Lists(Algebra):
         dtype = accumulator_dtype(xs)
         small, large = _apart(tuple(map(Tensor.numel, xs)))
         both = [*xs, *ys]
-        joinable = False not in [x.is_cpu for x in both] and {x.dtype for x in both} in _FULL
+        joinable = set(map(_is_cpu, both)) == _YES and set(map(_dtype, both)) in _FULL
         if self.layouts is not None or small is None or not joinable:
             return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
         joined = torch.dot(_flatten(small(xs)), _flatten(small(ys)))
@@ -170,15 +171,17 @@ PIECE = 1 << 17  # elements: half a megabyte each; with what a rule makes of the
 JOINED = 1 << 12  # elements of a tensor; above, its own reading takes longer than a call
 FEW = 8
 _FULL = ({torch.float32}, {torch.float64})
+_YES = {True}
+_is_cpu, _dtype, _device = attrgetter("is_cpu"), attrgetter("dtype"), attrgetter("device")
 _flatten: Callable[[Vector], Tensor] = torch._C._nn.flatten_dense_tensors
 _length: Callable[[Tensor], Scalar] = torch.linalg.vector_norm
 
 
-def scale_(s: Scalar | list[Scalar], xs: Vector) -> None:
-    """x <- s * x in place, s one scalar for all tensors or one a tensor."""
-    if not xs:
+def scale_(s: Scalar | float | list[Scalar], xs: Vector) -> None:
+    """x <- s * x in place, s one scalar for all tensors (nothing to do for 1.0) or one a tensor."""
+    if not xs or (not isinstance(s, (Tensor, list)) and s == 1.0):
         return
-    if isinstance(s, list) or s.is_cpu or {x.device for x in xs} == {s.device}:
+    if not isinstance(s, Tensor) or s.is_cpu or {x.device for x in xs} == {s.device}:
         torch._foreach_mul_(xs, s)  # a 0-d CPU scalar serves every device as it is
     else:
         for device in {x.device for x in xs}:
@@ -241,10 +244,11 @@ def addcmul_into(
     would round s and the product first.
     """
     if small_and_plain(ws, us) if plain is None else plain:
-        es = us if out is us or spend else [torch.empty_like(u) for u in us] if out is ws else out
-        if es is not us:
-            torch._foreach_copy_(es, us)
-        scale_(s, es)
+        if out is us or spend:
+            es = us
+            scale_(s, es)
+        else:
+            es = _product(s, us)
         torch._foreach_add_(*((ws, es) if out is ws else (es, ws)))
         if out is not ws and es is not out:
             torch._foreach_copy_(out, es)
@@ -256,6 +260,24 @@ def addcmul_into(
             torch.addcmul(w, u, t, out=x)
         else:
             x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
+
+
+def addcmul(ws: Vector, us: Vector, s: Scalar | list[Scalar]) -> Vector:
+    """w + s * u in fresh memory, with the strides of w; rounded as `addcmul_into` does."""
+    if small_and_plain(ws, us) and list(map(Tensor.stride, us)) == list(map(Tensor.stride, ws)):
+        es = _product(s, us)
+        torch._foreach_add_(es, ws)
+        return es
+    out = fresh_like(ws)
+    addcmul_into(ws, us, s, out)
+    return out
+
+
+def _product(s: Scalar | list[Scalar], us: Vector) -> Vector:
+    """s * u, new tensors."""
+    if isinstance(s, list) or s.is_cpu or set(map(_device, us)) == {s.device}:
+        return list(torch._foreach_mul(us, s))
+    return [u * s.to(u.device) for u in us]
 
 
 _CPU = torch.device("cpu")

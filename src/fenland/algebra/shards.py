@@ -18,12 +18,12 @@ def is_dtensor(t: Tensor) -> bool:
     return module is not None and isinstance(t, module.DTensor)
 
 
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+PLAIN = frozenset((Tensor, torch.nn.Parameter))  # types of tensors that are no DTensors: the quick question
 
 
 def any_dtensor(tensors: Sequence[Tensor]) -> bool:
     """Whether any of them is a DTensor; looks at their types, not at each tensor."""
-    if _PLAIN.issuperset(map(type, tensors)):
+    if PLAIN.issuperset(map(type, tensors)):
         return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and any(issubclass(kind, module.DTensor) for kind in set(map(type, tensors)))
@@ -43,7 +43,7 @@ def layouts(tensors: Sequence[Tensor]) -> list[Layout] | None:
     Raises:
         ValueError: a tensor holds partial sums, whose norm is not known without communication.
     """
-    if _PLAIN.issuperset(map(type, tensors)) or not any_dtensor(tensors):
+    if PLAIN.issuperset(map(type, tensors)) or not any_dtensor(tensors):
         return None
     return [_layout(t) for t in tensors]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -46,7 +44,6 @@ class PreserveState:
         self._grad_mode.enter_context(torch.enable_grad())
         self._grads = [(p, p.grad, p.requires_grad) for p in self.model.parameters()]
         self._attributes = [(module, _plain(module)) for module in modules]
-        self._generators = _generators(modules)
         self._watches = [(watch, watch.quiet) for watch in _watches(self.model)]
         self._then = self._guard.take()
         for watch, _ in self._watches:
@@ -63,8 +60,6 @@ class PreserveState:
     def again(self) -> None:
         """Buffers and generators as on entry: each pass over the data starts alike, with equal dropout masks."""
         self._guard.bring_back(self._then)
-        for bring_back in self._generators:
-            bring_back()
 
     def __exit__(self, *_: object) -> None:
         self.again()
@@ -88,36 +83,6 @@ def _restore(module: nn.Module, values: dict[str, Any]) -> None:
     for name in _plain(module).keys() - values.keys():
         del module.__dict__[name]
     module.__dict__.update(values)
-
-
-def _generators(modules: Iterable[nn.Module]) -> list[Callable[[], object]]:
-    """For Python's and NumPy's generators, and those that modules hold: a function that brings back the state now."""
-    held = [value for module in modules for value in vars(module).values()]
-    found = [_brings_back(each) for each in held]
-    state = random.getstate()
-    found.append(lambda: random.setstate(state))
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        legacy = numpy.random.get_state()
-        found.append(lambda: numpy.random.set_state(legacy))
-    return [each for each in found if each is not None]
-
-
-def _brings_back(value: Any) -> Callable[[], object] | None:
-    if isinstance(value, torch.Generator):
-        device_state = value.get_state()
-        return lambda: value.set_state(device_state)
-    if isinstance(value, random.Random):
-        python_state = value.getstate()
-        return lambda: value.setstate(python_state)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.random.Generator):
-        bits = value.bit_generator.state
-        return lambda: setattr(value.bit_generator, "state", bits)
-    if numpy is not None and isinstance(value, numpy.random.RandomState):
-        legacy = value.get_state()
-        return lambda: value.set_state(legacy)
-    return None
 
 
 @contextmanager

@@ -58,9 +58,7 @@ class Context:
         """Whether this step ascends: `when` says so and some radius is not 0. g: the clean gradient, if known."""
         raise NotImplementedError
 
-    def climb(self, a: Lazy, share: float = 1.0) -> Climb:
-        """`share` of the steepest perturbation along a, of radius rho group by group; computed when it is asked for."""
-        return Climb(a, share)
+    climb = Climb  # (a, share=1.0): `share` of the steepest perturbation along a, of radius rho group by group
 
     def steepest(self, a: Lazy) -> Lazy:
         """The steepest perturbation along a, of radius 1."""

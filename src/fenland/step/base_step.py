@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
 
@@ -12,11 +14,14 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from fenland.algebra import Coefficient, Lazy, Leaf, Vector
-from fenland.algebra.lazy import aligned, is_number, times
+from fenland.algebra.lazy import aligned, times
 from fenland.algebra.lists import combine_, scale_
 from fenland.algebra.shards import local
 from fenland.step.gradients import Gradient, collect
 
+_LARGEST = {t: torch.finfo(t).max for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+_LARGEST |= {t: torch.finfo(t).max for t in (torch.complex32, torch.complex64, torch.complex128)}
+_dtype = attrgetter("dtype")
 CLIP_FLOOR = 1e-6  # torch.nn.utils.clip_grad_norm_ adds the same, so that both clip alike
 
 
@@ -51,7 +56,7 @@ def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) ->
         last: False for one of several micro-batches.
         whole: leave no factor.
     """
-    d, after, leaves = s.request.d, s.request.after, [x for x in (s.g, s.h) if x is not None]
+    d, after, leaves = s.request.d, s.request.after, list(filter(None, (s.g, s.h)))
     if s.h is not None and not s.h.params:  # no backward at w + e, so there is nothing to combine
         d, after = s.h, None
     finite, look = is_finite(d, leaves, s.host)
@@ -62,7 +67,7 @@ def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) ->
     averaged = s.reduction.ranks_differ and s.reduction.must_average(s.last)
     added = [] if after is None else corrections(after, s.groups, averaged)
     bound = s.rules.max_norm if clip else None
-    carrier = s.carrier(d)
+    carrier = _carrier(s, d)
     if s.scaling is not None and last and not averaged:
         s.scaling.unscale(s.base_optimizer, carrier, [x for x in leaves if x is not carrier])
     formed, factor = form(d, s.groups, 1.0 if averaged or bound is None else clip_factor(bound, d), carrier)
@@ -86,6 +91,15 @@ def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) ->
     return Handover(formed.raw or [], factor, finite, added)
 
 
+def _carrier(s: Any, d: Lazy) -> Any:
+    """The gradient in whose memory d is formed; it becomes `p.grad`."""
+    found = youngest(d)
+    if found is not s.at_hand:
+        s.drop()
+        found.give_back()
+    return found
+
+
 def is_fused(base: torch.optim.Optimizer) -> bool:
     """Whether every group of the base runs a fused kernel, which takes `grad_scale` and `found_inf`.
 
@@ -106,7 +120,7 @@ def form(
     carrier = youngest(d) if carrier is None else carrier
     if len(d.terms) == 1:
         c = d.terms[0][0]
-        return carrier, times(times(c if carrier.factor is None else c * carrier.factor, factor), 1.0)
+        return carrier, times(c if carrier.factor is None else c * carrier.factor, factor)
     for _, x in d.terms:
         if x is not carrier:
             x.tensors  # noqa: B018 - takes a loss scale out, so that the sum rounds as it does without one
@@ -132,12 +146,14 @@ def form(
     return carrier, 1.0
 
 
-def youngest(d: Lazy) -> Gradient:
+def youngest(d: Lazy) -> Any:
     """The last of a sum's gradients whose memory is still its own."""
-    found = [x for _, x in d.terms if isinstance(x, Gradient)]
-    if not found:
+    best: Any = None
+    for _, x in d.terms:
+        if isinstance(x, Gradient) and (best is None or x.serial > best.serial):
+            best = x
+    if best is None:
         raise RuntimeError("the update is made of no gradient of this step: yield Update of something that Grad() gave")
-    best = max(found, key=attrgetter("serial"))
     best.tensors if best.raw is None else None  # noqa: B018 - says "write keep=g"
     return best
 
@@ -175,19 +191,11 @@ def base_multiplies(d: Gradient, factor: Coefficient, base: torch.optim.Optimize
     return all(x.dtype != torch.float64 for x in d.raw or ())
 
 
-def multiply_(factor: Coefficient, d: Vector) -> None:
-    """d <- factor * d in place; nothing to do for 1.0."""
-    if isinstance(factor, Tensor):
-        scale_(factor, d)
-    elif not is_number(factor, 1.0) and d:
-        torch._foreach_mul_(d, factor)
-
-
 def multiply_in(d: Gradient, factor: Coefficient) -> None:
     """d <- factor * d, in memory of its own."""
     if isinstance(factor, Tensor) or factor != 1.0:
         d.make_writable()
-        multiply_(factor, d.raw or [])
+        scale_(factor, d.raw or [])
         d.factor = None
 
 
@@ -201,7 +209,7 @@ def corrections(
             'rank\'s own correction; use sync="global"'
         )
     formed, factor = form(after, groups)
-    multiply_(factor, formed.tensors)
+    scale_(factor, formed.tensors)
     group_of = {p: group for group in groups for p in group["params"]}
     pairs = zip(formed.params, formed.tensors, strict=True)
     return [(local(p.detach()), x, group_of[p]) for p, x in pairs]
@@ -209,22 +217,26 @@ def corrections(
 
 def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool]:
     """(whether all passes were finite, whether d itself must be looked at: finite gradients may overflow in a sum)."""
-    norms = [x.norm for x in leaves]
-    finite = norms[0] - norms[0] == norms[-1] - norms[-1]  # neither is infinite or NaN, in three small operations
-    if len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor):
+    first, last, dtypes = leaves[0].norm, leaves[-1].norm, {torch.float32}
+    single = len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor)
+    if not single:
+        dtypes = set(map(_dtype, chain.from_iterable([x.raw or () for _, x in d.terms]))) or dtypes
+    largest = min(map(_LARGEST.__getitem__, dtypes))
+    if host:  # plain numbers, which cost less than tensors
+        ok = math.isfinite(first.item()) and math.isfinite(last.item())
+        bound: Any = 0.0 if single else sum([abs(float(c)) * x.norm.item() for c, x in d.terms])
+        return torch.tensor(ok, device=first.device), ok and not bound < largest
+    finite = first - first == last - last  # neither is infinite or NaN, in three small operations
+    if single:
         return finite, False
-    bound: Any = sum([abs(c) * x.norm for c, x in d.terms], start=0.0)
-    dtypes = {t.dtype for _, x in d.terms for t in x.raw or ()} or {torch.float32}
-    within = bound < min([torch.finfo(t).max for t in dtypes])
-    if host:
-        return finite, bool(finite) and not bool(within)
-    return finite & within, False
+    bound = sum([abs(c) * x.norm for c, x in d.terms], start=0.0)
+    return finite & (bound < largest), False
 
 
 def near_overflow(leaves: Sequence[Leaf]) -> bool:
     """Whether products of such gradients may leave their dtype: then what a rule keeps of them is looked at, too."""
     dtypes = {t.dtype for x in leaves for t in x.raw or ()} or {torch.float32}
-    return any(x.norm.item() > min(torch.finfo(t).max for t in dtypes) ** 0.4 for x in leaves)
+    return any(x.norm.item() > min(map(_LARGEST.__getitem__, dtypes)) ** 0.4 for x in leaves)
 
 
 def all_finite(d: Vector) -> Tensor:

@@ -8,12 +8,14 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from fenland.algebra.shards import is_dtensor
+from fenland.algebra.shards import PLAIN, is_dtensor
 from fenland.rules.requests import Grad
 
 Closure: TypeAlias = Callable[[], Any]
@@ -31,28 +33,24 @@ _UNSCALED = "unscale_() has already been called"
 _STALE = ("modified by an inplace operation", "backward through the graph a second time")
 
 
-class Evaluation:
-    """Runs a closure once for each request.
+class PerSample:
+    """Runs a closure once for each request of a method that chooses samples (`per_sample`).
 
-    With a method that chooses samples (`per_sample`), the closure zeroes the gradients, runs the forward pass and
-    returns the losses of its samples, shape (B,), with their graph; backward runs here, on the chosen ones. A closure
-    that takes one argument is given the indices of the samples that the pass needs (or None for all), so that it need
-    not compute the others.
+    The closure zeroes the gradients, runs the forward pass and returns the losses of its samples, shape (B,), with
+    their graph; backward runs here, on the chosen ones. A closure that takes one argument is given the indices of the
+    samples that the pass needs (or None for all), so that it need not compute the others.
 
     Attributes:
-        losses: the losses (B,) of the last pass of such a method, detached.
+        losses: the losses (B,) of the last pass, detached.
     """
 
     def __init__(self, closure: Closure, method: Any, scaling: Any) -> None:
         self.closure, self.method, self.scaling = closure, method, scaling
         self.losses: Tensor | None = None
-        self.per_sample = method.per_sample
-        self.takes_indices = self.per_sample and bool(inspect.signature(closure).parameters)
+        self.takes_indices = bool(inspect.signature(closure).parameters)
 
-    def __call__(self, request: Any) -> Any:
-        """The closure's value, or the mean loss where it gives one a sample."""
-        if not self.per_sample:
-            return evaluate(self.closure)
+    def __call__(self, request: Any) -> Tensor:
+        """The mean loss of all samples."""
         chosen = request.samples if isinstance(request, Grad) else None
         ahead = chosen if isinstance(chosen, Tensor) else None
         losses = self._losses(ahead)
@@ -178,14 +176,14 @@ class StaleGradients:
     def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
         self._found = self._seen = False
         self._param: Any = None
-        for p in [p for group in groups for p in group["params"]]:
+        for p in chain.from_iterable(map(itemgetter("params"), groups)):
             grad = p.grad
             if (
                 grad is not None
                 and p.requires_grad
                 and p.is_leaf
                 and grad.layout == torch.strided
-                and not is_dtensor(p)
+                and (type(p) in PLAIN or not is_dtensor(p))
             ):
                 self._param = p
                 break
@@ -194,16 +192,13 @@ class StaleGradients:
         self._old: Any = self._param.grad
         self._version = self._old._version
         self._content = self._old.detach().reshape(-1)[:64].clone()
-        self._handle = self._param.register_post_accumulate_grad_hook(self._accumulated)
+        self._handle = self._param.register_post_accumulate_grad_hook(self._look)
 
-    def _accumulated(self, p: Tensor) -> None:
+    def _look(self, p: Tensor) -> None:
         """Backward has just added to the watched gradient, or made a new one."""
         if not self._seen:
-            self._seen, self._found = True, self._written_once()
-
-    def _written_once(self) -> bool:
-        once = self._param.grad is self._old and self._old._version == self._version + 1
-        return once and bool(self._content.any())
+            once = p.grad is self._old and self._old._version == self._version + 1
+            self._seen, self._found = True, once and bool(self._content.any())
 
     def close(self) -> None:
         """Let go of the parameter and its gradient, whatever became of the pass."""
@@ -214,7 +209,7 @@ class StaleGradients:
     def refuse(self) -> None:
         """Raise where pass 1 was added to an old gradient."""
         if self._param is not None and not self._seen:  # a closure that writes p.grad by hand
-            self._found = self._written_once()
+            self._look(self._param)
         if self._found:
             raise RuntimeError(
                 "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "

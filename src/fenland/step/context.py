@@ -16,7 +16,6 @@ from fenland.algebra.lazy import times
 from fenland.algebra.shards import layouts, local
 from fenland.rules import Context
 from fenland.rules.requests import Climb, Grad
-from fenland.step.base_step import youngest
 from fenland.step.closures import loss_of
 from fenland.step.gradients import Gradient, drop
 from fenland.step.perturbation import Perturbation
@@ -137,9 +136,9 @@ class StepContext(Context):
 
     def perturb(self, at: Climb | Lazy, kept: set[Leaf]) -> None:
         """Form w + e, in the memory of a gradient that nobody needs where there is one."""
-        owned = {leaf: leaf.owned for leaf in kept | ({self.g} if self.sampled and self.g is not None else set())}
-        for leaf in owned:
-            leaf.owned = None
+        owned = {}
+        for leaf in kept if not self.sampled or self.g is None else kept | {self.g}:
+            owned[leaf], leaf.owned = leaf.owned, None
         e = self.displacement(at)
         if self.rules.ball.geometry is not None:
             self.retract(e)
@@ -147,7 +146,7 @@ class StepContext(Context):
             c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())
             mine = not self.sampled and x.owned is not None
             raw = x.raw if x.raw is not None else x.tensors
-            steps = self.as_steps(c, x)
+            steps = [self.as_step(k, x) for k in c] if isinstance(c, list) else self.as_step(c, x)
             flags = x.owned if mine and x.owned is not None else [False] * len(raw)
             self.perturbation.apply(list(x.params or ()), raw, steps, flags, whole=isinstance(x, Gradient))
             if self.sampled:
@@ -175,17 +174,16 @@ class StepContext(Context):
         unit = self.rules.ball.steepest(a, self)
         self.spend = False
         e = self.reach(unit if at.share == 1.0 else unit * at.share)
-        if unit.terms[0][1] in [leaf for _, leaf in terms]:
+        along = unit.terms[0][1]
+        if along is x or any(along is leaf for _, leaf in terms):
             self.record.radius_factors = _length(e)
         else:
             one = torch.ones_like(a.norm) if unit.length is None else unit.length
             self.record.radius_factors = (one, self.rho * at.share)
         return e
 
-    def as_steps(self, c: Any, x: Leaf) -> Scalar | list[Scalar]:
-        """The factor of a direction as scalars, one for all or one a tensor, a loss scale in it."""
-        if isinstance(c, list):
-            return [self.as_steps(k, x) for k in c]  # type: ignore[misc]
+    def as_step(self, c: Any, x: Leaf) -> Scalar:
+        """The factor of a direction as a scalar, a loss scale in it."""
         if not isinstance(c, Tensor):
             c = torch.tensor(float(c), dtype=accumulator_dtype(x.raw or ()))
         step: Tensor = c if x.factor is None else c * x.factor
@@ -219,14 +217,6 @@ class StepContext(Context):
         there = [local(p.detach()) for p in params]
         measure_precision(self.record, there, self.perturbation.origins(), wanted, V.layouts)
         warn_of_rounding(self.record, params, self.base_optimizer)
-
-    def carrier(self, d: Lazy) -> Gradient:
-        """The gradient in whose memory d is formed; it becomes `p.grad`."""
-        found = youngest(d)
-        if found is not self.at_hand:
-            self.drop()
-            found.give_back()
-        return found
 
     def drop(self) -> None:
         """Set every `p.grad` to None."""

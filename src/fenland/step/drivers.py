@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -17,13 +19,14 @@ from torch import Tensor
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
 from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, Evaluation, StaleGradients, loss_of
-from fenland.step.grad_scaling import Scaled
-from fenland.step.gradients import collect, drop, own_copy
+from fenland.step.closures import Closure, PerSample, StaleGradients, evaluate, loss_of
+from fenland.step.gradients import Scaled, collect, drop, own_copy
 from fenland.step.guards import Snapshot
 from fenland.step.joint import JointRunner
 from fenland.step.runner import Runner
 from fenland.step.step import Step
+
+_asks = attrgetter("asks")
 
 
 def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None]) -> Any:
@@ -97,7 +100,7 @@ def ascend(runner: Runner, scaling: Scaled | None) -> bool:
         if step.request.at is None and runner.rules.method.clean_gradient:
             step.come_back()
         runner.check_first(step, two_calls=True)
-        runner.attributes = [runner.attributes[0], runner.guard.attributes()]
+        runner.attributes = [runner.attributes[0], runner.advanced.look()]
         if before is None:
             runner.warn_of_unseen(step)
         if step.asks and step.request.at is not None:
@@ -151,62 +154,70 @@ def _whole_step(
     runners: Sequence[Runner], scalings: Sequence[Scaled | None], passes: Callable[[list[Step], list[Snapshot]], Any]
 ) -> Any:
     """Everything around the passes of a closure: guards before, the decision and the bases' steps after them."""
+    before: list[Snapshot] = []
     for runner in runners:
         if runner.pending is not None:
             runner.refuse("step", busy=True)
-    before = [runner.guard.take() for runner in runners]
+        before.append(runner.guard.take())
     steps: list[Step] = []
+    decisions: list[bool | Tensor] = []
     try:
-        for watch in [watch for runner in runners for watch in runner.watches]:
-            watch.quiet = True  # a closure's passes begin where it is called
-        steps += [runner.new_step(scaling) for runner, scaling in zip(runners, scalings, strict=True)]
+        for runner, scaling in zip(runners, scalings, strict=True):
+            for watch in runner.watches:
+                watch.quiet = True  # a closure's passes begin where it is called
+            steps.append(runner.new_step(scaling))
         value = passes(steps, before)
         for step in steps:
             if step.settled is None:
                 step.settled = settle(step)
-        ok = [runner.decide(step, then) for runner, step, then in zip(runners, steps, before, strict=True)]
+        for runner, step, then in zip(runners, steps, before, strict=True):
+            decisions.append(runner.decide(step, then))
     except BaseException:
         for runner, then in zip(runners, before, strict=True):
             runner.roll_back(steps, then)
         raise
-    finish(runners, steps, ok, before)
+    finish(runners, steps, decisions, before)
     return value
 
 
 def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], before: list[Snapshot]) -> Any:
     """All passes of one batch: each gradient that is asked for is one call of the closure, shared by all steps."""
-    run = Evaluation(closure, steps[0].rules.method, steps[0].scaling)
-    after_first: list[Snapshot] | None = None
-    seen = [[None if runner.guard.checked else runner.guard.attributes()] for runner in runners]
+    run = PerSample(closure, steps[0].rules.method, steps[0].scaling) if runners[0].per_sample else None
+    after_first: list[Snapshot] = []
+    seen: list[list[Any]] = []  # by runner that has not compared yet: attributes before, and after each pass
+    for runner in runners:
+        seen.append([] if runner.advanced.model is None else [runner.advanced.look()])
     passes, value = 0, None
-    while asking := [step for step in steps if step.asks]:
-        if passes == 1 and after_first is None:
-            after_first = _before_second_pass(runners)
+    while asking := list(filter(_asks, steps)):
+        if passes == 1 and not after_first:
+            after_first += _before_second_pass(runners)
         for runner, then in zip(runners, before, strict=True) if passes else ():
             runner.guard.bring_back(then)
         request = asking[0].request
         if isinstance(request, Highest):
-            asking[0].search(partial(_once_more, runners, before, run))
+            asking[0].search(partial(_once_more, runners, before, closure, run))
             continue
-        got = _one_pass(runners, steps, asking, run, request, first=passes == 0)
+        got = _one_pass(runners, steps, asking, closure, run, request, first=passes == 0)
         if passes == 0:
             value = got
             for runner, step in zip(runners, steps, strict=True):
                 runner.check_first(step, two_calls=False)
         passes += 1
         for runner, found in zip(runners, seen, strict=True):
-            found.append(runner.guard.attributes() if found[0] is not None else None)
-    if after_first is not None:
+            found += [runner.advanced.look()] if found else []
+    if after_first:
         _after_last_pass(runners, seen, after_first)
     return value
 
 
 def _before_second_pass(runners: Sequence[Runner]) -> list[Snapshot]:
     """Pass 1 has run: buffers and generators as they are to be after the step."""
+    after_first = []
     for runner in runners:
         if runner.unguarded is not None:
             runner.unguarded.watch()
-    return [runner.guard.take() for runner in runners]
+        after_first.append(runner.guard.take())
+    return after_first
 
 
 def _after_last_pass(runners: Sequence[Runner], seen: list[list[Any]], after_first: list[Snapshot]) -> None:
@@ -214,43 +225,46 @@ def _after_last_pass(runners: Sequence[Runner], seen: list[list[Any]], after_fir
     for runner, found, then in zip(runners, seen, after_first, strict=True):
         if runner.unguarded is not None:
             runner.warn_of_unguarded(two_calls=False)
-        if found[0] is not None:
-            runner.guard.warn_of_advanced([found[0], found[1], found[-1]])
+        if found:
+            runner.advanced.compare([found[0], found[1], found[-1]])
         runner.guard.bring_back(then)
 
 
 def _one_pass(
-    runners: Sequence[Runner], steps: list[Step], asking: list[Step], run: Evaluation, request: Grad, first: bool
+    runners: Sequence[Runner],
+    steps: list[Step],
+    asking: list[Step],
+    closure: Closure,
+    run: PerSample | None,
+    request: Grad,
+    first: bool,
 ) -> Any:
     """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
     stale = StaleGradients(runners[0].base.param_groups) if first else None
-    for step in asking:
-        step.go()
     for step in steps:
-        if step not in asking:
-            step.drop()
+        step.go() if step in asking else step.drop()
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
-        for reduction in [runner.reduction for runner in runners]:
-            if reduction.ranks_differ:
-                contexts.enter_context(reduction.context(request))
-        value = run(request)
+        for runner in runners:
+            if runner.reduction.ranks_differ:
+                contexts.enter_context(runner.reduction.context(request))
+        value = evaluate(closure) if run is None else run(request)
         if stale is not None:
             stale.refuse()
     loss = loss_of(value)
     for step in asking:
         away = bool(step.perturbation.params)
-        step.come_back(run.losses)
+        step.come_back(None if run is None else run.losses)
         step.record.loss_ascent = loss if away else step.record.loss_ascent
         step.record.loss = step.record.loss if away or step.record.loss is not None else loss
     return value
 
 
-def _once_more(runners: Sequence[Runner], before: list[Snapshot], run: Evaluation) -> Any:
+def _once_more(runners: Sequence[Runner], before: list[Snapshot], closure: Closure, run: PerSample | None) -> Any:
     for runner, then in zip(runners, before, strict=True):
         runner.guard.bring_back(then)
-    return run(None)
+    return evaluate(closure) if run is None else run(None)
 
 
 def finish(
@@ -261,7 +275,7 @@ def finish(
     hooks: Any = None,
 ) -> None:
     """Step the bases, or skip: of a joint step all are taken or none."""
-    skipped = bool([ok for ok in decisions if ok is False])
+    skipped = any(map(is_, decisions, repeat(False)))
     for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
         step.close()
         runner.pending = runner.before = None

@@ -5,6 +5,7 @@ between steps, whole or in parts. So each forward that may belong to a step leav
 graph that it makes (the graph alone holds it), and the backward that reaches it says that it counts.
 
 Without `model=` nobody knows which modules these are; then one pass at w + e is watched for what should be guarded.
+With it, one step is watched for state of modules that is no buffer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
+
+from fenland.step.guards import OPT_IN
+
+_FEW = 16  # elements of a tensor that is a pointer or a counter
 
 
 class Beginning:
@@ -183,6 +188,67 @@ class UnguardedWarning:
                 UserWarning,
                 stacklevel=5,
             )
+
+
+Seen = dict[tuple[nn.Module, str], Any]  # by module and attribute
+
+
+class AdvancedWarning:
+    """Compares, in one step, plain numbers and tensors that sit on modules as attributes: state that is no buffer.
+
+    Args:
+        model: their outermost module; None: there is nothing to compare.
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self.model = model
+
+    def look(self) -> Seen | None:
+        """The attributes now; None once compared."""
+        if self.model is None:
+            return None
+        return {
+            (module, name): _seen(value)
+            for module in self.model.modules()
+            if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
+            for name, value in module.__dict__.items()
+            if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
+            if name not in getattr(module, OPT_IN, ())
+        }
+
+    def compare(self, states: list[Seen | None]) -> None:
+        """Warn once of attributes that each pass advanced: (before, after pass 1, after the last pass)."""
+        self.model = None
+        before, first, last = states
+        if before is None or first is None or last is None:
+            return
+        found = sorted(
+            f"{type(module).__name__}.{name}"
+            for (module, name), value in last.items()
+            if _advanced(before.get((module, name)), first.get((module, name)), value)
+        )
+        if found:
+            warnings.warn(
+                f"{', '.join(found)} changed in pass 1 and again in pass 2, at the ascent point: no buffer, so fenland "
+                f"does not bring it back. Make it a buffer, or name it in the module: self.{OPT_IN} = ('...',)",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
+def _seen(value: Any) -> Any:
+    """A number as it is, a few whole numbers as a list, any other tensor as who it is and how often it was written."""
+    if not isinstance(value, Tensor):
+        return value
+    pointer = value.is_cpu and not value.is_floating_point() and not value.is_complex() and value.numel() <= _FEW
+    return value.tolist() if pointer else (id(value), value._version)
+
+
+def _advanced(before: Any, first: Any, last: Any) -> bool:
+    if isinstance(last, tuple):  # a tensor: the same object, written to in both passes
+        same = isinstance(before, tuple) and isinstance(first, tuple) and before[0] == first[0] == last[0]
+        return same and before[1] < first[1] < last[1]
+    return before is not None and first is not None and before != first and first != last
 
 
 class _Hook:

@@ -1,20 +1,25 @@
-"""The gradients that a pass left in `p.grad`: which parameters have one, and whose memory it is."""
+"""The gradients that a pass left in `p.grad`: which parameters have one, whose memory it is, and their loss scale.
+
+The only file that knows a `torch.amp.GradScaler`; nobody touches its state.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress, repeat
-from operator import contains, is_
+from operator import attrgetter, contains, is_
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fenland.algebra import Leaf, Lists, Scalar, Vector
-from fenland.algebra.shards import is_dtensor, layouts, local
+from fenland.algebra.lists import scale_
+from fenland.algebra.shards import PLAIN, is_dtensor, layouts, local
 from fenland.step.perturbation import ALIASED, BUCKET_VIEW, OWNED, holdings
 
 _DENSE = {torch.strided}
+_grad, _layout = attrgetter("grad"), attrgetter("layout")
 _PLAIN = Lists()
 
 
@@ -30,10 +35,10 @@ class Gradient(Leaf):
     params: list[Tensor]
 
     def __init__(self, params: list[Tensor], wholes: Vector, factor: Scalar | None) -> None:
-        kinds = layouts(wholes)
+        kinds = None if PLAIN.issuperset(map(type, wholes)) else layouts(wholes)
         self.held = holdings(wholes, sharded=kinds is not None)
         tensors = wholes if kinds is None else [local(x) for x in wholes]
-        owned = [True] * len(wholes) if not any(self.held) else [h == OWNED for h in self.held]
+        owned = list(map(OWNED.__eq__, self.held))
         super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
         self.wholes = wholes
 
@@ -77,11 +82,11 @@ def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
     params: list[Tensor] = []
     for group in groups:
         params += group["params"]
-    wholes: list[Any] = [p.grad for p in params]
+    wholes: list[Any] = list(map(_grad, params))
     if any(map(is_, wholes, repeat(None))):
         have = [x is not None for x in wholes]
         params, wholes = (list(compress(xs, have)) for xs in (params, wholes))
-    if {x.layout for x in wholes} - _DENSE:
+    if not _DENSE.issuperset(map(_layout, wholes)):
         raise TypeError(
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
@@ -121,3 +126,65 @@ def own_copy(grad: Tensor) -> Tensor:
     x = local(grad)
     lent = grad._is_view() or x.untyped_storage().nbytes() > x.numel() * x.element_size()
     return grad.clone() if lent else grad
+
+
+class Scaled:
+    """The gradients carry the scale of an active scaler.
+
+    Args:
+        scaler: the scaler that the closure scales its loss with.
+        claim: called with the scaler to note that the wrapping optimizer is unscaled; raises where the user did so.
+    """
+
+    def __init__(self, scaler: Any, claim: Any) -> None:
+        self.scaler, self.claim = scaler, claim
+
+    def factor(self, like: Vector) -> Scalar | None:
+        """1 / scale, what gradients must still be multiplied with."""
+        if not like:
+            return None
+        scale: Scalar = self.scaler.scale(torch.ones((), device=like[0].device))  # on the device, no synchronisation
+        return scale.reciprocal()
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss as backward is run on it."""
+        scaled: Tensor = self.scaler.scale(loss)
+        return scaled
+
+    def unscale(self, base: torch.optim.Optimizer, d: Gradient, others: Sequence[Leaf]) -> None:
+        """Let the scaler unscale what `p.grad` holds, and see whether it is finite.
+
+        Once a step, on d's own memory, which gets the scale back first where it has left already.
+
+        An overflow of another pass is made visible to it: 0 * ||g|| is added to the smallest gradient, nothing where
+        ||g|| is finite, NaN where it is not.
+
+        Raises:
+            RuntimeError: the scaler has unscaled or stepped one of the two optimizers since its last update.
+        """
+        for leaf in others:
+            mark_nonfinite(d.wholes, leaf.norm)
+        if d.factor is None:
+            grads = [p.grad for group in base.param_groups for p in group["params"] if p.grad is not None]
+            if grads:
+                scale_(self.scaler.scale(torch.ones((), device=grads[0].device)), grads)
+        try:
+            self.claim(self.scaler)
+            self.scaler.unscale_(base)
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the scaler has unscaled this optimizer's gradients already: take scaler.unscale_() out of the closure "
+                "(fenland unscales; max_norm= clips), and call scaler.update() once after every step"
+            ) from error
+        d.factor = None
+
+    def step(self, base: torch.optim.Optimizer) -> None:
+        """Step the base, or leave it out after an overflow."""
+        self.scaler.step(base)
+
+
+def mark_nonfinite(xs: Vector, norm: Scalar) -> None:
+    """Add 0 * norm to the smallest tensor."""
+    if xs:
+        smallest = min((x for x in xs if x.numel()), key=lambda x: x.numel())
+        smallest.add_((norm * 0).to(smallest.device))

@@ -1,14 +1,21 @@
-"""What pass 2 must not leave behind: changed buffers, advanced random generators, advanced state of modules."""
+"""What pass 2 must not leave behind: changed buffers, advanced random generators, advanced state of modules.
+
+Most closures draw from torch alone, and reading the state of Python's and NumPy's global generators by their own
+functions costs more than all other guards of a small step (numpy 2.4: 41 us to get, 44 us to set). Both are Mersenne
+Twisters whose state lies in memory at a known place: there it is read as bytes, and it is set, by the generator's own
+function, only where it has moved. Where that place cannot be made sure of (another interpreter, another bit generator)
+the generator's own functions read it, too.
+"""
 
 from __future__ import annotations
 
 import copy
+import ctypes
 import random
+import struct
 import sys
-import warnings
 import weakref
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,8 +23,8 @@ from torch import Tensor, nn
 
 from fenland.algebra.shards import local
 
+States = dict[Any, Any]  # by whose: "torch", "python", "numpy", a device, or a generator that somebody holds
 Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers or attributes
-_FEW = 16  # elements of a tensor that is a pointer or a counter
 OPT_IN = "fenland_guarded"  # a module lists here the attributes that a forward advances
 
 
@@ -26,13 +33,13 @@ class Snapshot:
 
     Attributes:
         buffers: by seat, the tensor object that sat there and a copy of its content; (None, None) for an empty seat.
-        random: by a key that says whose, what sets the generator's state, and the state.
+        random: states of generators.
         guarded: by seat, the value of an attribute that its module lists in `fenland_guarded`, and a copy of it.
     """
 
     __slots__ = ("__weakref__", "buffers", "guarded", "random")
     buffers: dict[Seat, tuple[Tensor | None, Tensor | None]]
-    random: dict[Any, tuple[Callable[[Any], Any], Any]]
+    random: States
     guarded: dict[Seat, tuple[Any, Any]]
 
 
@@ -54,27 +61,24 @@ class Guard:
         self.model, self.replay_rng = model, replay_rng
         self.devices = sorted({d for d in devices if d.type not in ("cpu", "meta")}, key=str)
         self._seats: list[Seat] | None = None  # of generators and guarded attributes, looked for once
-        self.checked = model is None
 
     def take(self) -> Snapshot:
         """The state now. Costs one copy of each buffer."""
         now = Snapshot()
         now.random, now.guarded, now.buffers = {}, {}, {}
+        held = []
+        if self._seats is None:
+            self._seats = [] if self.model is None else list(_seats_of(self.model))
+        for module, name in self._seats:
+            value = module.__dict__.get(name)
+            if is_generator(value):
+                held.append(value)
+            else:
+                now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
         if self.replay_rng:
-            now.random["torch"] = torch.set_rng_state, torch.get_rng_state()
-            now.random["python"] = random.setstate, random.getstate()
-            if "numpy" in sys.modules:
-                numpy = sys.modules["numpy"].random
-                now.random["numpy"] = numpy.set_state, numpy.get_state()
-            for d in self.devices:
-                module = torch.get_device_module(d)
-                now.random[d] = partial(module.set_rng_state, device=d), module.get_rng_state(d)
+            now.random = states_of(self.devices, held)
         if self.model is None:
             return now
-        if self._seats is None:
-            self._seats = list(_seats_of(self.model))
-        for seat in self._seats:
-            self._take_seat(seat, now)
         weights: set[int] | None = None
         for module in self.model.modules():
             for name, buffer in module._buffers.items():
@@ -85,14 +89,6 @@ class Guard:
                 content = None if _holds_weights(buffer, weights) else buffer.detach().clone()
                 now.buffers[module, name] = buffer, content
         return now
-
-    def _take_seat(self, seat: Seat, now: Snapshot) -> None:
-        """A generator that a module holds, or an attribute that it has asked to be guarded."""
-        value = seat[0].__dict__.get(seat[1])
-        if not _is_generator(value):
-            now.guarded[seat] = value, value.detach().clone() if isinstance(value, Tensor) else value
-        elif self.replay_rng:
-            now.random[seat] = partial(_set_state, value), _state(value)
 
     def take_after_first(self) -> Snapshot:
         """The state after pass 1, also where another optimizer's step has taken some of it back already."""
@@ -107,8 +103,9 @@ class Guard:
     def bring_back(self, then: Snapshot) -> None:
         """Make everything as it was: rebound buffers sit again, lazily made ones are gone again."""
         for module in self.model.modules() if self.model is not None else ():
-            for name in [n for n in module._buffers if (module, n) not in then.buffers]:
-                del module._buffers[name]
+            for name in list(module._buffers):
+                if (module, name) not in then.buffers:
+                    del module._buffers[name]
         with torch.no_grad():
             for (module, name), (buffer, content) in then.buffers.items() if self.model is not None else ():
                 module._buffers[name] = buffer
@@ -118,8 +115,7 @@ class Guard:
                 if isinstance(value, Tensor):
                     value.copy_(content)
                 module.__dict__[name] = value
-        for set_state, state in then.random.values():
-            set_state(state)
+        _set_states(then.random)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
         """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
@@ -127,89 +123,13 @@ class Guard:
             if buffer is not None and content is not None and buffer.shape == content.shape:
                 buffer.copy_(torch.where(undo.to(buffer.device), content, buffer))
 
-    # State that is no buffer: found by comparing, once.
-
-    def attributes(self) -> dict[Seat, Any] | None:
-        """Plain numbers and tensors that sit on modules as attributes, on the first step; None later."""
-        if self.checked or self.model is None:
-            return None
-        return {
-            (module, name): _seen(value)
-            for module in self.model.modules()
-            if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
-            for name, value in module.__dict__.items()
-            if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
-            if name not in getattr(module, OPT_IN, ())
-        }
-
-    def warn_of_advanced(self, states: list[dict[Seat, Any] | None]) -> None:
-        """Warn once of attributes that each pass advanced: (before, after pass 1, after the last pass)."""
-        self.checked = True
-        before, first, last = states
-        if before is None or first is None or last is None:
-            return
-        found = sorted(
-            f"{type(module).__name__}.{name}"
-            for (module, name), value in last.items()
-            if _advanced(before.get((module, name)), first.get((module, name)), value)
-        )
-        if found:
-            warnings.warn(
-                f"{', '.join(found)} changed in pass 1 and again in pass 2, at the ascent point: no buffer, so fenland "
-                f"does not bring it back. Make it a buffer, or name it in the module: self.{OPT_IN} = ('...',)",
-                UserWarning,
-                stacklevel=5,
-            )
-
-
-def _seen(value: Any) -> Any:
-    """A number as it is, a few whole numbers as a list, any other tensor as who it is and how often it was written."""
-    if not isinstance(value, Tensor):
-        return value
-    pointer = value.is_cpu and not value.is_floating_point() and not value.is_complex() and value.numel() <= _FEW
-    return value.tolist() if pointer else (id(value), value._version)
-
-
-def _advanced(before: Any, first: Any, last: Any) -> bool:
-    if isinstance(last, tuple):  # a tensor: the same object, written to in both passes
-        same = isinstance(before, tuple) and isinstance(first, tuple) and before[0] == first[0] == last[0]
-        return same and before[1] < first[1] < last[1]
-    return before is not None and first is not None and before != first and first != last
-
 
 def _seats_of(model: nn.Module) -> Iterable[Seat]:
     for module in model.modules():
         listed = getattr(module, OPT_IN, ())
         for name, value in module.__dict__.items():
-            if _is_generator(value) or name in listed:
+            if is_generator(value) or name in listed:
                 yield module, name
-
-
-def _is_generator(value: Any) -> bool:
-    """Whether it is a random generator of torch, Python or NumPy."""
-    numpy = sys.modules.get("numpy")
-    ours = (numpy.random.Generator, numpy.random.RandomState) if numpy is not None else ()
-    return isinstance(value, (torch.Generator, random.Random, *ours))
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    return copy.deepcopy(generator.bit_generator.state) if _has_bits(generator) else generator.get_state()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, random.Random):
-        generator.setstate(state)
-    elif _has_bits(generator):
-        generator.bit_generator.state = copy.deepcopy(state)
-    else:
-        generator.set_state(state)
-
-
-def _has_bits(generator: Any) -> bool:
-    """Whether it is one of NumPy's new kind."""
-    return type(generator).__module__.startswith("numpy") and type(generator).__name__ == "Generator"
 
 
 def _holds_weights(buffer: Tensor, weights: set[int]) -> bool:
@@ -226,3 +146,148 @@ def _refill(buffer: Tensor, content: Tensor) -> None:
         buffer.copy_(content)
     else:  # resized in place meanwhile
         buffer.resize_(content.shape).copy_(content)
+
+
+# Random generators.
+
+_WORDS = 624  # of a Mersenne Twister, beside a position among them
+_BYTES = 4 * _WORDS + 4
+_HEAD = object.__basicsize__  # of an object in CPython's memory; its own fields follow
+
+
+def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
+    """The state now of the global generators, those of `devices`, and the generators `held`."""
+    now: States = {"torch": torch.get_rng_state()}
+    now["python"] = random.getstate() if _python is None else (_python.raw, random._inst.gauss_next)  # type: ignore[attr-defined]
+    if "numpy" in sys.modules:
+        now["numpy"] = _numpy.state()
+    for d in devices:
+        now[d] = torch.get_device_module(d).get_rng_state(d)
+    for generator in held:
+        if isinstance(generator, random.Random):
+            now[generator] = generator.getstate()
+        else:
+            now[generator] = _copied(generator.bit_generator.state) if _has_bits(generator) else generator.get_state()
+    return now
+
+
+def _set_states(then: States) -> None:
+    """Set every generator to the state that it had then."""
+    for whose, state in then.items():
+        if whose == "torch":
+            torch.set_rng_state(state)
+        elif whose == "python":
+            if _python is None:
+                random.setstate(state)
+            elif state != (_python.raw, random._inst.gauss_next):  # type: ignore[attr-defined]
+                position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
+                random.setstate((random.Random.VERSION, (*words, position), state[1]))
+        elif whose == "numpy":
+            if state != _numpy.state():
+                _numpy.set(state)
+        elif isinstance(whose, torch.device):
+            torch.get_device_module(whose).set_rng_state(state, device=whose)
+        else:
+            _set_held(whose, state)
+
+
+def _set_held(generator: Any, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif _has_bits(generator):
+        generator.bit_generator.state = _copied(state)
+    else:
+        generator.set_state(state)
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it is a random generator of torch, Python or NumPy."""
+    numpy = sys.modules.get("numpy")
+    ours = (numpy.random.Generator, numpy.random.RandomState) if numpy is not None else ()
+    return isinstance(value, (torch.Generator, random.Random, *ours))
+
+
+def _has_bits(generator: Any) -> bool:
+    """Whether it is one of NumPy's new kind."""
+    return type(generator).__module__.startswith("numpy") and type(generator).__name__ == "Generator"
+
+
+_copied = copy.deepcopy  # a bit generator's state is a dict of arrays
+
+
+def _memory(address: int, size: int) -> Any:
+    """That memory, read anew whenever its `raw` is asked for."""
+    return (ctypes.c_char * size).from_address(address)
+
+
+def _find_python() -> Any:
+    """Where Python's global generator keeps its position and words; None unless a probe's are found there."""
+    probe = random.Random(1)
+    if sys.implementation.name != "cpython" or random.Random.__basicsize__ < _HEAD + _BYTES:
+        return None
+    probe.random()
+    *words, position = probe.getstate()[1]
+    found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
+    return _memory(id(random._inst) + _HEAD, _BYTES) if found else None  # type: ignore[attr-defined]
+
+
+class _NumPy:
+    """NumPy's global generator.
+
+    Its words and their position are its bit generator's, at an address that NumPy tells. Whether it keeps the second of
+    two normal numbers (a draw that moves no word), and which, lies in the generator itself, where a probe says.
+    """
+
+    def __init__(self) -> None:
+        self._seen: tuple[Any, Any] = None, None  # generator and bit generator, which `set_bit_generator` may change
+        self._words: Any = None  # its memory; None: not known
+        self._normal: Any = None
+
+    def state(self) -> Any:
+        """(words and position, the kept normal number) as bytes, or what `get_state` says."""
+        generator = sys.modules["numpy"].random.mtrand._rand
+        bits = generator._bit_generator
+        if bits is not self._seen[1] or generator is not self._seen[0]:
+            self._look(generator, bits)
+        if self._words is None:
+            return _Full(generator.get_state(legacy=False))
+        with bits.lock:
+            return self._words.raw, self._normal.raw
+
+    def set(self, state: Any) -> None:
+        """Set a state that `state()` gave."""
+        numpy: Any = sys.modules["numpy"]
+        if isinstance(state, tuple):
+            words = numpy.frombuffer(state[0], numpy.uint32, _WORDS)
+            (position,) = struct.unpack_from("=i", state[0], 4 * _WORDS)
+            numpy.random.set_state(("MT19937", words, position, *struct.unpack("=ixxxxd", state[1])))
+        else:
+            numpy.random.set_state(state.state)
+
+    def _look(self, generator: Any, bits: Any) -> None:
+        self._seen, self._words = (generator, bits), None
+        kind = sys.modules["numpy"].random.MT19937
+        if sys.implementation.name != "cpython" or type(bits) is not kind:
+            return
+        probe = type(generator)(kind(1))
+        probe.standard_normal()  # one is drawn, one is kept
+        _, words, position, kept, normal = probe.get_state()
+        known = probe._bit_generator.ctypes.state_address
+        size = type(generator).__basicsize__ - _HEAD
+        at = _memory(id(probe) + _HEAD, size).raw.find(struct.pack("=ixxxxd", kept, normal))
+        if at >= 0 and _memory(known, _BYTES).raw == words.tobytes() + struct.pack("=i", position):
+            probe.standard_normal()
+            after = struct.unpack("=ixxxxd", _memory(id(probe) + _HEAD + at, 16).raw)
+            if after == probe.get_state()[3:]:
+                self._words = _memory(bits.ctypes.state_address, _BYTES)
+                self._normal = _memory(id(generator) + _HEAD + at, 16)
+
+
+class _Full:
+    """A state as `get_state` gives it, equal to no other: it is always set."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+
+_python, _numpy = _find_python(), _NumPy()

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from fenland.algebra import Leaf
 from fenland.rules import ParameterNames
-from fenland.step.forward_watch import UnguardedWarning
-from fenland.step.grad_scaling import Scaled
-from fenland.step.gradients import Gradient
+from fenland.step.forward_watch import AdvancedWarning, UnguardedWarning
+from fenland.step.gradients import Gradient, Scaled
 from fenland.step.guards import Guard
 from fenland.step.perturbation import StorageCache
 from fenland.step.runner import Runner
@@ -40,6 +39,7 @@ class JointRunner(Runner):
             if runner.reduction.ranks_differ:
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
+        self.per_sample, self.advanced = first.per_sample, AdvancedWarning(None)
         groups = [group for runner in runners for group in runner.base.param_groups]
         state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}
         self.base: Any = SimpleNamespace(param_groups=groups, state=state, _optimizer_step_pre_hooks={})
@@ -100,7 +100,7 @@ class JointGuard(Guard):
 
     def __init__(self, guards: Sequence[Guard]) -> None:
         self.guards = guards
-        self.replay_rng, self.checked = all(guard.replay_rng for guard in guards), True
+        self.replay_rng = all(guard.replay_rng for guard in guards)
 
     def take(self) -> Any:
         return [guard.take() for guard in self.guards]

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fenland.algebra import Scalar, Vector
-from fenland.algebra.fresh import clones, fresh_like
-from fenland.algebra.lists import addcmul_into, small_and_plain
-from fenland.algebra.shards import any_dtensor, is_dtensor, local
+from fenland.algebra.fresh import clones
+from fenland.algebra.lists import addcmul, addcmul_into, small_and_plain
+from fenland.algebra.shards import PLAIN, any_dtensor, is_dtensor, local
 
 STRATEGIES = ("auto", "swap", "inplace", "offload")  # "auto" swaps wherever it may: faster at every size (benchmarks/)
 
@@ -33,6 +34,8 @@ OWNED, BUCKET_VIEW, ALIASED = 0, 1, 2  # nobody else's; part of a larger buffer 
 _storage_users = torch._C._storage_Use_Count
 _storage_of = torch.Tensor.untyped_storage
 _storage_bytes = torch.UntypedStorage.nbytes
+_data, _dtype, _nbytes, _requires_grad = map(attrgetter, ("data", "dtype", "nbytes", "requires_grad"))
+_cdata = attrgetter("_cdata")
 
 
 class Perturbation:
@@ -135,9 +138,12 @@ class Perturbation:
             addcmul_into(ws, us, s, out=ws, spend=overwrites)
             increment_version(params)
             return
-        ws = [p.data for p in params]
-        there = us if overwrites else fresh_like(ws)
-        addcmul_into(ws, us, s, out=there, plain=plain)
+        ws = list(map(_data, params))
+        if overwrites:
+            there = us
+            addcmul_into(ws, us, s, out=us, plain=plain)
+        else:
+            there = addcmul(ws, us, s)
         self._swapped += list(zip(params, ws, strict=True))
         for p, x in zip(params, there, strict=True):
             p.data = x
@@ -180,7 +186,7 @@ class StorageCache:
 
     def all_movable(self, params: Sequence[Tensor]) -> bool:
         """Whether nobody else sees the memory of any of these parameters: one answer for the usual case."""
-        if any_dtensor(params):
+        if not PLAIN.issuperset(map(type, params)) and any_dtensor(params):
             return False
         known = list(map(id, params)), list(map(torch.Tensor.data_ptr, params))
         if known != self._known:
@@ -203,9 +209,9 @@ class StorageCache:
         """
         return (
             list(map(torch.Tensor.stride, us)) == self._strides
-            and len({u.dtype for u in us} | self._dtypes) == 1
+            and len(self._dtypes.union(map(_dtype, us))) == 1
             and (whole or _all_alone(us, self._bytes))
-            and True not in [u.requires_grad for u in us]
+            and True not in map(_requires_grad, us)
         )
 
 
@@ -213,7 +219,7 @@ def _all_alone(tensors: Sequence[Tensor], sizes: list[int]) -> bool:
     """Whether every one of these plain tensors has a storage of that size to itself."""
     storages = list(map(_storage_of, tensors))
     return list(map(_storage_bytes, storages)) == sizes and _ALONE.issuperset(
-        map(_storage_users, [s._cdata for s in storages])
+        map(_storage_users, map(_cdata, storages))
     )
 
 
@@ -235,7 +241,7 @@ def holdings(grads: Sequence[Tensor], sharded: bool) -> list[int]:
     Call it with the freshly made list as the only other holder; `sharded`: some are DTensors.
     """
     unseen = _MAPPED.issuperset(map(sys.getrefcount, grads))
-    if unseen and not sharded and _all_alone(grads, [x.nbytes for x in grads]):
+    if unseen and not sharded and _all_alone(grads, list(map(_nbytes, grads))):
         return [OWNED] * len(grads)
     found = []
     references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from fenland.rules import ParameterNames
 from fenland.step.base_step import is_fused, step_base
 from fenland.step.checks import check_rules
-from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
-from fenland.step.grad_scaling import Scaled
-from fenland.step.gradients import drop
+from fenland.step.forward_watch import AdvancedWarning, ForwardWatch, UnguardedWarning
+from fenland.step.gradients import Scaled, drop
 from fenland.step.guards import Guard, Snapshot
 from fenland.step.perturbation import StorageCache
 from fenland.step.record import StepRecord
@@ -59,9 +58,11 @@ class Runner:
         self.unguarded = UnguardedWarning(params) if model is None else None
         self.storage = StorageCache()
         self.record = StepRecord()
+        self.per_sample = rules.method.per_sample
         self.pending: Step | None = None
         self.before: Snapshot | None = None
-        self.attributes = [self.guard.attributes()]  # before the first step, after its pass 1
+        self.advanced = AdvancedWarning(model)
+        self.attributes = [self.advanced.look()]  # before the first step, after its pass 1
         self._after_first: Snapshot | None = None
         self._warned_of_nothing = self._warned_of_unseen = False
 
@@ -136,7 +137,7 @@ class Runner:
         if moved:
             self.warn_of_unguarded(two_calls=True)
         if moved and len(self.attributes) > 1:
-            self.guard.warn_of_advanced([*self.attributes, self.guard.attributes()])
+            self.advanced.compare([*self.attributes, self.advanced.look()])
         if self._after_first is not None:
             self.guard.bring_back(self._after_first)
         self._after_first = None

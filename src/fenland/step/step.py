@@ -52,9 +52,13 @@ class Step(StepContext):
             self.views_lost = are_views(self.groups)
         if request.at is not None:
             self.perturb(request.at, kept)
-        for leaf in self.alive:
-            leaf.own() if leaf in kept else leaf.empty()
-        self.alive = [leaf for leaf in self.alive if leaf in kept]
+        alive, self.alive = self.alive, []
+        for leaf in alive:
+            if leaf in kept:
+                leaf.own()
+                self.alive.append(leaf)
+            else:
+                leaf.empty()
         self.at_hand = None
         drop(self.groups)
 
@@ -72,7 +76,8 @@ class Step(StepContext):
             moving = found.only(self.moving(found))
             found.dual = moving.dot(self.rules.ball.steepest(moving, self))
         found.losses = losses
-        self.perturbation.undo()
+        if self.perturbation.params:
+            self.perturbation.undo()
         self.answer(found)
 
     def answer(self, found: Any) -> None:
