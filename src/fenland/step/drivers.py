@@ -223,7 +223,7 @@ def _one_pass(
     runners: Sequence[Runner], steps: list[Step], asking: list[Step], run: Evaluation, request: Grad, first: bool
 ) -> Any:
     """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
-    stale = StaleGradients(runners[0].base.param_groups) if first else None
+    stale = StaleGradients(runners) if first else None
     for step in asking:
         step.go()
     for step in steps:

@@ -64,6 +64,7 @@ class Runner:
         self.attributes = [self.guard.attributes()]  # before the first step, after its pass 1
         self._after_first: Snapshot | None = None
         self._warned_of_nothing = self._warned_of_unseen = False
+        self.knows_closure = False  # all gradients of before a closure have been watched once (StaleGradients)
 
     def new_step(self, scaling: Scaled | None) -> Step:
         """A step that has run to its first request."""
