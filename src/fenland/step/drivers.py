@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
 from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, Evaluation, StaleGradients, loss_of
+from fenland.step.closures import Closure, Evaluation, StaleGradients, loss_of, refuse_inner_step
 from fenland.step.grad_scaling import Scaled
 from fenland.step.gradients import collect, drop, own_copy
 from fenland.step.guards import Snapshot
@@ -232,6 +233,7 @@ def _one_pass(
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
+        contexts.callback(register_optimizer_step_pre_hook(partial(refuse_inner_step, runners)).remove)
         for reduction in [runner.reduction for runner in runners]:
             if reduction.ranks_differ:
                 contexts.enter_context(reduction.context(request))
