@@ -158,7 +158,7 @@ def test_the_cache_holds_nothing_of_the_ascent_point_after_the_step(form):
 
 
 def test_pruning_after_the_optimizer_was_built():
-    """prune makes `weight` a plain tensor and keeps the parameter as `weight_orig`: the optimizer's is still that one."""
+    """prune keeps the optimizer's parameter as `weight_orig` and puts a plain tensor in its place."""
     model, want = built("tied"), built("tied")
     opt = fenland.SAM(torch.optim.SGD(model.parameters(), lr=LR), rho=RHO, model=model)
     for m in (model, want):

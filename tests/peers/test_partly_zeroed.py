@@ -30,7 +30,7 @@ def zeroing_all_but(model: nn.Module, part: str, form: str) -> Any:
 @pytest.mark.parametrize("form", ["None", "zeros"])
 @pytest.mark.parametrize("part", PARTS)
 def test_one_forgotten_part_is_enough(part, form):
-    """Only one parameter was watched, so that a closure which emptied that one went through, 6e-2 off in three steps."""
+    """Only one parameter was watched: a closure that emptied that one went through, 6e-2 off in three steps."""
     model = net()
     opt = ssam(model)
     loss_of(model).backward()

@@ -40,7 +40,7 @@ def test_a_plain_optimizer_of_the_same_parameters_is_refused(preset, guarded):
 
 
 def test_a_plain_optimizer_of_another_part_of_the_model_is_refused():
-    """Muon for the matrices by fenland, AdamW for the rest by its old line in the closure: the rest moved twice a step."""
+    """Muon for the matrices by fenland, AdamW for the rest by its old line in the closure: it stepped twice."""
     model = net()
     opt, rest = ssam(model, sgd(model.body)), torch.optim.AdamW(model.head.parameters())
     before = everything(model)
@@ -99,10 +99,13 @@ def test_no_gradient_at_the_ascent_point_is_one_warning(form):
         value = loss_of(model)
         return value if len(passes) % 2 else value.detach().requires_grad_()  # backward reaches no weight
 
-    with pytest.warns(UserWarning, match=NOTHING) as told:
+    def train() -> None:
         for _ in range(3):
             opt.zero_grad()
             FORMS[form](opt, loss)
+
+    with pytest.warns(UserWarning, match=NOTHING) as told:
+        train()
     assert len(told) == 1
 
 
