@@ -121,7 +121,13 @@ class SharpnessAware(torch.optim.Optimizer):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and "_runner" in self.__dict__:
             raise AttributeError(f"{name} is fixed when the optimizer is built: build another one over the same base")
-        super().__setattr__(name, value)
+        if "defaults" in self.__dict__ and not name.startswith("_") and self._is_of_the_base(name):
+            setattr(self.base, name, value)  # what is read from the base is set there, or it would have no effect
+        else:
+            super().__setattr__(name, value)
+
+    def _is_of_the_base(self, name: str) -> bool:
+        return name not in self.__dict__ and not hasattr(type(self), name) and hasattr(self.base, name)
 
     @property
     def last(self) -> StepRecord:

@@ -121,16 +121,13 @@ def test_descend_after_restore(variant):
 
 @every_two_call
 def test_descend_without_a_second_backward(variant):
-    """No gradient in pass 2 although pass 1 had some: the forgotten backward is named, or nothing happens."""
+    """No gradient in pass 2 although pass 1 had some: the forgotten backward is named, and nothing happens."""
     session = make(variant, "mlp", "sgd")
     before = session.weights
     session.problem.loss().backward()
     session.opt.ascend()
-    try:
+    with pytest.warns(UserWarning, match="at w \\+ e no parameter of the optimizer has a gradient.*backward"):
         session.opt.descend()
-    except RuntimeError as error:
-        assert "backward" in str(error)  # noqa: PT017 - raising is one of two right answers
-        session.opt.restore()
     assert_same(session.weights, before)
 
 

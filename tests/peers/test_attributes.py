@@ -79,3 +79,38 @@ def test_an_attribute_of_one_s_own_stays_one_s_own():
     opt.initial_step = 3
     assert (opt.my_note, opt.initial_step) == ([1], 3)
     assert isinstance(opt, torch.optim.Optimizer)
+
+
+class WithOptions(torch.optim.SGD):
+    """A base with options of its own beside its groups, as Lookahead's `k` and `alpha`."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+        self.k, self.stepped_with = 5, []
+
+    def step(self, closure=None):
+        self.stepped_with.append(self.k)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_setting_an_option_of_the_base_sets_the_base_s(form):
+    """What is read from the base was set on the wrapper: `opt.k` then read 3 while the base went on with 5."""
+    model = net()
+    opt = ssam(model, WithOptions(model.parameters()))
+    opt.k = 3
+    assert opt.k == opt.base.k == 3
+    FORMS[form](opt, lambda: loss_of(model))
+    assert opt.stepped_with == [3]
+
+
+def test_what_others_hang_on_an_optimizer_stays_on_it():
+    """Schedulers and trainers mark the optimizer that they were given; the base's marks are its own."""
+    model = net()
+    opt = ssam(model)
+    opt.base._marked = "base"
+    opt._marked, opt.name = "ours", "sam"
+    assert (opt.base._marked, opt._marked, opt.name) == ("base", "ours", "sam")
+    assert not hasattr(opt.base, "name")
+    opt.step = opt.step  # as LRScheduler patches it
+    assert "step" not in vars(opt.base)

@@ -29,6 +29,7 @@ NO_CLOSURE = (
 _NEAR = 12  # frames between a wrapper's `step` and ours: torch's hooks, the profiler, a scheduler's counter
 
 _running = threading.local()
+_LOOK = 64  # elements of an old gradient that say whether it was zero
 _UNSCALED = "unscale_() has already been called"
 _STALE = ("modified by an inplace operation", "backward through the graph a second time")
 
@@ -143,6 +144,23 @@ def refuse_caller(closure: Any) -> None:
         )
 
 
+def refuse_inner_step(runners: Sequence[Any], inner: Any, args: Any, kwargs: Any) -> None:
+    """A hook of torch's on all optimizers, there while a closure runs: none may step what this step is about.
+
+    Raises:
+        RuntimeError: `inner` has a parameter of these runners' optimizers, or of a module that they guard.
+    """
+    models = [runner.guard.model for runner in runners if getattr(runner.guard, "model", None) is not None]
+    mine = {id(p) for runner in runners for group in runner.base.param_groups for p in group["params"]}
+    mine |= {id(p) for model in models for p in model.parameters()}
+    if any(id(p) in mine for group in inner.param_groups for p in group["params"]):
+        raise RuntimeError(
+            f"{type(inner).__name__}.step() inside the closure of a sharpness-aware step, which is run at w and again "
+            "at w + e, and so would update twice: call it after the step, or wrap both optimizers and use "
+            "fenland.step_together([first, second], closure)"
+        )
+
+
 def _lightning(closure: partial[Any]) -> int:
     """How many micro-batches a step of the Lightning trainer has whose precision plugin made this closure; else 1."""
     plugin = getattr(closure.func, "__self__", None)
@@ -167,49 +185,52 @@ def loss_of(value: Any) -> Tensor | None:
 
 
 class StaleGradients:
-    """Watches one gradient that is there before pass 1: backward must not be the next that writes to it.
+    """Watches gradients that are there before pass 1: backward must not be the next that writes to them.
 
     A closure that zeroes in place writes twice (zeros, then the gradient), one that sets None makes a new tensor. So
     one write since the step began, on numbers that were not zero, is a backward onto an old gradient.
+
+    On the first step that finds old gradients every one is watched, so that a closure which zeroes a part of the model
+    is found; later the first alone.
+
+    Args:
+        runners: those of the step's optimizers.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
-        self._found = self._seen = False
-        self._param: Any = None
+    def __init__(self, runners: Sequence[Any]) -> None:
+        lead = getattr(runners[0], "runners", runners)[0]  # a joint runner lives for one step
+        self._found = False
+        self._old: dict[Tensor, tuple[Any, int, Tensor]] = {}  # gradients by weak reference: nobody keeps their memory
+        self._handles = []
+        groups = [group for runner in runners for group in runner.base.param_groups]
         for p in chain.from_iterable(map(itemgetter("params"), groups)):
             grad = p.grad
-            if (
-                grad is not None
-                and p.requires_grad
-                and p.is_leaf
-                and grad.layout == torch.strided
-                and (type(p) in PLAIN or not is_dtensor(p))
-            ):
-                self._param = p
+            if grad is None or not p.requires_grad or not p.is_leaf or grad.layout != torch.strided:
+                continue
+            if type(p) not in PLAIN and is_dtensor(p):
+                continue
+            self._old[p] = weakref.ref(grad), grad._version, grad.detach().reshape(-1)[:_LOOK].clone()
+            self._handles.append(p.register_post_accumulate_grad_hook(self._accumulated))
+            if lead.knows_closure:
                 break
-        if self._param is None:
-            return
-        self._old: Any = self._param.grad
-        self._version = self._old._version
-        self._content = self._old.detach().reshape(-1)[:64].clone()
-        self._handle = self._param.register_post_accumulate_grad_hook(self._look)
+        lead.knows_closure = lead.knows_closure or bool(self._old)
 
-    def _look(self, p: Tensor) -> None:
-        """Backward has just added to the watched gradient, or made a new one."""
-        if not self._seen:
-            once = p.grad is self._old and self._old._version == self._version + 1
-            self._seen, self._found = True, once and bool(self._content.any())
+    def _accumulated(self, p: Tensor) -> None:
+        """Backward has just added to a watched gradient for the first time, or made a new one."""
+        known = self._old.pop(p, None)
+        if known is not None:
+            self._found = self._found or _written_once(p, *known)
 
     def close(self) -> None:
-        """Let go of the parameter and its gradient, whatever became of the pass."""
-        if self._param is not None:
-            self._handle.remove()
-        self._param = self._old = None
+        """Let go of the parameters, whatever became of the pass."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._old = [], {}
 
     def refuse(self) -> None:
         """Raise where pass 1 was added to an old gradient."""
-        if self._param is not None and not self._seen:  # a closure that writes p.grad by hand
-            self._look(self._param)
+        for p, known in self._old.items():  # a closure that writes p.grad by hand, or does not reach p
+            self._found = self._found or (_written_once(p, *known) and bool(p.grad.any()))  # type: ignore[union-attr]
         if self._found:
             raise RuntimeError(
                 "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "
@@ -217,3 +238,9 @@ class StaleGradients:
                 "and again at w + e; if you run backward before the step, as other SAM code asks you to, call "
                 "optimizer.ascend() after it and optimizer.descend() after the second backward instead"
             )
+
+
+def _written_once(p: Tensor, old: Any, version: int, content: Tensor) -> bool:
+    """Whether p.grad is still the old tensor, which was not zero, and was written to once."""
+    grad = p.grad
+    return grad is not None and old() is grad and grad._version == version + 1 and bool(content.any())

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
 from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, PerSample, StaleGradients, evaluate, loss_of
+from fenland.step.closures import Closure, PerSample, StaleGradients, evaluate, loss_of, refuse_inner_step
 from fenland.step.gradients import Scaled, collect, drop, own_copy
 from fenland.step.guards import Snapshot
 from fenland.step.joint import JointRunner
@@ -240,12 +241,13 @@ def _one_pass(
     first: bool,
 ) -> Any:
     """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
-    stale = StaleGradients(runners[0].base.param_groups) if first else None
+    stale = StaleGradients(runners) if first else None
     for step in steps:
         step.go() if step in asking else step.drop()
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
+        contexts.callback(register_optimizer_step_pre_hook(partial(refuse_inner_step, runners)).remove)
         for runner in runners:
             if runner.reduction.ranks_differ:
                 contexts.enter_context(runner.reduction.context(request))

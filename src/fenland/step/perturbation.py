@@ -20,6 +20,7 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.nn.utils import parametrize
 
 from fenland.algebra import Scalar, Vector
 from fenland.algebra.fresh import clones
@@ -74,6 +75,8 @@ class Perturbation:
         else:
             swaps = [swapping and self._may_swap(p) for p in params]
         torch.clear_autocast_cache()  # casts of w must not serve at w + e
+        if parametrize._cache:  # nor what `parametrize.cached()` holds
+            parametrize._cache.clear()
         if False not in swaps and False not in owned and self._cache.all_fit(direction, whole):  # as nearly always
             self._go((True, True), self.params, direction, steps, plain=self._cache.plain)
             return
@@ -110,6 +113,8 @@ class Perturbation:
             torch._foreach_copy_([x for _, x, _ in self._changed], [w for _, _, w in self._changed])
         increment_version(self.params)  # a graph of pass 2 that is kept must not be used silently
         torch.clear_autocast_cache()  # casts of w + e must not serve at w
+        if parametrize._cache:
+            parametrize._cache.clear()
         self._swapped, self._changed, self.params = [], [], []
 
     def _may_swap(self, p: Tensor) -> bool:

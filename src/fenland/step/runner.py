@@ -65,6 +65,7 @@ class Runner:
         self.attributes = [self.advanced.look()]  # before the first step, after its pass 1
         self._after_first: Snapshot | None = None
         self._warned_of_nothing = self._warned_of_unseen = False
+        self.knows_closure = False  # all gradients of before a closure have been watched once (StaleGradients)
 
     def new_step(self, scaling: Scaled | None) -> Step:
         """A step that has run to its first request."""
@@ -86,18 +87,18 @@ class Runner:
     def check_first(self, step: Step, two_calls: bool) -> None:
         """Once the gradient at w is there: warn of a step without any gradient."""
         first = step.h if step.g is None else step.g
-        if first is not None and not first.params and not self._warned_of_nothing:
-            self._warned_of_nothing = True
-            warnings.warn(
-                "no parameter of the optimizer has a gradient, so this step does nothing: does the closure call "
-                "loss.backward(), and on the model that the optimizer was built on?",
-                UserWarning,
-                stacklevel=5,
-            )
+        if first is not None and not first.params:
+            self._warn_of_nothing("no parameter of the optimizer has a gradient, so this step does nothing")
         early = two_calls and self.rules.nonfinite == "raise" and not self.reduction.ranks_differ
         if early and step.g is not None and not math.isfinite(step.g.norm):  # where ranks differ others would wait
             step.fill_record()
             raise FloatingPointError(_nonfinite(step.record))
+
+    def _warn_of_nothing(self, what: str) -> None:
+        if not self._warned_of_nothing:
+            self._warned_of_nothing = True
+            why = "does every pass call loss.backward(), and on the model that the optimizer was built on?"
+            warnings.warn(f"{what}: {why}", UserWarning, stacklevel=6)
 
     def warn_of_unseen(self, step: Step) -> None:
         """Gradients are there, but no forward of the model was seen: a compiled one shows none. Say so once."""
@@ -155,6 +156,8 @@ class Runner:
             if before is not None:
                 self.guard.undo_where(~finite, before)
             return finite
+        if step.h is not None and not step.h.params and step.g is not None and step.g.params:
+            self._warn_of_nothing("at w + e no parameter of the optimizer has a gradient, so this step does nothing")
         ok = bool(finite)  # one look: on an accelerator each waits for the device
         if not ok and self.rules.nonfinite == "raise":
             raise FloatingPointError(_nonfinite(step.record))
