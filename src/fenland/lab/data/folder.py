@@ -74,6 +74,8 @@ class Folder:
 
 
 def _add(digest: hashlib._Hash, file: Path, argument: str) -> None:
+    if not file.is_file():  # a pipe or a device would be read for ever
+        raise BadInput(argument, file, "is no file, or a link to none; remove it, or put the file there")
     try:
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
@@ -119,6 +121,8 @@ def _unknown(folder: Path) -> str:
     if endings & {".csv", ".tsv", ".json", ".jsonl"}:
         listed = some(sorted(name for name in names if Path(name).suffix in (".csv", ".tsv", ".json", ".jsonl")))
         return f"holds tables of text ({listed}); convert each split to parquet: {wanted}"
+    if not files:
+        return f"holds no files; {wanted}"
     loose = sorted(each.name for each in folder.iterdir() if each.is_dir() and shown(each.name))
     named = [name for name in loose if splits.base(name) is not None]
     if named:
