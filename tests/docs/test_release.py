@@ -88,6 +88,19 @@ def test_a_release_is_built_tried_and_published_without_a_token():
     assert "tests/docs/user.py" in " ".join(commands(jobs["try"]))
 
 
+@pytest.mark.parametrize("name", ["ci", "newest", "release"])
+def test_every_file_that_a_workflow_runs_is_there_with_the_options_it_is_given(name):
+    for job in flow(name)["jobs"].values():
+        for command in commands(job):
+            for file, rest in re.findall(r"(?:python |^|/)((?:tools|tests|\.ci)/\S+?)(?=[\s\"]|$)([^#\n]*)", command):
+                text = (ROOT / file).read_text()
+                assert all(f'"{option}"' in text for option in re.findall(r"--[\w-]+", rest)), command
+    for extra in re.findall(r"-e '\.\[([\w,]+)\]'", (FLOWS / f"{name}.yml").read_text()):
+        assert all(
+            re.search(rf"^{each} = \[", (ROOT / "pyproject.toml").read_text(), re.M) for each in extra.split(",")
+        )
+
+
 def test_the_weekly_run_changes_nothing():
     weekly = flow("newest")
     assert weekly["permissions"] == {"contents": "read"}
@@ -228,7 +241,7 @@ def test_the_metadata_are_complete(built):
         (name,) = [n for n in wheel.namelist() if n.endswith("METADATA")]
         fields = message_from_string(wheel.read(name).decode())
     assert fields["Author"] == "The fenland authors" in (ROOT / "CITATION.cff").read_text()
-    assert fields["License-Expression"] == "Apache-2.0"
+    assert fields["License-Expression"] == "Apache-2.0 AND BSD-3-Clause"
     assert {u.partition(",")[0] for u in fields.get_all("Project-URL")} >= {
         "Source",
         "Documentation",
@@ -238,6 +251,24 @@ def test_the_metadata_are_complete(built):
     core = [r for r in fields.get_all("Requires-Dist") if "extra ==" not in r]
     assert core == [second_torch.requirement("oldest").replace("==", ">=").removesuffix(".*")]
     assert "Operating System :: OS Independent" in fields.get_all("Classifier")
+
+
+def test_a_library_that_we_carry_has_its_licence_beside_it():
+    """And the metadata name every licence there is, so that installers and indexes show them."""
+    carried = list((ROOT / "src").rglob("*.min.*"))
+    assert carried
+    assert all((file.parent / name).is_file() for file in carried for name in ("LICENSE", "NOTICE"))
+    patterns = re.search(r"^license-files = \[(.+)\]$", (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    named = {file for pattern in re.findall(r'"([^"]+)"', patterns) for file in ROOT.glob(pattern)}
+    assert named == {ROOT / "LICENSE", *(ROOT / "src").rglob("LICENSE*"), *(ROOT / "src").rglob("NOTICE*")}
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_every_licence(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        kept = [name.partition("/licenses/")[2] for name in wheel.namelist() if "/licenses/" in name]
+    there = [ROOT / "LICENSE", *(ROOT / "src").rglob("LICENSE*"), *(ROOT / "src").rglob("NOTICE*")]
+    assert sorted(kept) == sorted(str(file.relative_to(ROOT)) for file in there)
 
 
 @pytest.mark.slow

@@ -40,6 +40,12 @@ REFUSED = {
         "row 0, column label: its classes are numbered 1 to 3; subtract 1, they count from 0",
     ),
     "one class": ({"train": [0] * 6, "test": [0]}, "its train split has one class only (0); classification needs two"),
+    "one class that is not 0": ({"train": [3] * 6, "test": [3]}, "its train split has one class only (3); classif"),
+    "one class counted from 1": ({"train": [1] * 6, "test": [1]}, "its train split has one class only (1); classif"),
+    "one name too few": (
+        {"train": [0, 1], "test": [0], "names": ["a"]},
+        "row 1, column label: 1 is no class number from 0 to 0; correct it",
+    ),
     "one of two named": ({"train": [1] * 6, "test": [1], "names": ["a", "b"]}, "has one class only (b)"),
     "a class of the test split alone": (
         {"test": [0, 1, 3]},

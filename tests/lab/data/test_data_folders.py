@@ -1,6 +1,7 @@
 """Which files of a folder make which split: missing parts, several sets, names, other kinds of folders."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -185,9 +186,23 @@ def test_images_by_path_are_part_of_the_identity(tiny: Path, tmp_path: Path) -> 
     second = config(tiny)
     assert second.data_id != first.data_id
     np.testing.assert_array_equal(data.load(second).train[2, 0], pixels[2] ^ 255)
-    (tiny / "images" / "2.png").unlink()
-    with pytest.raises(BadInput, match=r"images/2.png: cannot be read \(No such file or directory\)"):
+
+
+@pytest.mark.parametrize(
+    "path", ["images/6.png", "images", "a\0b.png", "https://example.org/a.png", os.devnull, "pipe"]
+)
+def test_a_path_that_leads_to_no_file_is_named_with_its_row(path: str, tiny: Path) -> None:
+    """Nothing there, a folder, no path at all, and what could be read for ever."""
+    by_path(tiny)
+    os.mkfifo(tiny / "pipe")
+    cells = [{"bytes": None, "path": each} for each in ("images/0.png", "images/1.png", path)]
+    write_split(tiny / "train.parquet", 3, cells=cells)
+    with pytest.raises(BadInput) as caught:
         config(tiny)
+    named = (
+        f"row 2, column image: names {str(tiny / path)!r}, which is no file; give paths relative to the parquet file"
+    )
+    assert str(caught.value) == f"data={tiny / 'train.parquet'}: {named}"
 
 
 def test_bytes_without_a_path_field(tiny: Path) -> None:
@@ -230,7 +245,7 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "train.npz").write_bytes(b"PK"),
         "has no split in it, only train.npz; it needs",
     ),
-    "nothing": (lambda folder: None, "has no split in it, only (none); it needs"),
+    "nothing": (lambda folder: None, "holds no files; it needs"),
 }
 
 

@@ -70,8 +70,8 @@ REFUSED = {
     "text": (b"hello", "is not an image (cannot identify image file); replace it"),
     "empty": (b"", "is not an image"),
     "none": (None, "has no image; add it, or drop the row"),
-    "no file": (Path("/no/such.png"), "names /no/such.png, which is no file"),
-    "a folder": (Path("/tmp"), "names /tmp, which is no file"),
+    "no file": (Path("/no/such.png"), "names '/no/such.png', which is no file"),
+    "a folder": (Path("/tmp"), "names '/tmp', which is no file"),
 }
 
 

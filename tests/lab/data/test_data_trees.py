@@ -1,5 +1,6 @@
 """Folders of image files: SPLIT/CLASS/."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,15 @@ BROKEN = {
         extra("train/cat/9.png", SMALL),
         "set/train/cat/9.png: is 8x7, the images before are 8x8; resize all to one size",
     ),
+    "a link to nothing": (
+        lambda tree: (tree / "train" / "cat" / "9.png").symlink_to("nowhere.png"),
+        "set/train/cat/9.png: is no file, or a link to none; remove it, or put the file there",
+    ),
+    "a pipe": (
+        lambda tree: os.mkfifo(tree / "train" / "cat" / "9.png"),
+        "set/train/cat/9.png: is no file, or a link to none; remove it, or put the file there",
+    ),
+    "no files": (lambda tree: (shutil.rmtree(tree), tree.mkdir()), "set: holds no files; it needs train.parquet and"),
     "one class": (lambda tree: [shutil.rmtree(tree / split / "dog") for split in CLASSES], "one class only (cat)"),
     "no test split": (lambda tree: shutil.rmtree(tree / "test"), "has no test split, only train; add one named test"),
 }

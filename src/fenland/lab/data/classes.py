@@ -21,13 +21,19 @@ def check(train: Split, test: Split, others: list[str]) -> tuple[str, ...]:
     for split in (train, test):
         _check_none_hidden(split)
     names = train.names or test.names
+    _check_several(train, names)
     names = names if names is not None else _numbered(train)
-    if len(names) < 2 or len(np.unique(train.labels)) < 2:
-        only = names[train.labels[0]] if train.labels[0] < len(names) else train.labels[0]
-        raise train.bad(f"has one class only ({only}); classification needs two")
     for split in (train, test):
         _check_range(split, names)
     return names
+
+
+def _check_several(train: Split, names: tuple[str, ...] | None) -> None:
+    """Refuse one class, whatever its number is: that alone would leave nothing to learn."""
+    if len(np.unique(train.labels)) < 2:
+        number = int(train.labels[0])
+        only = names[number] if names is not None and number < len(names) else number
+        raise train.bad(f"has one class only ({only}); classification needs two")
 
 
 def _check_none_hidden(split: Split) -> None:

@@ -52,6 +52,9 @@ class Folder:
             digest.update(role.encode())
             for text, file in self.layout.described(split, self.train):
                 digest.update(text.encode())
+                if not file.is_file():  # a pipe or a device would be read for ever
+                    cure = "is no file, or a link to none; remove it, or put the file there"
+                    raise BadInput(self.argument, file, cure)
                 try:
                     feed(digest, file)
                 except OSError as error:
@@ -104,6 +107,8 @@ def _unknown(folder: Path) -> str:
     if endings & {".csv", ".tsv", ".json", ".jsonl"}:
         listed = some(sorted(name for name in names if Path(name).suffix in (".csv", ".tsv", ".json", ".jsonl")))
         return f"holds tables of text ({listed}); convert each split to parquet: {wanted}"
+    if not files:
+        return f"holds no files; {wanted}"
     loose = sorted(each.name for each in folder.iterdir() if each.is_dir() and shown(each.name))
     named = [name for name in loose if splits.base(name) is not None]
     if named:

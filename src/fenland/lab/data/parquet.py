@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from fenland.lab.data import shards
+from fenland.lab.data import pixels, shards
 from fenland.lab.data.columns import cells, find_columns, is_text, no_nulls, strings
 from fenland.lab.data.images import Labels
 from fenland.lab.data.source import Encoded, Split, first_line
@@ -68,7 +68,7 @@ class ParquetFolder:
         for file in self.files[split]:
             found.append(("", file))
             if self._has_paths(file):
-                found += [(each.name, each) for each in self._images(file) if isinstance(each, Path)]
+                found += [(each.name, each) for each in self._paths(file)]
         return found
 
     def read(self, split: str, train: str) -> Split:
@@ -116,6 +116,19 @@ class ParquetFolder:
         image, _ = find_columns(self._opened(file)[0], self.argument, file)
         for column in self._column(file, image):
             yield from cells(column, file.parent)
+
+    def _paths(self, file: Path) -> Iterator[Path]:
+        """The images that a file names by path.
+
+        Raises:
+            BadInput: a path leads to none: to nothing, a folder, or a device or a pipe, which have no end.
+        """
+        for row, each in enumerate(self._images(file)):
+            if isinstance(each, Path):
+                if not each.is_file():
+                    column = find_columns(self._opened(file)[0], self.argument, file)[0]
+                    raise BadInput(self.argument, file, f"row {row}, column {column}: {pixels.no_file(each)}")
+                yield each
 
     def _texts(self, file: Path, name: str) -> Iterator[str | None]:
         for column in self._column(file, name):

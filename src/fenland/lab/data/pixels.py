@@ -59,7 +59,7 @@ def _opened(encoded: Encoded) -> Any:
     if encoded is None:
         raise Unusable("has no image; add it, or drop the row")
     if isinstance(encoded, Path) and not encoded.is_file():
-        raise Unusable(f"names {encoded}, which is no file; give paths relative to the parquet file")
+        raise Unusable(no_file(encoded))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # has its own error here, see _check
         try:
@@ -68,6 +68,11 @@ def _opened(encoded: Encoded) -> Any:
             raise Unusable(f"has more than {2 * MOST} pixels; resize it") from None
         except Exception as error:  # as above
             raise Unusable(f"is not an image ({_without_object(error)}); replace it") from None
+
+
+def no_file(path: Path) -> str:
+    """What is wrong with a row that names this path."""
+    return f"names {str(path)!r}, which is no file; give paths relative to the parquet file"
 
 
 def _without_object(error: Exception) -> str:
