@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 
@@ -33,6 +33,7 @@ class SourceTree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = sorted(folder.rglob("*.py"))
+        self._imports: dict[Path, list[Import]] = {}
 
     def module(self, path: Path) -> str:
         parts = [self.folder.name, *path.relative_to(self.folder).with_suffix("").parts]
@@ -43,6 +44,11 @@ class SourceTree:
         return {self.module(path): path for path in self.files}
 
     def imports(self, path: Path) -> list[Import]:
+        if path not in self._imports:
+            self._imports[path] = self._read(path)
+        return self._imports[path]
+
+    def _read(self, path: Path) -> list[Import]:
         tree = parse(path)
         package = self.module(path).split(".")
         if path.name != "__init__.py":
@@ -75,6 +81,7 @@ class SourceTree:
         )
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

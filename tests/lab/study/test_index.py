@@ -12,6 +12,7 @@ from synthetic_store import write_store
 from toy import COUNTS, STUDY
 
 from fenland.lab.cli import main
+from fenland.lab.figures import files
 from fenland.lab.report import write_report
 from fenland.lab.studies import STUDIES
 from fenland.lab.study.index import write_index
@@ -49,7 +50,9 @@ def filled(tmp_path_factory):
     out = tmp_path_factory.mktemp("filled")
     with open("/dev/null", "w") as sink:
         run_study(STUDY, out=out, console=Console(file=sink))
-    write_report(write_store(out / "digits", ("sgd", "ssam")))
+    with pytest.MonkeyPatch.context() as patch:  # its files are not looked at
+        patch.setattr(files, "METADATA", {})
+        write_report(write_store(out / "digits", ("sgd", "ssam")))
     (out / "digits/compare.json").write_text("{}")
     return out
 
