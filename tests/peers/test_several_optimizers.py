@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import fenland
+from module_hooks import any_global_hook
 from peer_loops import (
     FORMS,
     assert_same,
@@ -331,4 +332,4 @@ def test_without_a_model_a_joint_step_says_once_that_buffers_are_not_guarded():
         for _ in range(2):
             fenland.step_together(parts, closure)
     assert ["model=" in str(w.message) for w in caught] == [True]
-    assert not torch.nn.modules.module._has_any_global_hook()
+    assert not any_global_hook()

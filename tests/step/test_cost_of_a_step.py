@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fenland
+from module_hooks import any_global_hook
 
 # The most that a step may cost, as measured. Where one falls, write the new number; where one must grow, say why.
 MOST = {
@@ -95,7 +96,7 @@ def calls_of(build):
     opt, closure = setting(build)
     counted, before = Calls(), sys.getprofile()
     gc.collect()
-    assert not torch.nn.modules.module._has_any_global_hook(), "somebody else's hooks would be counted"
+    assert not any_global_hook(), "somebody else's hooks would be counted"
     gc.disable()  # a finalizer is no part of a step
     sys.setprofile(counted)
     try:
