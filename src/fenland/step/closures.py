@@ -194,7 +194,7 @@ class StaleGradients:
         self._content = self._old.detach().reshape(-1)[:64].clone()
         self._handle = self._param.register_post_accumulate_grad_hook(self._look)
 
-    def _look(self, p: Tensor) -> None:
+    def _look(self, p: Any) -> None:
         """Backward has just added to the watched gradient, or made a new one."""
         if not self._seen:
             once = p.grad is self._old and self._old._version == self._version + 1
