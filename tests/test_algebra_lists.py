@@ -5,7 +5,7 @@ import torch
 
 from fenland.algebra import Lists, inverse
 from fenland.algebra.base import Algebra
-from fenland.algebra.lists import FEW, JOINED, PIECE, addcmul_into, combine_
+from fenland.algebra.lists import FEW, JOINED, PIECE, addcmul, addcmul_into, combine_
 
 SIZES = {
     "few small": [3, 5],
@@ -121,3 +121,20 @@ def test_the_ascent_point_has_the_same_bits_wherever_it_goes(sizes, dtype):
             assert all(torch.equal(a, b) for a, b in zip(u, us, strict=True))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["plain", "other strides", "half", "large", "a factor a tensor"])
+def test_a_sum_in_fresh_memory_is_rounded_as_one_in_place(kind):
+    shapes = [(4, 6)] * 9 if kind != "large" else [(1 << 10, 1 << 9)]
+    dtype = torch.bfloat16 if kind == "half" else torch.float32
+    ws, us = ([torch.randn(s).to(dtype) for s in shapes] for _ in range(2))
+    if kind == "other strides":
+        us = [u.t().contiguous().t() for u in us]
+    s = [torch.rand(()) for _ in ws] if kind == "a factor a tensor" else torch.tensor(0.3)
+    before = [u.clone() for u in us]
+    found = addcmul(ws, us, s)
+    assert all(map(torch.equal, us, before))
+    assert [x.stride() for x in found] == [w.stride() for w in ws]
+    assert not {x.data_ptr() for x in found} & {x.data_ptr() for x in (*ws, *us)}
+    addcmul_into(ws, us, s, out=ws)
+    assert all(map(torch.equal, found, ws))

@@ -1,16 +1,28 @@
-"""One step of several optimizers of one model, with one ascent."""
+"""One step of several optimizers of one model, with one ascent over all their parameters, or with one each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from fenland.algebra import Leaf
 from fenland.arguments import check_among, check_instance
 from fenland.optimizer import SharpnessAware
+from fenland.rules import ParameterNames
 from fenland.step import drivers
 from fenland.step.closures import Closure, refuse_caller
+from fenland.step.forward_watch import AdvancedWarning, UnguardedWarning
+from fenland.step.gradients import Gradient, Scaled
+from fenland.step.guards import Guard
+from fenland.step.perturbation import StorageCache
+from fenland.step.runner import Runner
+from fenland.step.state import Memory
+from fenland.step.step import Step
 
 
 def step_together(
@@ -50,7 +62,144 @@ def step_together(
         opt._before_step((opt, closure), {})
     with torch.no_grad():
         scalings = [opt._scaling(scaler) for opt in optimizers]
-        value = drivers.run_together([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")
+        value = _run([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")
     for opt in optimizers:
         opt._after_step((opt, closure), {})
     return value
+
+
+def _run(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None], joint: bool) -> Any:
+    if len(runners) < 2:
+        raise ValueError(f"optimizers: {len(runners)} given; a step together needs at least two")
+    params = [p for runner in runners for group in runner.base.param_groups for p in group["params"]]
+    if len(set(params)) < len(params):
+        raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
+    if not joint:
+        return drivers.run_closure(runners, closure, scalings)
+    joined = _JointRunner(runners)
+    return drivers.run_closure([joined], closure, [joined.scaling(scalings)])
+
+
+class _JointRunner(Runner):
+    """Runs a step over the groups of several optimizers; each then steps its own base with its part of d.
+
+    Raises:
+        ValueError: the optimizers have different rules, steps or reductions.
+    """
+
+    def __init__(self, runners: Sequence[Runner]) -> None:
+        first = runners[0]
+        for k, runner in enumerate(runners):
+            same = tuple(runner.rules) == tuple(first.rules) and runner.memory.numbers == first.memory.numbers
+            if not same or runner.memory.count != first.memory.count:
+                raise ValueError(
+                    f'norm = "joint": optimizer {k} has other rules or steps than the first; use norm="each"'
+                )
+            runner.refuse("step", busy=True)
+            if runner.reduction.ranks_differ:
+                raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
+        self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
+        self.per_sample, self.advanced = first.per_sample, AdvancedWarning(None)
+        groups = [group for runner in runners for group in runner.base.param_groups]
+        state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}
+        self.base: Any = SimpleNamespace(param_groups=groups, state=state, _optimizer_step_pre_hooks={})
+        kept = {p: x for runner in runners for p, x in runner.memory.kept.items()}
+        self.memory = Memory(first.memory.count, dict(first.memory.numbers), kept)
+        self.radii = SimpleNamespace(
+            now=lambda _, count: [r for x in runners for r in x.radii.now(x.base.param_groups, count)]
+        )
+        self.guard: Guard = _JointGuard([runner.guard for runner in runners])
+        self.names: Any = _Names([runner.names for runner in runners])
+        self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
+        self.watch = self.pending = self.before = None
+        nobody_named = None not in [runner.unguarded for runner in runners]
+        self.unguarded = UnguardedWarning([p for group in groups for p in group["params"]]) if nobody_named else None
+        self.watches = [watch for runner in runners for watch in runner.watches]
+        self._warned_of_nothing = True
+
+    def scaling(self, scalings: Sequence[Scaled | None]) -> Scaled | None:
+        """The scaling of all."""
+        known = [one for one in scalings if one is not None]  # of all or of none: there is one scaler
+        return _JointScaling(known, [runner.base for runner in self.runners]) if known else None
+
+    def warn_of_unguarded(self, two_calls: bool) -> None:
+        super().warn_of_unguarded(two_calls)
+        for runner in self.runners:
+            runner.unguarded = None
+
+    def skip(self, step: Step, before: Any) -> None:
+        for k, runner in enumerate(self.runners):
+            runner.skip(self._part(step, k), before[k])
+
+    def take(self, step: Step, ok: bool | Tensor, before: Any, hooks: Any = None) -> None:
+        for k, runner in enumerate(self.runners):
+            runner.take(self._part(step, k), ok, before[k])
+
+    def roll_back(self, steps: Sequence[Step], before: Any) -> None:
+        for step in steps:
+            step.close()
+        if self.unguarded is not None:
+            self.unguarded.stop()
+        for k, runner in enumerate(self.runners):
+            runner.roll_back([], None if before is None else before[k])
+
+    def _part(self, step: Step, k: int) -> Any:
+        """What the k-th optimizer's runner needs of the step."""
+        mine = {p for group in self.runners[k].base.param_groups for p in group["params"]}
+        vectors = {name: {p: x for p, x in values.items() if p in mine} for name, values in step.vectors.items()}
+        after = [x for x in step.settled.after if any(x[2] is group for group in self.runners[k].base.param_groups)]
+        given = replace(step.settled, after=after)
+        scaling = step.scaling if step.scaling is None else step.scaling.of(k)
+        return SimpleNamespace(
+            record=step.record, scaling=scaling, settled=given, numbers=dict(step.numbers), vectors=vectors
+        )
+
+
+class _JointGuard(Guard):
+    """The guards of all; a snapshot is a list of theirs."""
+
+    def __init__(self, guards: Sequence[Guard]) -> None:
+        self.guards = guards
+        self.replay_rng = all(guard.replay_rng for guard in guards)
+
+    def take(self) -> Any:
+        return [guard.take() for guard in self.guards]
+
+    def bring_back(self, then: Any) -> None:
+        for guard, snapshot in zip(self.guards, then, strict=True):
+            guard.bring_back(snapshot)
+
+    def undo_where(self, undo: Tensor, then: Any) -> None:
+        for guard, snapshot in zip(self.guards, then, strict=True):
+            guard.undo_where(undo, snapshot)
+
+
+class _JointScaling(Scaled):
+    """One loss scale, several bases that the scaler unscales."""
+
+    def __init__(self, scalings: Sequence[Scaled], bases: Sequence[Any]) -> None:
+        super().__init__(scalings[0].scaler, scalings[0].claim)
+        self.scalings, self.bases = scalings, bases
+
+    def unscale(self, base: Any, d: Gradient, others: Sequence[Leaf]) -> None:
+        scaled = d.factor
+        for scaling, one in zip(self.scalings, self.bases, strict=True):
+            d.factor = scaled
+            scaling.unscale(one, d, others)
+
+    def of(self, k: int) -> Scaled:
+        """The k-th optimizer's."""
+        return self.scalings[k]
+
+
+class _Names:
+    """The names and owners that any of several knows."""
+
+    def __init__(self, names: Sequence[ParameterNames]) -> None:
+        self._of = {p: one for one in names for p in one.params}
+
+    def name(self, p: Tensor) -> str:
+        return self._of[p].name(p)
+
+    def owner(self, p: Tensor) -> Any:
+        return self._of[p].owner(p)

@@ -196,7 +196,7 @@ class Leaf(Lazy):
 def _leaf_dot(x: Leaf, y: Leaf) -> Scalar:
     """<x, y> of two leaves, remembered by the younger one."""
     if x is y:
-        return x.norm * x.norm
+        return x.norm * x.norm  # type: ignore[no-any-return]
     if x.V.batch_dims:
         return x.V.dot(x.tensors, y.tensors)
     old, young = (x, y) if x.serial < y.serial else (y, x)

@@ -215,7 +215,7 @@ class StaleGradients:
                 break
         lead.knows_closure = lead.knows_closure or bool(self._old)
 
-    def _accumulated(self, p: Tensor) -> None:
+    def _accumulated(self, p: Any) -> None:
         """Backward has just added to a watched gradient for the first time, or made a new one."""
         known = self._old.pop(p, None)
         if known is not None:

@@ -23,7 +23,6 @@ from fenland.step.checks import refuse_two_calls
 from fenland.step.closures import Closure, PerSample, StaleGradients, evaluate, loss_of, refuse_inner_step
 from fenland.step.gradients import Scaled, collect, drop, own_copy
 from fenland.step.guards import Snapshot
-from fenland.step.joint import JointRunner
 from fenland.step.runner import Runner
 from fenland.step.step import Step
 
@@ -36,19 +35,6 @@ def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[
     On any exception before the base steps, everything is as before.
     """
     return _whole_step(runners, scalings, partial(_evaluate, runners, closure))
-
-
-def run_together(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None], joint: bool) -> Any:
-    """One step of several optimizers of one model: with one ascent over all parameters (`joint`), or one each."""
-    if len(runners) < 2:
-        raise ValueError(f"optimizers: {len(runners)} given; a step together needs at least two")
-    params = [p for runner in runners for group in runner.base.param_groups for p in group["params"]]
-    if len(set(params)) < len(params):
-        raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
-    if not joint:
-        return run_closure(runners, closure, scalings)
-    joined = JointRunner(runners)
-    return run_closure([joined], closure, [joined.scaling(scalings)])
 
 
 def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scaled | None) -> list[Any]:

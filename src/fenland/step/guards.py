@@ -228,7 +228,7 @@ def _find_python() -> Any:
     probe.random()
     *words, position = probe.getstate()[1]
     found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
-    return _memory(id(random._inst) + _HEAD, _BYTES) if found else None  # type: ignore[attr-defined]
+    return _memory(id(random._inst) + _HEAD, _BYTES) if found else None
 
 
 class _NumPy:
