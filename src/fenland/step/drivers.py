@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
@@ -178,7 +177,7 @@ def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], be
     """All passes of one batch: each gradient that is asked for is one call of the closure, shared by all steps."""
     run = Evaluation(closure, steps[0].rules.method, steps[0].scaling)
     after_first: list[Snapshot] | None = None
-    seen = [[None if runner.guard.checked else runner.guard.attributes()] for runner in runners]
+    seen = [[None if runner.guard.checked else runner.guard.attributes(True)] for runner in runners]
     passes, value = 0, None
     while asking := [step for step in steps if step.asks]:
         if passes == 1 and after_first is None:
@@ -196,7 +195,7 @@ def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], be
                 runner.check_first(step, two_calls=False)
         passes += 1
         for runner, found in zip(runners, seen, strict=True):
-            found.append(runner.guard.attributes() if found[0] is not None else None)
+            found.append(runner.guard.attributes(True) if found[0] is not None else None)
     if after_first is not None:
         _after_last_pass(runners, seen, after_first)
     return value
@@ -233,7 +232,9 @@ def _one_pass(
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
-        contexts.callback(register_optimizer_step_pre_hook(partial(refuse_inner_step, runners)).remove)
+        bases = [each.base for runner in runners for each in getattr(runner, "runners", [runner])]
+        for base in [base for base in bases if hasattr(base, "_optimizer_step_pre_hooks")]:  # some wrappers have none
+            contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
         for reduction in [runner.reduction for runner in runners]:
             if reduction.ranks_differ:
                 contexts.enter_context(reduction.context(request))

@@ -48,13 +48,20 @@ class Guard:
         model: the module whose buffers are guarded; None guards generators alone.
         replay_rng: guard generators: torch's, Python's and NumPy's global ones, and those that the model holds.
         devices: whose torch generators.
+        own: the optimizer's parameters, which move by its steps alone.
     """
 
-    def __init__(self, model: nn.Module | None, replay_rng: bool, devices: Iterable[torch.device]) -> None:
+    def __init__(
+        self,
+        model: nn.Module | None,
+        replay_rng: bool,
+        devices: Iterable[torch.device],
+        own: Iterable[Tensor] = (),
+    ) -> None:
         self.model, self.replay_rng = model, replay_rng
         self.devices = sorted({d for d in devices if d.type not in ("cpu", "meta")}, key=str)
         self._seats: list[Seat] | None = None  # of generators and guarded attributes, looked for once
-        self.checked = model is None
+        self.checked, self._own = model is None, {id(p) for p in own}
 
     def take(self) -> Snapshot:
         """The state now. Costs one copy of each buffer."""
@@ -129,11 +136,23 @@ class Guard:
 
     # State that is no buffer: found by comparing, once.
 
-    def attributes(self) -> dict[Seat, Any] | None:
-        """Plain numbers and tensors that sit on modules as attributes, on the first step; None later."""
+    def attributes(self, alone: bool = False) -> dict[Seat, Any] | None:
+        """Plain numbers and tensors that sit on modules as attributes, on the first step; None later.
+
+        And parameters that no step of ours moves: frozen ones, such as a momentum encoder's, and where no other
+        optimizer's two calls can be under way (`alone`) those of others.
+        """
         if self.checked or self.model is None:
             return None
-        return {
+        still = {
+            (module, name): _beginning(p)
+            for module in self.model.modules()
+            for name, p in module._parameters.items()
+            if p is not None
+            and not nn.parameter.is_lazy(p)
+            and (not p.requires_grad or (alone and id(p) not in self._own))
+        }
+        return still | {
             (module, name): _seen(value)
             for module in self.model.modules()
             if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
@@ -148,11 +167,11 @@ class Guard:
         before, first, last = states
         if before is None or first is None or last is None:
             return
-        found = sorted(
-            f"{type(module).__name__}.{name}"
-            for (module, name), value in last.items()
-            if _advanced(before.get((module, name)), first.get((module, name)), value)
-        )
+        twice = [seat for seat, value in last.items() if _advanced(before.get(seat), first.get(seat), value)]
+        found = sorted(f"{type(m).__name__}.{name}" for m, name in twice if name not in m._parameters)
+        # A momentum encoder starts as its twin, so that its first update, in pass 1, changes nothing yet.
+        written = [(m, name) for (m, name), value in last.items() if value != first.get((m, name))]
+        moved = [f"{type(m).__name__}.{name}" for m, name in written if name in m._parameters]
         if found:
             warnings.warn(
                 f"{', '.join(found)} changed in pass 1 and again in pass 2, at the ascent point: no buffer, so fenland "
@@ -160,6 +179,22 @@ class Guard:
                 UserWarning,
                 stacklevel=5,
             )
+        if moved:
+            warnings.warn(
+                f"{len(moved)} parameters that this optimizer does not train, such as {moved[0]}, changed in pass 2, "
+                "at the ascent point: forward and closure run twice a step, so update a momentum encoder, or another "
+                "optimizer's part, after step()",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
+def _beginning(p: Tensor) -> str:
+    """The first few numbers of a parameter: whoever updates it changes them, and `p.data` has no version of its own."""
+    x = local(p.detach())
+    while x.dim() > 1 and x.numel():
+        x = x[0]
+    return "" if x.is_meta else str(x.reshape(-1)[:_FEW].tolist())  # as text, so that NaN equals itself
 
 
 def _seen(value: Any) -> Any:
