@@ -147,11 +147,14 @@ def refuse_caller(closure: Any) -> None:
 
 
 def refuse_inner_step(base: Any, args: Any, kwargs: Any) -> None:
-    """A hook on a base while a closure runs.
+    """A hook on a base while a closure runs; one that an interrupt has left behind does nothing.
 
     Raises:
-        RuntimeError: always; the closure has stepped the base.
+        RuntimeError: the closure steps the base.
     """
+    running = getattr(_running, "closure", None)
+    if running is None or running() is None:
+        return
     raise RuntimeError(
         f"{type(base).__name__}.step() inside the closure, which is run at w and again at w + e, and so would update "
         "twice: take it out of the closure, since the sharpness-aware step steps its base"

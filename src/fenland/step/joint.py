@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fenland.algebra import Leaf
@@ -75,6 +76,7 @@ class JointRunner(Runner):
         for k, runner in enumerate(self.runners):
             runner.take(self._part(step, k), ok, before[k])
 
+    @torch.no_grad()  # an interrupt may come where the closure's gradient mode is still on
     def roll_back(self, steps: Sequence[Step], before: Any) -> None:
         for step in steps:
             step.close()

@@ -200,6 +200,7 @@ class Runner:
         self.memory.commit(step.numbers, step.vectors)
         self.end_step()
 
+    @torch.no_grad()  # an interrupt may come where the closure's gradient mode is still on
     def roll_back(self, steps: Sequence[Step], before: Snapshot | None) -> None:
         """All is as before the step: weights, buffers, generators; what a program has put is forgotten."""
         for step in steps:
