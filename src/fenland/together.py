@@ -135,6 +135,7 @@ class _JointRunner(Runner):
         for k, runner in enumerate(self.runners):
             runner.take(self._part(step, k), ok, before[k])
 
+    @torch.no_grad()  # an interrupt may come where the closure's gradient mode is still on
     def roll_back(self, steps: Sequence[Step], before: Any) -> None:
         for step in steps:
             step.close()

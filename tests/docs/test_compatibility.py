@@ -34,6 +34,20 @@ HELD = {
     "Distributed checkpoints": [
         "peers/test_public_reports.py::test_distributed_checkpoint_of_a_fresh_optimizer_leaves_it_fresh"
     ],
+    "`parametrize.cached()`": [
+        "peers/test_made_of_weights.py::test_the_cache_of_parametrize_is_emptied_where_weights_move"
+    ],
+    "`weight_norm`": [
+        "peers/test_made_of_weights.py::test_what_a_model_makes_of_its_weights_is_made_anew_at_the_ascent_point"
+    ],
+    "Frozen and unfrozen": [
+        "peers/test_other_habits.py::test_between_steps",
+        "peers/test_other_habits.py::test_a_copy_in_the_middle_goes_on",
+    ],
+    "A momentum encoder": [
+        "peers/test_steps_inside_closures.py::test_a_momentum_encoder_that_moves_in_forward_is_named_once",
+        "peers/test_steps_inside_closures.py::test_a_momentum_encoder_that_moves_after_the_step_is_right",
+    ],
     "Step in backward": ["peers/test_public_reports.py::test_an_optimizer_in_backward_is_refused"],
     "Lightning `Trainer`": ["integrations/test_lightning.py::test_the_trainer_equals_the_plain_loop"],
     "Lightning with `accumulate_grad_batches`": [
@@ -85,6 +99,9 @@ HELD = {
     "Opacus'": ["peers/test_base_interfaces.py::test_a_private_optimizer_is_refused_by_name"],
     "State in tensor": ["peers/test_base_interfaces.py::test_with_an_ascent_it_is_sam_around_the_base"],
     "torch's": ["peers/test_foreign_closures.py::test_every_way_to_zero_in_the_closure_is_right"],
+    "a closure that steps": [
+        "peers/test_steps_inside_closures.py::test_a_plain_optimizer_of_the_same_parameters_is_refused"
+    ],
     "davda54's": ["peers/test_foreign_closures.py::test_gradients_that_are_there_before_and_still_there_are_refused"],
     "Values that a closure": [
         "peers/test_public_reports.py::test_what_a_closure_leaves_in_outer_variables_is_of_its_last_call"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,9 @@ def given_up(opt: Any, backward: Backward) -> None:
 def without_a_second_pass(opt: Any, backward: Backward) -> None:
     backward()
     opt.ascend()
-    opt.descend()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"at w \+ e no parameter")  # said once an optimizer
+        opt.descend()
 
 
 def non_finite(opt: Any, backward: Backward) -> None:

@@ -144,21 +144,19 @@ def refuse_caller(closure: Any) -> None:
         )
 
 
-def refuse_inner_step(runners: Sequence[Any], inner: Any, args: Any, kwargs: Any) -> None:
-    """A hook of torch's on all optimizers, there while a closure runs: none may step what this step is about.
+def refuse_inner_step(base: Any, args: Any, kwargs: Any) -> None:
+    """A hook on a base while a closure runs; one that an interrupt has left behind does nothing.
 
     Raises:
-        RuntimeError: `inner` has a parameter of these runners' optimizers, or of a module that they guard.
+        RuntimeError: the closure steps the base.
     """
-    models = [runner.guard.model for runner in runners if getattr(runner.guard, "model", None) is not None]
-    mine = {id(p) for runner in runners for group in runner.base.param_groups for p in group["params"]}
-    mine |= {id(p) for model in models for p in model.parameters()}
-    if any(id(p) in mine for group in inner.param_groups for p in group["params"]):
-        raise RuntimeError(
-            f"{type(inner).__name__}.step() inside the closure of a sharpness-aware step, which is run at w and again "
-            "at w + e, and so would update twice: call it after the step, or wrap both optimizers and use "
-            "fenland.step_together([first, second], closure)"
-        )
+    running = getattr(_running, "closure", None)
+    if running is None or running() is None:
+        return
+    raise RuntimeError(
+        f"{type(base).__name__}.step() inside the closure, which is run at w and again at w + e, and so would update "
+        "twice: take it out of the closure, since the sharpness-aware step steps its base"
+    )
 
 
 def _lightning(closure: partial[Any]) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
@@ -173,7 +172,7 @@ def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], be
     after_first: list[Snapshot] = []
     seen: list[list[Any]] = []  # by runner that has not compared yet: attributes before, and after each pass
     for runner in runners:
-        seen.append([] if runner.advanced.model is None else [runner.advanced.look()])
+        seen.append([] if runner.advanced.model is None else [runner.advanced.look(True)])
     passes, value = 0, None
     while asking := list(filter(_asks, steps)):
         if passes == 1 and not after_first:
@@ -191,7 +190,7 @@ def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], be
                 runner.check_first(step, two_calls=False)
         passes += 1
         for runner, found in zip(runners, seen, strict=True):
-            found += [runner.advanced.look()] if found else []
+            found += [runner.advanced.look(True)] if found else []
     if after_first:
         _after_last_pass(runners, seen, after_first)
     return value
@@ -233,7 +232,9 @@ def _one_pass(
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
-        contexts.callback(register_optimizer_step_pre_hook(partial(refuse_inner_step, runners)).remove)
+        for base in [each.base for runner in runners for each in getattr(runner, "runners", [runner])]:
+            if hasattr(base, "_optimizer_step_pre_hooks"):  # some wrappers have none
+                contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
         for runner in runners:
             if runner.reduction.ranks_differ:
                 contexts.enter_context(runner.reduction.context(request))

@@ -52,7 +52,7 @@ class Runner:
         check_rules(rules, base, self.names)
         self.reduction = reduction(sync, model, rules, params)
         self.on_host = any(p.device.type == "cpu" for p in params)
-        self.guard = Guard(model, replay_rng, {p.device for p in params})
+        self.guard = Guard(model, replay_rng, {p.device for p in params}, params)
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
         self.watches = [] if self.watch is None else [self.watch]
         self.unguarded = UnguardedWarning(params) if model is None else None
@@ -61,7 +61,7 @@ class Runner:
         self.per_sample = rules.method.per_sample
         self.pending: Step | None = None
         self.before: Snapshot | None = None
-        self.advanced = AdvancedWarning(model)
+        self.advanced = AdvancedWarning(model, params)
         self.attributes = [self.advanced.look()]  # before the first step, after its pass 1
         self._after_first: Snapshot | None = None
         self._warned_of_nothing = self._warned_of_unseen = False
@@ -201,6 +201,7 @@ class Runner:
         self.memory.commit(step.numbers, step.vectors)
         self.end_step()
 
+    @torch.no_grad()  # an interrupt may come where the closure's gradient mode is still on
     def roll_back(self, steps: Sequence[Step], before: Snapshot | None) -> None:
         """All is as before the step: weights, buffers, generators; what a program has put is forgotten."""
         for step in steps:
