@@ -116,7 +116,8 @@ def arc(g: Leaf, h: Leaf, alpha: float) -> Lazy:
     safe = torch.where(curved, sine, 1.0)
     on_g = torch.where(curved, torch.sin((1 - alpha) * theta) / safe, 1 - alpha)
     on_h = torch.where(curved, torch.sin(alpha * theta) / safe, alpha)
-    return g * (on_g * h.norm * inverse(g.norm)) + h * on_h
+    turned: Lazy = g * (on_g * h.norm * inverse(g.norm)) + h * on_h
+    return turned
 
 
 _PARALLEL = 1e-8  # sin(theta) below which the authors' code too leaves the sphere

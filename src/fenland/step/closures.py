@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 import torch
@@ -29,6 +29,7 @@ NO_CLOSURE = (
 _NEAR = 12  # frames between a wrapper's `step` and ours: torch's hooks, the profiler, a scheduler's counter
 
 _running = threading.local()
+_UNKNOWN: tuple[Any, int, Any] = (type(None), 0, None)  # of a gradient that is not watched, or was seen already
 _LOOK = 64  # elements of an old gradient that say whether it was zero
 _UNSCALED = "unscale_() has already been called"
 _STALE = ("modified by an inplace operation", "backward through the graph a second time")
@@ -200,7 +201,7 @@ class StaleGradients:
         self._found = False
         self._old: dict[Tensor, tuple[Any, int, Tensor]] = {}  # gradients by weak reference: nobody keeps their memory
         self._handles = []
-        groups = [group for runner in runners for group in runner.base.param_groups]
+        groups = chain.from_iterable(map(attrgetter("base.param_groups"), runners))
         for p in chain.from_iterable(map(itemgetter("params"), groups)):
             grad = p.grad
             if grad is None or not p.requires_grad or not p.is_leaf or grad.layout != torch.strided:
@@ -215,9 +216,10 @@ class StaleGradients:
 
     def _accumulated(self, p: Any) -> None:
         """Backward has just added to a watched gradient for the first time, or made a new one."""
-        known = self._old.pop(p, None)
-        if known is not None:
-            self._found = self._found or _written_once(p, *known)
+        old, version, content = self._old.pop(p, _UNKNOWN)
+        grad = p.grad
+        if grad is not None and old() is grad and grad._version == version + 1 and content.any():
+            self._found = True  # still the old tensor, which was not zero, written to once
 
     def close(self) -> None:
         """Let go of the parameters, whatever became of the pass."""
@@ -227,8 +229,8 @@ class StaleGradients:
 
     def refuse(self) -> None:
         """Raise where pass 1 was added to an old gradient."""
-        for p, known in self._old.items():  # a closure that writes p.grad by hand, or does not reach p
-            self._found = self._found or (_written_once(p, *known) and bool(p.grad.any()))  # type: ignore[union-attr]
+        for p in [p for p in self._old if p.grad is not None and p.grad.any()] if self._old else ():
+            self._accumulated(p)  # a closure that writes p.grad by hand, or does not reach p
         if self._found:
             raise RuntimeError(
                 "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "
@@ -236,9 +238,3 @@ class StaleGradients:
                 "and again at w + e; if you run backward before the step, as other SAM code asks you to, call "
                 "optimizer.ascend() after it and optimizer.descend() after the second backward instead"
             )
-
-
-def _written_once(p: Tensor, old: Any, version: int, content: Tensor) -> bool:
-    """Whether p.grad is still the old tensor, which was not zero, and was written to once."""
-    grad = p.grad
-    return grad is not None and old() is grad and grad._version == version + 1 and bool(content.any())

@@ -52,7 +52,7 @@ class Runner:
         check_rules(rules, base, self.names)
         self.reduction = reduction(sync, model, rules, params)
         self.on_host = any(p.device.type == "cpu" for p in params)
-        self.guard = Guard(model, replay_rng, {p.device for p in params}, params)
+        self.guard = Guard(model, replay_rng, {p.device for p in params})
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
         self.watches = [] if self.watch is None else [self.watch]
         self.unguarded = UnguardedWarning(params) if model is None else None
