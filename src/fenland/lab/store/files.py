@@ -15,9 +15,12 @@ import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fenland.lab.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas
 
 HOST = socket.gethostname().replace("-", "_") or "host"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -67,8 +70,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, as UTF-8."""
-    write_bytes(path, text.encode())
+    """Write a text file whole, as UTF-8; a name in it that the locale could not read keeps its bytes."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
@@ -91,6 +94,17 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Damaged(path, f"a JSON object was written, this is a {type(content).__name__}", cure)
     return content
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """A table that was written as parquet.
+
+    It is opened here, because pyarrow takes names for UTF-8, which those of a C locale are not.
+    """
+    import pandas
+
+    with path.open("rb") as file:
+        return pandas.read_parquet(file)
 
 
 def settle(folder: Path) -> None:
