@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from image_files import write_split
 
 from fenland.lab.commands import streams
 
@@ -53,3 +54,22 @@ def test_commands_under_a_c_locale(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout.isascii()
         assert len(done.stdout) > 300
+
+
+@pytest.mark.slow
+def test_names_that_a_c_locale_lacks_are_folders_like_others(tmp_path: Path) -> None:
+    """Data, store and pages under such a name: written, read again, and listed."""
+    write_split(tmp_path / "dätä" / "train.parquet", 12)
+    write_split(tmp_path / "dätä" / "test.parquet", 8)
+    compare = ["compare", "--data", "dätä", "--model", "mlp", "--epochs", "1", "--seeds", "1", "--batch-size", "4"]
+    compare += ["--optimizers", "sgd", "--out", "aüs"]
+    for arguments in (compare, compare, ["report", "aüs"], ["runs", "aüs", "--check"], ["data", "dätä"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "fenland.lab.cli", *arguments],
+            env=os.environ | PLAIN | {"FENLAND_CACHE": str(tmp_path / "cäché")},
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "aüs" / "report.html").is_file()

@@ -99,7 +99,7 @@ class ParquetFolder:
     def _opened(self, file: Path) -> tuple[pyarrow.Schema, int]:
         """The schema and the number of rows."""
         try:
-            metadata = parquet.read_metadata(file)
+            metadata = _metadata(file)
             return metadata.schema.to_arrow_schema(), metadata.num_rows
         except _BROKEN as error:
             detail = first_line(error)
@@ -107,7 +107,8 @@ class ParquetFolder:
 
     def _labels(self, file: Path, label: str) -> Labels:
         try:
-            column = parquet.read_table(file, columns=[label], partitioning=None).column(label)
+            with file.open("rb") as stream:
+                column = parquet.read_table(stream, columns=[label], partitioning=None).column(label)
         except _BROKEN as error:
             raise self._corrupt(file, error) from None
         return no_nulls(column, label, self.argument, file)
@@ -137,7 +138,7 @@ class ParquetFolder:
     def _column(self, file: Path, name: str) -> Iterator[pyarrow.Array]:
         """A column piece by piece."""
         try:
-            with parquet.ParquetFile(file) as opened:
+            with file.open("rb") as stream, parquet.ParquetFile(stream) as opened:
                 for batch in opened.iter_batches(batch_size=256, columns=[name]):
                     yield batch.column(0)
         except _BROKEN as error:
@@ -148,7 +149,7 @@ class ParquetFolder:
 
     def _has_paths(self, file: Path) -> bool:
         """Whether an image may have no bytes of its own: by the file's statistics, so that no page is read."""
-        metadata = parquet.read_metadata(file)
+        metadata = _metadata(file)
         image, _ = find_columns(metadata.schema.to_arrow_schema(), self.argument, file)
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)
@@ -166,6 +167,12 @@ class ParquetFolder:
                 cure = f"its classes have other names than those of {files[0].name}; write all files with the same"
                 raise BadInput(self.argument, file, cure)
         return found[0]
+
+
+def _metadata(file: Path) -> parquet.FileMetaData:
+    """The footer of a file. Opened here, because pyarrow takes names for UTF-8, which those of a C locale are not."""
+    with file.open("rb") as stream:
+        return parquet.read_metadata(stream)
 
 
 def _nulls(column: Any) -> int | None:

@@ -16,9 +16,12 @@ import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fenland.lab.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas
 
 _CHUNK = 1 << 22
 HOST = socket.gethostname().replace("-", "_") or "host"
@@ -65,8 +68,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, as UTF-8."""
-    write_bytes(path, text.encode())
+    """Write a text file whole, as UTF-8; a name in it that the locale could not read keeps its bytes."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
@@ -92,6 +95,17 @@ def feed(digest: hashlib._Hash, path: Path) -> None:
     with path.open("rb") as file:
         while part := file.read(_CHUNK):
             digest.update(part)
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """A table that was written as parquet.
+
+    It is opened here, because pyarrow takes names for UTF-8, which those of a C locale are not.
+    """
+    import pandas
+
+    with path.open("rb") as file:
+        return pandas.read_parquet(file)
 
 
 def settle(folder: Path) -> None:

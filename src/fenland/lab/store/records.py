@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fenland.lab.config.run_config import FIELDS
-from fenland.lab.store.files import read_json
+from fenland.lab.store.files import read_json, read_table
 from fenland.lab.store.runs import Store
 
 _LOG = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def _result_row(folder: Path, config: Mapping[str, Any], labels: Mapping[str, st
 
 
 def _metric_rows(folder: Path, config: Mapping[str, Any], labels: Mapping[str, str]) -> pd.DataFrame:
-    rows = pd.read_parquet(folder / "metrics.parquet")
+    rows = read_table(folder / "metrics.parquet")
     name = str(config["optimizer"])
     front = {"run": folder.name, "optimizer": name, "label": labels[_key(config)], "seed": config.get("seed", 0)}
     return pd.concat([pd.DataFrame(front, index=rows.index), rows.drop(columns=list(front), errors="ignore")], axis=1)

@@ -45,9 +45,7 @@ class StoredRun:
 
     def metrics(self) -> pandas.DataFrame:
         """One row per epoch, see ``EpochRecord``."""
-        import pandas
-
-        return pandas.read_parquet(self.folder / "metrics.parquet")
+        return files.read_table(self.folder / "metrics.parquet")
 
 
 class Store:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland.lab.store import seal
-from fenland.lab.store.files import Damaged, read_json, write_json, writing
+from fenland.lab.store.files import Damaged, read_json, read_table, write_json, writing
 
 if TYPE_CHECKING:
     import pandas
@@ -64,9 +64,7 @@ def read_study(folder: Path, name: str) -> dict[str, Any]:
 
 def read_tables(folder: Path, names: tuple[str, ...]) -> dict[str, pandas.DataFrame]:
     """Tables of a stored study."""
-    import pandas
-
-    return {name: pandas.read_parquet(folder / _table(name)) for name in names}
+    return {name: read_table(folder / _table(name)) for name in names}
 
 
 def _table(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fenland.lab.config import RunConfig
-from fenland.lab.store.files import write_text
+from fenland.lab.store.files import read_table, write_text
 from fenland.lab.store.runs import Store
 from fenland.lab.study.identity import code_of, roots_of
 from fenland.lab.study.images import data_folder
@@ -113,8 +113,6 @@ class Laboratory:
         Worker processes share them where that saves time. With a Ray cluster they stay in this process: runs of a
         sweep go there, pieces do not.
         """
-        import pandas
-
         begun = time.process_time()
         paths = [self._path(piece) for piece in pieces]
         stored = {path: seconds for path in paths if (seconds := seconds_of(path)) is not None}
@@ -126,7 +124,7 @@ class Laboratory:
             pass
         self.seconds |= {path.name: stored.get(path) or seconds_of(path) or 0.0 for path in paths}
         self.apart += time.process_time() - begun
-        return [pandas.read_parquet(path) for path in paths]
+        return [read_table(path) for path in paths]
 
     def _path(self, piece: Piece) -> Path:
         """The file of a piece, in a folder that exists."""

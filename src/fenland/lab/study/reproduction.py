@@ -11,7 +11,7 @@ from typing import Any
 
 from fenland.lab.errors import BadInput
 from fenland.lab.report.markdown import table
-from fenland.lab.store.files import read_json, write_text
+from fenland.lab.store.files import read_json, read_table, write_text
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
 from fenland.lab.study.papers import Item, Ran, faithful
@@ -134,9 +134,7 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     """The data sets of a study; its table ``data``, where it has one, knows how they were stored."""
     path = folder / "tables" / "data.parquet"
     if path.is_file():
-        import pandas
-
-        rows = pandas.read_parquet(path).itertuples(index=False)
+        rows = read_table(path).itertuples(index=False)
         return tuple(f"{row.data} (JPEG)" if row.stored == "JPEG" else str(row.data) for row in rows)
     named = config.get("data", ())
     return (named,) if isinstance(named, str) else tuple(named)
