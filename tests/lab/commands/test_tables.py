@@ -1,10 +1,12 @@
 import io
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 from rich.console import Console
 
 from fenland.lab.commands import tables
+from fenland.lab.config import RunConfig
 
 
 def row(optimizer: str, **other: object) -> dict[str, object]:
@@ -40,3 +42,24 @@ def test_one_seed_has_no_interval() -> None:
     said = printed(row("sgd", n=1, test_accuracy_low=math.nan, test_loss_low=math.nan, loss_gap_low=math.nan))
     assert "Mean of 1 seed ±" in said
     assert said.count("±") == 1
+
+
+def test_runs_say_once_what_all_have_in_common_and_fit_into_eighty_columns(tmp_path) -> None:
+    def run(name: str, optimizer: str, rho: float | None, seed: int) -> SimpleNamespace:
+        config = RunConfig(data="digits", model="mlp", optimizer=optimizer, rho=rho, seed=seed)
+        result = {"status": "finished", "test_accuracy": 0.8944, "test_loss": 0.3345, "seconds": 61.0}
+        return SimpleNamespace(folder=tmp_path / name, config=config, result=result)
+
+    stored = [run("5d0603954275", "sam", 0.05, 0), run("bdd816421d2f", "sgd", None, 1)]
+    text = io.StringIO()
+    Console(file=text, width=80).print(tables.runs(stored))
+    said = " ".join(text.getvalue().split())
+    assert said.startswith("all: data digits, model mlp, lr 0.1, epochs ")
+    assert "…" not in said
+    assert "5d0603954275 sam 0.05 0 89.44 0.3345 1 min 01 s" in said
+    assert "bdd816421d2f sgd - 1 89.44 0.3345 1 min 01 s" in said
+    stored[1].config = RunConfig(data="digits", model="lenet", optimizer="sgd", seed=1)
+    text = io.StringIO()
+    Console(file=text, width=100).print(tables.runs(stored))
+    assert "5d0603954275 mlp sam" in " ".join(text.getvalue().split())
+    assert tables.runs([]).row_count == 0

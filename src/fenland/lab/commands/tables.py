@@ -78,23 +78,34 @@ def _word(value: Any) -> str:
     return " ".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
 
 
+HEADS = ("data", "model", "optimizer", "rho", "lr", "seed", "epochs", "status")
+
+
 def runs(stored: Sequence[StoredRun]) -> Table:
-    """One row per stored run."""
-    heads = ("run", "data", "model", "optimizer", "rho", "lr", "seed", "epochs", "status")
-    table = output.table(heads, ("test accuracy %", "test loss", "time"))
-    for run in stored:
-        config, result = run.config, run.result
-        name = " ".join((config.optimizer, *config.options))
-        words = (config.data, config.model, name, config.rho, config.lr, config.seed, config.epochs)
+    """One row per stored run; what all have in common is said once, above, and takes no column."""
+    rows = [_settings(run) for run in stored]
+    common = {head: rows[0][head] for head in HEADS if len({row[head] for row in rows}) == 1 and head != "optimizer"}
+    heads = ["run", *(head for head in HEADS if head not in common)]
+    told = f"all: {', '.join(f'{head} {word}' for head, word in common.items())}" if common else None
+    table = output.table(heads, ("test acc. %", "test loss", "time"), title=told)
+    for run, row in zip(stored, rows, strict=True):
         table.add_row(
             run.folder.name,
-            *("-" if word is None else str(word) for word in words),
-            str(result["status"]),
-            f"{100 * result['test_accuracy']:.2f}",
-            f"{result['test_loss']:.4f}",
-            duration(result["seconds"]),
+            *(row[head] for head in heads[1:]),
+            f"{100 * run.result['test_accuracy']:.2f}",
+            f"{run.result['test_loss']:.4f}",
+            duration(run.result["seconds"]),
         )
+    # Its name is what --show takes: a narrow terminal may cut anything else.
+    table.columns[0].min_width = max((len(run.folder.name) for run in stored), default=0)
     return table
+
+
+def _settings(run: StoredRun) -> dict[str, str]:
+    config = run.config
+    name = " ".join((config.optimizer, *config.options))
+    words = (config.data, config.model, name, config.rho, config.lr, config.seed, config.epochs, run.result["status"])
+    return {head: "-" if word is None else str(word) for head, word in zip(HEADS, words, strict=True)}
 
 
 def one_run(run: StoredRun) -> list[Table]:
