@@ -151,6 +151,7 @@ def test_the_comparison_as_a_command(tmp_path, capsys):
     assert "fenland bench --out" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_the_command_writes_a_record_and_pictures(tmp_path, capsys):
     out = tmp_path / "record.json"
     names = ["SAM", "textbook SAM"]
