@@ -100,7 +100,8 @@ class _JointRunner(Runner):
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
         self.per_sample, self.advanced = first.per_sample, AdvancedWarning(None)
-        groups = [group for runner in runners for group in runner.base.param_groups]
+        self.bases = [runner.base for runner in runners]
+        groups = [group for base in self.bases for group in base.param_groups]
         state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}
         self.base: Any = SimpleNamespace(param_groups=groups, state=state, _optimizer_step_pre_hooks={})
         kept = {p: x for runner in runners for p, x in runner.memory.kept.items()}
@@ -120,7 +121,7 @@ class _JointRunner(Runner):
     def scaling(self, scalings: Sequence[Scaled | None]) -> Scaled | None:
         """The scaling of all."""
         known = [one for one in scalings if one is not None]  # of all or of none: there is one scaler
-        return _JointScaling(known, [runner.base for runner in self.runners]) if known else None
+        return _JointScaling(known, self.bases) if known else None
 
     def warn_of_unguarded(self, two_calls: bool) -> None:
         super().warn_of_unguarded(two_calls)

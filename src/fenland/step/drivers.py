@@ -233,9 +233,9 @@ def _one_pass(
         if stale is not None:
             contexts.callback(stale.close)
         for runner in runners:
-            for each in getattr(runner, "runners", (runner,)):
-                if hasattr(each.base, "_optimizer_step_pre_hooks"):  # some wrappers have none
-                    contexts.callback(each.base.register_step_pre_hook(refuse_inner_step).remove)
+            for base in runner.bases:
+                if hasattr(base, "_optimizer_step_pre_hooks"):  # some wrappers have none
+                    contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
             if runner.reduction.ranks_differ:
                 contexts.enter_context(runner.reduction.context(request))
         value = evaluate(closure) if run is None else run(request)

@@ -47,6 +47,7 @@ class Runner:
         sync: str,
     ) -> None:
         self.base, self.rules, self.memory, self.radii = base, rules, memory, radii
+        self.bases = [base]  # of a joint step those of all its optimizers
         params = [p for group in base.param_groups for p in group["params"]]
         self.names = ParameterNames(base.param_groups, model)
         check_rules(rules, base, self.names)

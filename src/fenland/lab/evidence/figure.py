@@ -55,7 +55,7 @@ def _draw_gains(canvas: Canvas, lines: list[Line]) -> Figure:
     for axes, (measure, title) in zip(every, PANELS.items(), strict=True):
         _draw_panel(axes, canvas, lines, measure)
         axes.set_yticks([])
-        axes.set_xlabel(title, loc="left", fontsize=SMALL, color=canvas.ink.soft, labelpad=3)
+        name_x(axes, canvas, title, "left")  # beside each other, names at right ends would meet the next axis
     first = every[0]
     for place, (label, found) in enumerate(lines):
         if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -157,9 +157,9 @@ def _legend(where: Axes | Figure, canvas: Canvas, shown: Sequence[str], **place:
     return legend
 
 
-def name_x(axes: Axes, canvas: Canvas, text: str) -> None:
-    """Name the horizontal axis at its right end."""
-    axes.set_xlabel(text, loc="right", fontsize=SMALL, color=canvas.ink.soft, labelpad=3)
+def name_x(axes: Axes, canvas: Canvas, text: str, end: Literal["left", "right"] = "right") -> None:
+    """Name the horizontal axis at one of its ends."""
+    axes.set_xlabel(text, loc=end, fontsize=SMALL, color=canvas.ink.soft, labelpad=3)
 
 
 def dash_array(index: int) -> str:
