@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +20,7 @@ transformers = pytest.importorskip("transformers")
 
 from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E402
 
+from fenland.integrations import transformers as adapter  # noqa: E402
 from fenland.integrations.transformers import SharpnessAwareMixin, SharpnessAwareTrainer  # noqa: E402
 
 CLIP = 0.05
@@ -264,3 +267,15 @@ def test_a_net_without_guards_is_warned_about(tmp_path):
     with pytest.warns(UserWarning, match="model=your_model"):
         trained.train()
     assert isinstance(model.net, Net)
+
+
+@pytest.mark.parametrize("version", ["5.0.0", "5.5.4", "4.57.6"])
+def test_a_trainer_that_is_too_old_is_refused_at_import(monkeypatch, version):
+    """Their accumulated or clipped gradients are other ones, and nothing would say so."""
+    code = SourceFileLoader("too_old", adapter.__file__).get_code("too_old")
+    loaded = sys.modules["transformers"]  # the module that `import` finds puts itself there while it loads
+    monkeypatch.setattr(loaded, "__version__", version)
+    with pytest.raises(ImportError, match=f"5.6 or newer, and {version} is installed.*pip install -U transformers"):
+        exec(code, {"__name__": "too_old"})
+    monkeypatch.setattr(loaded, "__version__", "6.0.0.dev0")
+    exec(code, {"__name__": "too_old"})
