@@ -29,7 +29,8 @@ except ImportError as error:  # pragma: no cover
 if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 6):
     # 5.0 offers no place to keep g unclipped; from 5.3 to 5.5 every optimizer gets 1/K of the gradient of K batches.
     raise ImportError(
-        f"fenland.integrations.transformers needs Transformers 5.6 or newer, and {transformers.__version__} is installed: "
+        "fenland.integrations.transformers needs Transformers 5.6 or newer, and "
+        f"{transformers.__version__} is installed: "
         "its Trainer clips the gradient too early or divides accumulated losses twice: pip install -U transformers"
     )
 
