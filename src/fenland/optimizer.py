@@ -15,7 +15,7 @@ from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, Ball, Combine, Method, Radius, Source, When, chosen
 from fenland.step import drivers
-from fenland.step.checks import check_base, check_groups
+from fenland.step.checks import check_base, check_groups, listed
 from fenland.step.closures import NO_CLOSURE, Closure, refuse_caller
 from fenland.step.gradients import Scaled
 from fenland.step.perturbation import STRATEGIES
@@ -186,13 +186,14 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base, with this optimizer's rho unless it brings its own."""
-        if not isinstance(param_group, dict):
+        if not isinstance(param_group, dict) or "params" not in param_group:
             raise TypeError(f"param_group = {param_group!r}: must be a dict with 'params'")
         if any(param_group is group for group in self.base.param_groups):
             return  # Optimizer.__init__ adds the groups that the base has already
         self._runner.refuse("add_param_group", busy=True)
-        check_groups(self.base, [param_group])
-        self._radii.check(len(self.base.param_groups), {**self.defaults, **param_group}, self._memory.count)
+        added = {**self.defaults, **param_group, "params": listed(param_group)}
+        check_groups(self.base, [added])
+        self._radii.check(len(self.base.param_groups), added, self._memory.count)
         self.base.add_param_group(param_group)
         self._radii.add(self.base.param_groups[-1], self._memory.count)
         self._begin()

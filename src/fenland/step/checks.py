@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fenland.rules import ParameterNames
+from fenland.step.numbers import check_rule_held
 from fenland.step.state import Rules
 
 # Bases that a sharpness-aware step cannot serve, by class name: they need more of a step than gradients in `p.grad`.
@@ -65,6 +66,16 @@ def check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) 
         raise ValueError("a parameter is on the meta device, which holds no numbers: materialise the model first")
 
 
+def listed(group: dict[str, Any]) -> list[Any]:
+    """The tensors of a group that is to be added, in whatever form torch takes them; generators become lists in it."""
+    params = group["params"]
+    if isinstance(params, torch.Tensor):
+        return [params]
+    if not isinstance(params, (list, set)):  # a set has no order: torch refuses it
+        params = group["params"] = list(params)  # as torch does; a generator would be used up here
+    return [p[1] if isinstance(p, tuple) else p for p in params]
+
+
 def _is_dense(p: Any) -> bool:
     """Whether it is a plain tensor that has strides."""
     return p.layout == torch.strided and not torch.nn.parameter.is_lazy(p)
@@ -88,6 +99,8 @@ def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames
         )
     rules.ball.check(names)
     method.check(names)
+    for rule in rules:
+        check_rule_held(rule, names.params)
     if method.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):
         warnings.warn(
             f"method = {method}: climbs along the base's momentum, and {type(base).__name__} has momentum = 0, so that "

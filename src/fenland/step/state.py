@@ -5,7 +5,6 @@ In a checkpoint fenland's own state stands beside the base's, under names that s
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fenland.algebra.shards import is_dtensor, local
 from fenland.rules import Ball, Method, Radius, When, current_radius
+from fenland.step.numbers import SAFE, check_held
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class Radii:
 
     def _check(self, k: int, group: dict[str, Any], radius: Radius | None, count: int) -> None:
         name = "rho" if radius is None else f"rho of group {k}"
-        current_radius(self.rho if radius is None else radius, count, name, group.get("lr"))
+        value = current_radius(self.rho if radius is None else radius, count, name, group.get("lr"))
+        check_held(name, value, group["params"])
 
     def _set(self, group: dict[str, Any], radius: Radius | None, count: int) -> None:
         value = self.rho if radius is None else radius
@@ -142,8 +143,8 @@ class Radii:
             if own is not None or "rho" not in group:
                 group["rho"] = current_radius(self.rho if own is None else own, count, lr=group.get("lr"))
             rho = group["rho"]
-            usual = type(rho) is float and 0.0 <= rho < math.inf
-            radii.append(rho if usual else current_radius(rho, count, f"rho of group {k}"))
+            usual = type(rho) is float and 0.0 <= rho <= SAFE
+            radii.append(rho if usual else _checked(rho, count, f"rho of group {k}", group["params"]))
         return radii
 
     def relink(self, new: list[dict[str, Any]]) -> None:
@@ -161,6 +162,13 @@ class Radii:
         self.rho, self._callables, self._given = rho, [], []
         for group in groups:
             self._set(group, None, count)
+
+
+def _checked(rho: Any, count: int, name: str, params: list[Tensor]) -> float:
+    """A radius that is no usual one, if it is one at all and the parameters' dtype holds it."""
+    value = current_radius(rho, count, name)
+    check_held(name, value, params)
+    return value
 
 
 # In a checkpoint.
