@@ -100,6 +100,7 @@ class _JointRunner(Runner):
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
         self.per_sample, self.advanced = first.per_sample, AdvancedWarning(None)
+        self.loss_scale = first.loss_scale
         self.bases = [runner.base for runner in runners]
         groups = [group for base in self.bases for group in base.param_groups]
         state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}
