@@ -15,8 +15,9 @@ from fenland.arguments import check_among, check_instance
 from fenland.optimizer import SharpnessAware
 from fenland.rules import ParameterNames
 from fenland.step import drivers
+from fenland.step.attributes import AdvancedWarning
 from fenland.step.closures import Closure, refuse_caller
-from fenland.step.forward_watch import AdvancedWarning, UnguardedWarning
+from fenland.step.forward_watch import UnguardedWarning
 from fenland.step.gradients import Gradient, Scaled
 from fenland.step.guards import Guard
 from fenland.step.perturbation import StorageCache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -43,11 +44,26 @@ def check_base(base: Any, own: type) -> None:
             f"base is {type(base).__name__}, which is a sharpness-aware optimizer itself: wrap the optimizer that it "
             "wraps, such as torch.optim.SGD(model.parameters(), lr=0.1)"
         )
+    if _needs_closure(type(base).step):
+        raise TypeError(
+            f"base is {type(base).__name__}, whose step() needs a closure and evaluates it itself; use a first-order "
+            "optimizer that steps with the gradients in p.grad (of schedulefree the class without Closure in its name)"
+        )
     for kind in type(base).__mro__:
         if kind.__name__ in _REFUSED:
             raise TypeError(
                 f"base is {type(base).__name__}, which {_REFUSED[kind.__name__]}: use a first-order optimizer"
             )
+
+
+def _needs_closure(step: Any) -> bool:
+    """Whether `step(self, closure)` cannot be called without its closure."""
+    try:
+        _, *arguments = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):  # no signature is known
+        return False
+    named = [x for x in arguments if x.name == "closure"]
+    return bool(named) and named[0].default is inspect.Parameter.empty
 
 
 def check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:

@@ -94,9 +94,10 @@ def _roots(thread: int) -> list[Any]:
 def _scale_of(roots: list[Any]) -> float | None:
     """The scale of the first of these tensors that an active scaler has made; None where none has."""
     products = {node: root for root in roots if (node := _factor_of(root)) is not None}
-    kind = torch.amp.grad_scaler.GradScaler
-    found: list[Any] = [x for x in gc.get_objects() if issubclass(type(x), (kind, Tensor))] if products else []
-    active = [x for x in found if isinstance(x, kind) and x.is_enabled() and x._scale is not None]
+    scalers = _all_below(torch.amp.grad_scaler.GradScaler) if products else set()
+    wanted = {*scalers, Tensor}
+    found: list[Any] = [x for x in gc.get_objects() if type(x) in wanted] if products else []
+    active = [x for x in found if type(x) in scalers and x.is_enabled() and x._scale is not None]
     for loss in found if active else ():
         if type(loss) is not Tensor or not loss.requires_grad or loss.grad_fn not in products:
             continue
@@ -105,6 +106,11 @@ def _scale_of(roots: list[Any]) -> float | None:
             if scale != 1 and torch.equal(scaler.scale(loss.detach()), products[loss.grad_fn].detach()):
                 return scale
     return None
+
+
+def _all_below(kind: type) -> set[type]:
+    """The class with all its subclasses: asking each object in memory for its own type alone is quick."""
+    return {kind}.union(*map(_all_below, kind.__subclasses__()))
 
 
 def _factor_of(root: Any) -> Any:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fenland.rules import ParameterNames
+from fenland.step.attributes import AdvancedWarning
 from fenland.step.base_step import is_fused, step_base
 from fenland.step.checks import check_rules
-from fenland.step.forward_watch import AdvancedWarning, ForwardWatch, UnguardedWarning
+from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
 from fenland.step.gradients import Scaled, drop
 from fenland.step.guards import Guard, Snapshot
 from fenland.step.loss_scale import LossScaleWatch
