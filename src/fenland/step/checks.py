@@ -44,16 +44,16 @@ def check_base(base: Any, own: type) -> None:
             f"base is {type(base).__name__}, which is a sharpness-aware optimizer itself: wrap the optimizer that it "
             "wraps, such as torch.optim.SGD(model.parameters(), lr=0.1)"
         )
-    if _needs_closure(type(base).step):
-        raise TypeError(
-            f"base is {type(base).__name__}, whose step() needs a closure and evaluates it itself; use a first-order "
-            "optimizer that steps with the gradients in p.grad (of schedulefree the class without Closure in its name)"
-        )
     for kind in type(base).__mro__:
         if kind.__name__ in _REFUSED:
             raise TypeError(
                 f"base is {type(base).__name__}, which {_REFUSED[kind.__name__]}: use a first-order optimizer"
             )
+    if _needs_closure(type(base).step):
+        raise TypeError(
+            f"base is {type(base).__name__}, whose step() needs a closure and evaluates it itself; use a first-order "
+            "optimizer that steps with the gradients in p.grad (of schedulefree the class without Closure in its name)"
+        )
 
 
 def _needs_closure(step: Any) -> bool:
