@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,13 +27,18 @@ def check_instance(name: str, value: Any, kind: type, example: str) -> None:
         raise TypeError(f"{name} = {value!r}: must be a {kind.__name__}, such as {example}")
 
 
+def is_finite(value: float) -> bool:
+    """Whether float64 holds the number; whole numbers have no bound in Python."""
+    return abs(value) <= sys.float_info.max
+
+
 def check_positive(name: str, value: Any, otherwise: str) -> None:
     """Raise unless `value` is None or a finite number > 0; `otherwise` says what None means."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} = {value!r}: must be a number > 0, or None for {otherwise}")
-    if not (math.isfinite(value) and value > 0):
+    if not (is_finite(value) and value > 0):
         raise ValueError(f"{name} = {value!r}: must be finite and > 0, or None for {otherwise}")
 
 
@@ -58,7 +64,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
     """Raise unless `value` is a finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} = {value!r}: must be a number")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not is_finite(value) or not low <= value <= high:
         bounds = f" in [{low}, {high}]" if (low, high) != (-math.inf, math.inf) else ""
         raise ValueError(f"{name} = {value!r}: must be a finite number{bounds}")
 

@@ -15,13 +15,14 @@ from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, Ball, Combine, Method, Radius, Source, When, chosen
 from fenland.step import drivers
-from fenland.step.checks import check_base, check_groups
+from fenland.step.checkpoints import pack, unpack
+from fenland.step.checks import check_base, check_groups, listed
 from fenland.step.closures import NO_CLOSURE, Closure, refuse_caller
 from fenland.step.gradients import Scaled
 from fenland.step.perturbation import STRATEGIES
 from fenland.step.record import StepRecord
 from fenland.step.runner import Runner
-from fenland.step.state import Memory, Radii, Rules, pack, unpack
+from fenland.step.state import Memory, Radii, Rules
 
 NONFINITE = ("skip", "base_step", "raise")
 _FIXED = {"base", "model", "replay_rng", "sync", "rules", "ball", "source", "combine", "when", "method", "max_norm"}
@@ -186,13 +187,14 @@ class SharpnessAware(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base, with this optimizer's rho unless it brings its own."""
-        if not isinstance(param_group, dict):
+        if not isinstance(param_group, dict) or "params" not in param_group:
             raise TypeError(f"param_group = {param_group!r}: must be a dict with 'params'")
         if any(param_group is group for group in self.base.param_groups):
             return  # Optimizer.__init__ adds the groups that the base has already
         self._runner.refuse("add_param_group", busy=True)
-        check_groups(self.base, [param_group])
-        self._radii.check(len(self.base.param_groups), {**self.defaults, **param_group}, self._memory.count)
+        added = {**self.defaults, **param_group, "params": listed(param_group)}
+        check_groups(self.base, [added])
+        self._radii.check(len(self.base.param_groups), added, self._memory.count)
         self.base.add_param_group(param_group)
         self._radii.add(self.base.param_groups[-1], self._memory.count)
         self._begin()
@@ -285,12 +287,9 @@ class SharpnessAware(torch.optim.Optimizer):
         """Second half: bring the weights back to w and step the base with d."""
         # Trainers' wrappers imitate this class and call its methods with themselves as self: hooks are the real one's.
         real = self._me() or self
-        hooks = (
-            (real._before_step, real._after_step)
-            if real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks
-            else None
-        )
-        drivers.descend(self._runner, self._scaling(scaler), None if hooks is None else (*hooks, real))
+        hooked = real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks
+        hooks = (real._before_step, real._after_step, real) if hooked else None
+        drivers.descend(self._runner, self._scaling(scaler), hooks)
         vars(real)["_opt_called"] = True  # what torch's schedulers look at; `step` sets it in the other form
 
     @_disable_dynamo
@@ -377,7 +376,8 @@ class SharpnessAware(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        loaded = unpack(state_dict, self.base, {**self.rules.when.starts, **self.rules.method.numbers})
+        starts = {**self.rules.when.starts, **self.rules.method.numbers}
+        loaded = unpack(state_dict, self.base, starts, self._runner.names)
         self.base.load_state_dict(loaded.base_part)
         self._radii.relink(self.param_groups)
         self._memory.count, self._memory.numbers, self._memory.kept = loaded.count, loaded.numbers, loaded.kept

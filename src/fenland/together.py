@@ -15,8 +15,9 @@ from fenland.arguments import check_among, check_instance
 from fenland.optimizer import SharpnessAware
 from fenland.rules import ParameterNames
 from fenland.step import drivers
+from fenland.step.attributes import AdvancedWarning
 from fenland.step.closures import Closure, refuse_caller
-from fenland.step.forward_watch import AdvancedWarning, UnguardedWarning
+from fenland.step.forward_watch import UnguardedWarning
 from fenland.step.gradients import Gradient, Scaled
 from fenland.step.guards import Guard
 from fenland.step.perturbation import StorageCache
@@ -100,6 +101,7 @@ class _JointRunner(Runner):
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
         self.per_sample, self.advanced = first.per_sample, AdvancedWarning(None)
+        self.loss_scale = first.loss_scale
         self.bases = [runner.base for runner in runners]
         groups = [group for base in self.bases for group in base.param_groups]
         state: dict[Tensor, Any] = {p: x for runner in runners for p, x in runner.base.state.items()}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import random
 import warnings
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,13 +23,20 @@ STEPS = 3
 forms = pytest.mark.parametrize("form", FORMS)
 
 
+class Drawn:
+    """What was drawn, noted outside the module: its own lists are named where both passes move them on."""
+
+    def __init__(self) -> None:
+        self.numbers: list[float] = []
+
+
 class Noisy(nn.Module):
     """A network whose forward draws from `kind` of generator."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.net, self.kind = net(dropout=0.0), kind
-        self.seen: list[float] = []
+        self.drawn = Drawn()
         if kind == "its torch.Generator":
             self.draws = torch.Generator().manual_seed(1)
         elif kind == "a submodule's torch.Generator":
@@ -51,6 +61,10 @@ class Noisy(nn.Module):
         if kind == "its random.Random":
             return self.draws.random()
         return float(torch.rand(()))
+
+    @property
+    def seen(self) -> list[float]:
+        return self.drawn.numbers
 
     def forward(self, x: Tensor) -> Tensor:
         by = self.draw()
@@ -200,6 +214,112 @@ def test_a_pointer_that_advances_twice_is_named_once(form, kind, inside):
     said = str(caught[0].message)
     assert type(made).__name__ in said
     assert "buffer" in said, "the cure"
+
+
+class Holder(nn.Module):
+    """What `advance(self, x)` does in forward happens to `self.held`."""
+
+    def __init__(self, held: Any, advance: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.net, self.held, self.advance = net(), held, advance
+        self.kept = nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.advance(self, x)
+        return self.net(x)
+
+
+def put(self: Any, x: Tensor) -> None:
+    self.held["seen"] = self.held.get("seen", 0) + len(x)
+
+
+def fill_anew(self: Any, x: Tensor) -> None:
+    self.held.clear()
+    self.held.extend([x * 2, x * 3])
+
+
+def train(form: str, opt: Any, model: nn.Module) -> None:
+    for t in range(STEPS):
+        FORMS[form](opt, lambda t=t: memory_loss(model, t))
+
+
+def many() -> list[Tensor]:
+    return [torch.zeros(2) for _ in range(40)]
+
+
+GROWN: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Any]]] = {
+    "a list of tensors": (list, lambda m, x: m.held.append(x.detach())),
+    "a list of numbers": (list, lambda m, x: m.held.append(len(x))),
+    "a list of pairs": (list, lambda m, x: m.held.append((x.detach(), 1))),
+    "a long list": (lambda: [0] * 100_000, lambda m, x: m.held.append(1)),
+    "a list that shrinks": (lambda: [0] * 50, lambda m, x: m.held.pop()),
+    "a counter in a dict": (dict, put),
+    "a counter of collections": (collections.Counter, lambda m, x: m.held.update("a")),
+    "keys of a dict": (dict, lambda m, x: m.held.setdefault(len(m.held), x)),
+    "a set": (set, lambda m, x: m.held.add(len(m.held))),
+    "a queue that grows": (lambda: collections.deque(maxlen=500), lambda m, x: m.held.append(x.detach())),
+    "a full queue of tensors": (lambda: collections.deque(many(), maxlen=40), lambda m, x: m.held.append(x.detach())),
+    "a full queue of numbers": (
+        lambda: collections.deque(range(5), maxlen=5),
+        lambda m, x: m.held.append(m.held[-1] + 1),
+    ),
+    "a tensor in a list": (lambda: [torch.zeros(3)], lambda m, x: m.held[0].add_(1)),
+    "a tensor that the first pass makes": (dict, lambda m, x: m.held.setdefault("mean", torch.zeros(3)).add_(1)),
+    "a tensor in a dict": (lambda: {"mean": torch.zeros(3)}, lambda m, x: m.held["mean"].add_(1)),
+}
+FILLED: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Any]]] = {
+    "filled anew": (list, fill_anew),
+    "a new list": (list, lambda m, x: setattr(m, "held", [x * 2])),
+    "a dict of activations": (dict, lambda m, x: m.held.update(input=x * 2, double=x * 4)),
+    "beside a constant": (lambda: {"mask": torch.ones(2)}, lambda m, x: m.held.update(now=x * 2)),
+    "a cache by shape": (dict, lambda m, x: m.held.setdefault(tuple(x.shape), torch.ones(2))),
+    "never touched": (lambda: [1, 2, 3], lambda m, x: None),
+    "an inference tensor": (lambda: torch.inference_mode()(torch.ones)(3), lambda m, x: None),
+}
+
+
+@forms
+@pytest.mark.parametrize("kind", GROWN)
+def test_a_container_that_a_forward_grows_is_named_once(form, kind):
+    """And one that is named in the module is as after one forward a step, at w."""
+    made, advance = GROWN[kind]
+    model = Holder(made(), advance)
+    opt = build("SAM", sgd(model.net), rho=0.1, model=model)
+    with pytest.warns(UserWarning, match=r"Holder\.held changed in pass 1 and again in pass 2") as caught:
+        train(form, opt, model)
+    assert len(caught) == 1
+    alone, guarded = Holder(made(), advance), Holder(made(), advance)
+    guarded.fenland_guarded = ("held",)
+    opt = build("SAM", torch.optim.SGD(guarded.net.parameters(), lr=0.0), rho=0.1, model=guarded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for t in range(STEPS):
+            FORMS[form](opt, lambda t=t: memory_loss(guarded, t))
+            alone(batch(t)[0])
+    assert type(guarded.held) is type(alone.held)
+    assert str(guarded.held) == str(alone.held)
+
+
+@forms
+@pytest.mark.parametrize("kind", FILLED)
+def test_a_container_that_each_forward_fills_anew_is_not_named(form, kind):
+    made, advance = FILLED[kind]
+    model = Holder(made(), advance)
+    opt = build("SAM", sgd(model.net), rho=0.1, model=model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for t in range(STEPS):
+            FORMS[form](opt, lambda t=t: memory_loss(model, t))
+
+
+def test_nothing_in_a_container_is_kept_alive():
+    """The comparison remembers who was there, not what it was."""
+    model = Holder([], fill_anew)
+    model.held = [torch.ones(3)]
+    gone = weakref.ref(model.held[0])
+    opt = build("SAM", sgd(model.net), rho=0.1, model=model)
+    FORMS["two calls"](opt, lambda: memory_loss(model, 0))
+    assert gone() is None
 
 
 @forms

@@ -34,6 +34,12 @@ class ParameterNames:
         """The parameter's name."""
         return self._names[id(p)]
 
+    def told(self, p: Tensor) -> str:
+        """The parameter as a message names it: by its name, or by its place and shape where it has none."""
+        name = self._names.get(id(p))
+        place = next((i for i, x in enumerate(self.params) if x is p), None)
+        return f"{name!r}" if name is not None else f"parameter {place} (shape {tuple(p.shape)})"
+
     def owner(self, p: Tensor) -> nn.Module | None:
         """The module that owns it; None where only names are known."""
         return self._owners.get(id(p))

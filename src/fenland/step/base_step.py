@@ -63,6 +63,7 @@ def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) ->
     if s.rules.nonfinite == "base_step" and s.g is not None and not bool(finite):
         d, after = s.g, None
         finite, look = is_finite(d, [d], s.host)
+        forget_nonfinite(s)
     s.fill_record()
     averaged = s.reduction.ranks_differ and s.reduction.must_average(s.last)
     added = [] if after is None else corrections(after, s.groups, averaged)
@@ -237,6 +238,13 @@ def near_overflow(leaves: Sequence[Leaf]) -> bool:
     """Whether products of such gradients may leave their dtype: then what a rule keeps of them is looked at, too."""
     dtypes = {t.dtype for x in leaves for t in x.raw or ()} or {torch.float32}
     return any(x.norm.item() > min(map(_LARGEST.__getitem__, dtypes)) ** 0.4 for x in leaves)
+
+
+def forget_nonfinite(s: Any) -> None:
+    """Of what the program has put in this step, what h made infinite or NaN: later steps would read it."""
+    s.vectors = {name: values for name, values in s.vectors.items() if bool(all_finite(list(values.values())))}
+    before = s.memory.numbers
+    s.numbers = {name: x if math.isfinite(x) else before.get(name, x) for name, x in s.numbers.items()}
 
 
 def all_finite(d: Vector) -> Tensor:

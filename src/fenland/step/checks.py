@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from fenland.rules import ParameterNames
+from fenland.step.numbers import check_rule_held
 from fenland.step.state import Rules
 
 # Bases that a sharpness-aware step cannot serve, by class name: they need more of a step than gradients in `p.grad`.
@@ -47,6 +49,21 @@ def check_base(base: Any, own: type) -> None:
             raise TypeError(
                 f"base is {type(base).__name__}, which {_REFUSED[kind.__name__]}: use a first-order optimizer"
             )
+    if _needs_closure(type(base).step):
+        raise TypeError(
+            f"base is {type(base).__name__}, whose step() needs a closure and evaluates it itself; use a first-order "
+            "optimizer that steps with the gradients in p.grad (of schedulefree the class without Closure in its name)"
+        )
+
+
+def _needs_closure(step: Any) -> bool:
+    """Whether `step(self, closure)` cannot be called without its closure."""
+    try:
+        _, *arguments = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):  # no signature is known
+        return False
+    named = [x for x in arguments if x.name == "closure"]
+    return bool(named) and named[0].default is inspect.Parameter.empty
 
 
 def check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) -> None:
@@ -63,6 +80,16 @@ def check_groups(base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]]) 
         )
     if any(p.is_meta for group in groups for p in group["params"]):
         raise ValueError("a parameter is on the meta device, which holds no numbers: materialise the model first")
+
+
+def listed(group: dict[str, Any]) -> list[Any]:
+    """The tensors of a group that is to be added, in whatever form torch takes them; generators become lists in it."""
+    params = group["params"]
+    if isinstance(params, torch.Tensor):
+        return [params]
+    if not isinstance(params, (list, set)):  # a set has no order: torch refuses it
+        params = group["params"] = list(params)  # as torch does; a generator would be used up here
+    return [p[1] if isinstance(p, tuple) else p for p in params]
 
 
 def _is_dense(p: Any) -> bool:
@@ -88,6 +115,8 @@ def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames
         )
     rules.ball.check(names)
     method.check(names)
+    for rule in rules:
+        check_rule_held(rule, names.params)
     if method.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):
         warnings.warn(
             f"method = {method}: climbs along the base's momentum, and {type(base).__name__} has momentum = 0, so that "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from operator import attrgetter, is_
 from typing import Any
 
@@ -25,7 +25,7 @@ from fenland.step.guards import Snapshot
 from fenland.step.runner import Runner
 from fenland.step.step import Step
 
-_asks = attrgetter("asks")
+_asks, _bases, _ranks_differ = attrgetter("asks"), attrgetter("bases"), attrgetter("reduction.ranks_differ")
 
 
 def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None]) -> Any:
@@ -95,7 +95,7 @@ def ascend(runner: Runner, scaling: Scaled | None) -> bool:
             for leaf in step.alive:
                 leaf.own()
             step.drop()
-        runner.begin_second_pass(before)
+        runner.begin_second_pass(before, step)
         runner.pending, runner.before = step, before
     except BaseException:
         runner.roll_back([step], before)
@@ -227,20 +227,24 @@ def _one_pass(
 ) -> Any:
     """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
     stale = StaleGradients(runners) if first else None
+    looks = runners[0].loss_scale.due and not (first and request.at is None)
     for step in steps:
         step.go() if step in asking else step.drop()
+    if looks:
+        runners[0].watch_loss_scale(steps[0])
     with ExitStack() as contexts:
         if stale is not None:
             contexts.callback(stale.close)
-        for runner in runners:
-            for base in runner.bases:
-                if hasattr(base, "_optimizer_step_pre_hooks"):  # some wrappers have none
-                    contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
-            if runner.reduction.ranks_differ:
-                contexts.enter_context(runner.reduction.context(request))
+        for base in chain.from_iterable(map(_bases, runners)):
+            if hasattr(base, "_optimizer_step_pre_hooks"):  # some wrappers have none
+                contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
+        for runner in filter(_ranks_differ, runners):
+            contexts.enter_context(runner.reduction.context(request))
         value = evaluate(closure) if run is None else run(request)
         if stale is not None:
             stale.refuse()
+        if looks:
+            runners[0].loss_scale.refuse(two_calls=False)
     loss = loss_of(value)
     for step in asking:
         away = bool(step.perturbation.params)

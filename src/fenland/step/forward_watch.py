@@ -5,7 +5,6 @@ between steps, whole or in parts. So each forward that may belong to a step leav
 graph that it makes (the graph alone holds it), and the backward that reaches it says that it counts.
 
 Without `model=` nobody knows which modules these are; then one pass at w + e is watched for what should be guarded.
-With it, one step is watched for state of modules that is no buffer.
 """
 
 from __future__ import annotations
@@ -19,11 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
-
-from fenland.algebra.shards import local
-from fenland.step.guards import OPT_IN
-
-_FEW = 16  # elements of a tensor that is a pointer or a counter
 
 
 class Beginning:
@@ -189,96 +183,6 @@ class UnguardedWarning:
                 UserWarning,
                 stacklevel=5,
             )
-
-
-Seen = dict[tuple[nn.Module, str], Any]  # by module and attribute
-
-
-class AdvancedWarning:
-    """Compares, in one step, state of modules that is no buffer: attributes, and parameters that no step of ours moves.
-
-    Args:
-        model: their outermost module; None: there is nothing to compare.
-        own: the optimizer's parameters, which move by its steps alone.
-    """
-
-    def __init__(self, model: nn.Module | None, own: Iterable[Tensor] = ()) -> None:
-        self.model, self._own = model, {id(p) for p in own}
-
-    def look(self, alone: bool = False) -> Seen | None:
-        """Plain numbers and tensors that sit on modules as attributes, now; None once compared.
-
-        And parameters that no step of ours moves: frozen ones, such as a momentum encoder's, and where no other
-        optimizer's two calls can be under way (`alone`) those of others.
-        """
-        if self.model is None:
-            return None
-        still = {
-            (module, name): _beginning(p)
-            for module in self.model.modules()
-            for name, p in module._parameters.items()
-            if p is not None
-            and not nn.parameter.is_lazy(p)
-            and (not p.requires_grad or (alone and id(p) not in self._own))
-        }
-        return still | {
-            (module, name): _seen(value)
-            for module in self.model.modules()
-            if not type(module).__module__.startswith("torch.")  # torch's own keep what is state in buffers
-            for name, value in module.__dict__.items()
-            if isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
-            if name not in getattr(module, OPT_IN, ())
-        }
-
-    def compare(self, states: list[Seen | None]) -> None:
-        """Warn once of attributes that each pass advanced: (before, after pass 1, after the last pass)."""
-        self.model = None
-        before, first, last = states
-        if before is None or first is None or last is None:
-            return
-        twice = [seat for seat, value in last.items() if _advanced(before.get(seat), first.get(seat), value)]
-        found = sorted(f"{type(m).__name__}.{name}" for m, name in twice if name not in m._parameters)
-        # A momentum encoder starts as its twin, so that its first update, in pass 1, changes nothing yet.
-        written = [(m, name) for (m, name), value in last.items() if value != first.get((m, name))]
-        moved = [f"{type(m).__name__}.{name}" for m, name in written if name in m._parameters]
-        if found:
-            warnings.warn(
-                f"{', '.join(found)} changed in pass 1 and again in pass 2, at the ascent point: no buffer, so fenland "
-                f"does not bring it back. Make it a buffer, or name it in the module: self.{OPT_IN} = ('...',)",
-                UserWarning,
-                stacklevel=5,
-            )
-        if moved:
-            warnings.warn(
-                f"{len(moved)} parameters that this optimizer does not train, such as {moved[0]}, changed in pass 2, "
-                "at the ascent point: forward and closure run twice a step, so update a momentum encoder, or another "
-                "optimizer's part, after step()",
-                UserWarning,
-                stacklevel=5,
-            )
-
-
-def _beginning(p: Tensor) -> str:
-    """The first few numbers of a parameter: whoever updates it changes them, and `p.data` has no version of its own."""
-    x = local(p.detach())
-    while x.dim() > 1 and x.numel():
-        x = x[0]
-    return "" if x.is_meta else str(x.reshape(-1)[:_FEW].tolist())  # as text, so that NaN equals itself
-
-
-def _seen(value: Any) -> Any:
-    """A number as it is, a few whole numbers as a list, any other tensor as who it is and how often it was written."""
-    if not isinstance(value, Tensor):
-        return value
-    pointer = value.is_cpu and not value.is_floating_point() and not value.is_complex() and value.numel() <= _FEW
-    return value.tolist() if pointer else (id(value), value._version)
-
-
-def _advanced(before: Any, first: Any, last: Any) -> bool:
-    if isinstance(last, tuple):  # a tensor: the same object, written to in both passes
-        same = isinstance(before, tuple) and isinstance(first, tuple) and before[0] == first[0] == last[0]
-        return same and before[1] < first[1] < last[1]
-    return before is not None and first is not None and before != first and first != last
 
 
 class _Hook:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from fenland.algebra.shards import local
+from fenland.step.attributes import OPT_IN, content_of, refill
 
 States = dict[Any, Any]  # by whose: "torch", "python", "numpy", a device, or a generator that somebody holds
 Seat = tuple[nn.Module, str]  # a module and the name of one of its buffers or attributes
-OPT_IN = "fenland_guarded"  # a module lists here the attributes that a forward advances
 
 
 class Snapshot:
@@ -74,7 +74,7 @@ class Guard:
             if is_generator(value):
                 held.append(value)
             else:
-                now.guarded[module, name] = value, value.detach().clone() if isinstance(value, Tensor) else value
+                now.guarded[module, name] = value, content_of(value)
         if self.replay_rng:
             now.random = states_of(self.devices, held)
         if self.model is None:
@@ -112,8 +112,7 @@ class Guard:
                 if buffer is not None and content is not None:
                     _refill(buffer, content)
             for (module, name), (value, content) in then.guarded.items():
-                if isinstance(value, Tensor):
-                    value.copy_(content)
+                refill(value, content)
                 module.__dict__[name] = value
         _set_states(then.random)
 

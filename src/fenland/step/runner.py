@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fenland.rules import ParameterNames
+from fenland.step.attributes import AdvancedWarning
 from fenland.step.base_step import is_fused, step_base
 from fenland.step.checks import check_rules
-from fenland.step.forward_watch import AdvancedWarning, ForwardWatch, UnguardedWarning
+from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
 from fenland.step.gradients import Scaled, drop
 from fenland.step.guards import Guard, Snapshot
+from fenland.step.loss_scale import LossScaleWatch
 from fenland.step.perturbation import StorageCache
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
@@ -57,6 +59,7 @@ class Runner:
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
         self.watches = [] if self.watch is None else [self.watch]
         self.unguarded = UnguardedWarning(params) if model is None else None
+        self.loss_scale = LossScaleWatch()
         self.storage = StorageCache()
         self.record = StepRecord()
         self.per_sample = rules.method.per_sample
@@ -122,10 +125,17 @@ class Runner:
             warning, self.unguarded = self.unguarded, None
             warning.close(of_randomness=self.guard.replay_rng and two_calls)
 
+    def watch_loss_scale(self, step: Step) -> None:
+        """Look at the backward of the pass at w + e, which comes next."""
+        params = [p for group in self.base.param_groups for p in group["params"]]
+        self.loss_scale.watch(params if step.g is None else step.g.params[:1], step.scaling)
+
     # Between ascend() and descend().
 
-    def begin_second_pass(self, before: Snapshot | None) -> None:
+    def begin_second_pass(self, before: Snapshot | None, step: Step) -> None:
         """Pass 2 starts from the buffers and random numbers that pass 1 started from."""
+        if self.loss_scale.due:
+            self.watch_loss_scale(step)
         if self.watch is not None:
             self.watch.quiet = True
         if before is not None:
@@ -136,6 +146,8 @@ class Runner:
 
     def end_second_pass(self, moved: bool) -> None:
         """Buffers and random numbers are as after pass 1; what is no buffer and went on twice is named."""
+        if self.loss_scale.due:
+            self.loss_scale.refuse(two_calls=True)
         if moved:
             self.warn_of_unguarded(two_calls=True)
         if moved and len(self.attributes) > 1:
@@ -216,6 +228,8 @@ class Runner:
         """Watch for the next step's beginning, and for nothing else."""
         if self.unguarded is not None:
             self.unguarded.stop()
+        if self.loss_scale.due:
+            self.loss_scale.stop()
         if self.watch is not None:
             self.watch.quiet = False
             self.watch.begin_anew()
