@@ -90,7 +90,7 @@ def evaluate(closure: Closure, request: Any = None) -> Any:
     _running.closure = weakref.ref(running)
     before = torch.is_grad_enabled()
     try:
-        torch.set_grad_enabled(True)  # a `with` would cost a small model's step more
+        torch._C._set_grad_enabled(True)  # a `with` would cost a small model's step more
         return closure()
     except RuntimeError as error:
         if any(text in str(error) for text in _STALE):
@@ -105,7 +105,7 @@ def evaluate(closure: Closure, request: Any = None) -> Any:
             ) from error
         raise
     finally:
-        torch.set_grad_enabled(before)
+        torch._C._set_grad_enabled(before)
         del running
 
 
@@ -244,7 +244,7 @@ class StaleGradients:
         sharded = type(p) not in PLAIN and is_dtensor(p)
         if sharded or grad.layout != torch.strided or not p.requires_grad or not p.is_leaf:
             return False
-        content = grad.detach().clone() if grad.numel() <= _LOOK else grad.detach().reshape(-1)[:_LOOK].clone()
+        content = grad.clone() if grad.numel() <= _LOOK else grad.reshape(-1)[:_LOOK].clone()
         self._old[p] = weakref.ref(grad), grad._version, content
         self._handles.append(p.register_post_accumulate_grad_hook(self._accumulated))
         return True

@@ -107,19 +107,20 @@ class Guard:
             then: what is brought back.
             now: the state of generators now, where it has just been taken.
         """
-        for module in self.model.modules() if self.model is not None else ():
-            for name in list(module._buffers):
-                if (module, name) not in then.buffers:
-                    del module._buffers[name]
-        with torch.no_grad():
-            for (module, name), (buffer, content) in then.buffers.items() if self.model is not None else ():
-                module._buffers[name] = buffer
-                if buffer is not None and content is not None:
-                    _refill(buffer, content)
-            for (module, name), (value, content) in then.guarded.items():
-                if isinstance(value, Tensor):
-                    value.copy_(content)
-                module.__dict__[name] = value
+        if self.model is not None:
+            for module in self.model.modules():
+                for name in list(module._buffers):
+                    if (module, name) not in then.buffers:
+                        del module._buffers[name]
+            with torch.no_grad():
+                for (module, name), (buffer, content) in then.buffers.items():
+                    module._buffers[name] = buffer
+                    if buffer is not None and content is not None:
+                        _refill(buffer, content)
+                for (module, name), (value, content) in then.guarded.items():
+                    if isinstance(value, Tensor):
+                        value.copy_(content)
+                    module.__dict__[name] = value
         _set_states(then.random, {} if now is None else now.random)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
