@@ -236,8 +236,12 @@ class SharpnessAware(torch.optim.Optimizer):
         kwargs: dict[str, Any] = {"scaler": scaler} if scaler is not None else {}
         if self._optimizer_step_pre_hooks:
             args, kwargs = self._before_step(args, kwargs)
-        with torch.no_grad():
+        before = torch.is_grad_enabled()
+        try:
+            torch._C._set_grad_enabled(False)  # a `with` would cost a small model's step more
             value = self._step(*args[1:], **kwargs)
+        finally:
+            torch._C._set_grad_enabled(before)
         if self._optimizer_step_post_hooks:
             self._after_step(args, kwargs)
         return value

@@ -15,7 +15,6 @@ from fenland.arguments import check_among, check_instance
 from fenland.optimizer import SharpnessAware
 from fenland.rules import ParameterNames
 from fenland.step import drivers
-from fenland.step.attributes import AdvancedWarning
 from fenland.step.closures import Closure, refuse_caller
 from fenland.step.forward_watch import UnguardedWarning
 from fenland.step.gradients import Gradient, Scaled
@@ -100,7 +99,7 @@ class _JointRunner(Runner):
             if runner.reduction.ranks_differ:
                 raise ValueError('norm = "joint": sync="local" averages the d of one optimizer; use sync="global"')
         self.runners, self.rules, self.storage = runners, first.rules, StorageCache()
-        self.per_sample, self.advanced = first.per_sample, AdvancedWarning(None)
+        self.per_sample, self.stale, self.advanced = first.per_sample, first.stale, None
         self.loss_scale = first.loss_scale
         self.bases = [runner.base for runner in runners]
         groups = [group for base in self.bases for group in base.param_groups]
@@ -114,7 +113,7 @@ class _JointRunner(Runner):
         self.guard: Guard = _JointGuard([runner.guard for runner in runners])
         self.names: Any = _Names([runner.names for runner in runners])
         self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
-        self.watch = self.pending = self.before = None
+        self.watch = self.pending = self.before = self.after_first = None
         nobody_named = None not in [runner.unguarded for runner in runners]
         self.unguarded = UnguardedWarning([p for group in groups for p in group["params"]]) if nobody_named else None
         self.watches = [watch for runner in runners for watch in runner.watches]
@@ -169,9 +168,9 @@ class _JointGuard(Guard):
     def take(self) -> Any:
         return [guard.take() for guard in self.guards]
 
-    def bring_back(self, then: Any) -> None:
-        for guard, snapshot in zip(self.guards, then, strict=True):
-            guard.bring_back(snapshot)
+    def bring_back(self, then: Any, now: Any = None) -> None:
+        for guard, snapshot, known in zip(self.guards, then, now or [None] * len(then), strict=True):
+            guard.bring_back(snapshot, known)
 
     def undo_where(self, undo: Tensor, then: Any) -> None:
         for guard, snapshot in zip(self.guards, then, strict=True):

@@ -53,6 +53,7 @@ def refill(value: Any, content: Any) -> None:
 # Found in one step.
 
 
+_LAST = 2  # passes after which the last look is taken
 Seen = dict[tuple[nn.Module, str], Any]  # by module and attribute
 
 
@@ -60,21 +61,25 @@ class AdvancedWarning:
     """Compares, in one step, state of modules that is no buffer: attributes, and parameters that no step of ours moves.
 
     Args:
-        model: their outermost module; None: there is nothing to compare.
+        model: their outermost module.
         own: the optimizer's parameters, which move by its steps alone.
     """
 
-    def __init__(self, model: nn.Module | None, own: Iterable[Tensor] = ()) -> None:
+    def __init__(self, model: nn.Module, own: Iterable[Tensor]) -> None:
         self.model, self._own = model, {id(p) for p in own}
 
-    def look(self, alone: bool = False) -> Seen | None:
-        """Numbers, tensors and containers that sit on modules as attributes, now; None once compared.
+        self._states = [self._look(alone=False)]  # before the step, after pass 1, after the last pass
+
+    def note(self, passes: int, alone: bool = False) -> None:
+        """Look at the model after so many passes of the step."""
+        self._states = [*self._states[: min(passes, _LAST)], self._look(alone)]
+
+    def _look(self, alone: bool) -> Seen:
+        """Numbers, tensors and containers that sit on modules as attributes, now.
 
         And parameters that no step of ours moves: frozen ones, such as a momentum encoder's, and where no other
         optimizer's two calls can be under way (`alone`) those of others.
         """
-        if self.model is None:
-            return None
         still = {
             (module, name): _beginning(p)
             for module in self.model.modules()
@@ -92,12 +97,13 @@ class AdvancedWarning:
             if name not in _TORCH_S_OWN and name not in getattr(module, OPT_IN, ())
         }
 
-    def compare(self, states: list[Seen | None]) -> None:
-        """Warn once of attributes that each pass advanced: (before, after pass 1, after the last pass)."""
-        self.model = None
-        before, first, last = states
-        if before is None or first is None or last is None:
-            return
+    def compare(self, look: bool) -> AdvancedWarning | None:
+        """Warn once of what each pass advanced, after a last look where one is missing; None once that is done."""
+        if look:
+            self.note(_LAST)
+        if len(self._states) <= _LAST:
+            return self
+        before, first, last = self._states
         twice = [seat for seat, value in last.items() if _advanced(before.get(seat), first.get(seat), value)]
         found = sorted(f"{type(m).__name__}.{name}" for m, name in twice if name not in m._parameters)
         # A momentum encoder starts as its twin, so that its first update, in pass 1, changes nothing yet.
@@ -118,6 +124,7 @@ class AdvancedWarning:
                 UserWarning,
                 stacklevel=5,
             )
+        return None
 
 
 def _beginning(p: Tensor) -> str:

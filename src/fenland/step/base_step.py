@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
-from fenland.algebra import Coefficient, Lazy, Leaf, Vector
+from fenland.algebra import Coefficient, Lazy, Leaf, Scalar, Vector
 from fenland.algebra.lazy import aligned, times
 from fenland.algebra.lists import combine_, scale_
 from fenland.algebra.shards import local
@@ -32,19 +32,20 @@ class Handover:
     Attributes:
         d: the gradients as they stand, local tensors.
         factor: what is still to be multiplied in.
-        finite: 0-d bool tensor, whether this step may be taken.
+        finite: whether this step may be taken, as far as the host looks; else a 0-d bool tensor.
         after: after the base's step, w += lr * c: (local w, c, group).
     """
 
     d: Vector
     factor: Coefficient
-    finite: Tensor
+    finite: bool | Tensor
     after: list[tuple[Tensor, Tensor, dict[str, Any]]] = field(default_factory=list)
 
 
-def clip_factor(max_norm: float | None, d: Lazy) -> Coefficient:
-    """min(1, max_norm / ||d||), and 1 without a bound."""
-    return 1.0 if max_norm is None else (max_norm / (d.norm + CLIP_FLOOR)).clamp_max(1.0)
+def clip_factor(max_norm: float, d: Lazy) -> Scalar:
+    """min(1, max_norm / ||d||)."""
+    factor: Scalar = (max_norm / (d.norm + CLIP_FLOOR)).clamp_max(1.0)
+    return factor
 
 
 def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) -> Handover:
@@ -68,37 +69,30 @@ def settle(s: Any, clip: bool = True, last: bool = True, whole: bool = False) ->
     averaged = s.reduction.ranks_differ and s.reduction.must_average(s.last)
     added = [] if after is None else corrections(after, s.groups, averaged)
     bound = s.rules.max_norm if clip else None
-    carrier = _carrier(s, d)
+    carrier = youngest(d)
+    if carrier is not s.at_hand:
+        s.drop()
+        carrier.give_back()
     if s.scaling is not None and last and not averaged:
         s.scaling.unscale(s.base_optimizer, carrier, [x for x in leaves if x is not carrier])
-    formed, factor = form(d, s.groups, 1.0 if averaged or bound is None else clip_factor(bound, d), carrier)
+    formed, factor = form(d, s.groups, None if averaged or bound is None else clip_factor(bound, d), carrier)
     if averaged:  # until here d is each rank's own
         multiply_in(formed, factor)
         formed = s.reduction.average(s.groups)
-        factor = clip_factor(bound, formed)
+        factor = 1.0 if bound is None else clip_factor(bound, formed)
         if s.scaling is not None and last:
             s.scaling.unscale(s.base_optimizer, formed, ())
-    if look or whole or not last or not base_multiplies(formed, factor, s.base_optimizer):
+    left = isinstance(factor, Tensor) or factor != 1.0
+    if left and (look or whole or not last or not base_multiplies(formed, factor, s.base_optimizer)):
         multiply_in(formed, factor)
         factor = 1.0
-    if look:
-        finite = all_finite(formed.raw or [])
-    if (s.vectors or added) and s.host and near_overflow(leaves):  # what it would keep or add is looked at, too
-        kept = [x for values in s.vectors.values() for x in values.values()]
-        finite = finite & all_finite([*kept, *(c for _, c, _ in added)])
+    finite = all_finite(formed.raw or []) if look else finite
+    if s.vectors or added:
+        finite = and_what_stays(finite, s, added, leaves)
     if s.reduction.ranks_differ:  # g is each rank's own, d or h everybody's
         finite = torch.isfinite(formed.norm if averaged else leaves[-1].norm)
-    s.record.skipped = ~finite
+    s.record.finite = finite
     return Handover(formed.raw or [], factor, finite, added)
-
-
-def _carrier(s: Any, d: Lazy) -> Any:
-    """The gradient in whose memory d is formed; it becomes `p.grad`."""
-    found = youngest(d)
-    if found is not s.at_hand:
-        s.drop()
-        found.give_back()
-    return found
 
 
 def is_fused(base: torch.optim.Optimizer) -> bool:
@@ -111,7 +105,7 @@ def is_fused(base: torch.optim.Optimizer) -> bool:
 
 
 def form(
-    d: Lazy, groups: Sequence[dict[str, Any]], factor: Coefficient = 1.0, carrier: Gradient | None = None
+    d: Lazy, groups: Sequence[dict[str, Any]], factor: Scalar | None = None, carrier: Gradient | None = None
 ) -> tuple[Gradient, Coefficient]:
     """Write a sum into the memory of its youngest gradient, the carrier, which becomes `p.grad`.
 
@@ -119,9 +113,10 @@ def form(
         The gradient that holds it, and the factor that is still to be multiplied in (of a single term).
     """
     carrier = youngest(d) if carrier is None else carrier
-    if len(d.terms) == 1:
-        c = d.terms[0][0]
-        return carrier, times(c if carrier.factor is None else c * carrier.factor, factor)
+    terms = d.terms
+    if len(terms) == 1:
+        c = terms[0][0] if carrier.factor is None else terms[0][0] * carrier.factor
+        return carrier, c if factor is None else c * factor
     for _, x in d.terms:
         if x is not carrier:
             x.tensors  # noqa: B018 - takes a loss scale out, so that the sum rounds as it does without one
@@ -135,7 +130,8 @@ def form(
     others = []
     beta: Coefficient = 1.0
     for (c, x), xs in zip(d.terms, lists, strict=True):
-        k = times(c if x.factor is None else c * x.factor, factor)
+        k = c if x.factor is None else c * x.factor
+        k = k if factor is None else times(k, factor)
         if x.serial == carrier.serial:
             beta = k
         else:
@@ -216,22 +212,21 @@ def corrections(
     return [(local(p.detach()), x, group_of[p]) for p, x in pairs]
 
 
-def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[Tensor, bool]:
+def is_finite(d: Lazy, leaves: Sequence[Leaf], host: bool) -> tuple[bool | Tensor, bool]:
     """(whether all passes were finite, whether d itself must be looked at: finite gradients may overflow in a sum)."""
-    first, last, dtypes = leaves[0].norm, leaves[-1].norm, {torch.float32}
-    single = len(d.terms) == 1 and not isinstance(d.terms[0][0], Tensor)
-    if not single:
-        dtypes = set(map(_dtype, chain.from_iterable([x.raw or () for _, x in d.terms]))) or dtypes
-    largest = min(map(_LARGEST.__getitem__, dtypes))
-    if host:  # plain numbers, which cost less than tensors
-        ok = math.isfinite(first.item()) and math.isfinite(last.item())
-        bound: Any = 0.0 if single else sum([abs(float(c)) * x.norm.item() for c, x in d.terms])
-        return torch.tensor(ok, device=first.device), ok and not bound < largest
-    finite = first - first == last - last  # neither is infinite or NaN, in three small operations
+    first, last, terms = leaves[0].norm, leaves[-1].norm, d.terms
+    single = len(terms) == 1 and not isinstance(terms[0][0], Tensor)
+    finite: bool | Tensor = host and math.isfinite(first.item()) and math.isfinite(last.item())
+    if not host:
+        finite = first - first == last - last  # neither is infinite or NaN, in three small operations
     if single:
         return finite, False
-    bound = sum([abs(c) * x.norm for c, x in d.terms], start=0.0)
-    return finite & (bound < largest), False
+    dtypes = set(map(_dtype, chain.from_iterable([x.raw or () for _, x in terms]))) or {torch.float32}
+    largest = min(map(_LARGEST.__getitem__, dtypes))
+    if host:
+        bound = sum([abs(float(c)) * x.norm.item() for c, x in terms])
+        return finite, bool(finite) and not bound < largest
+    return finite & (sum([abs(c) * x.norm for c, x in terms], start=0.0) < largest), False
 
 
 def near_overflow(leaves: Sequence[Leaf]) -> bool:
@@ -242,14 +237,21 @@ def near_overflow(leaves: Sequence[Leaf]) -> bool:
 
 def forget_nonfinite(s: Any) -> None:
     """Of what the program has put in this step, what h made infinite or NaN: later steps would read it."""
-    s.vectors = {name: values for name, values in s.vectors.items() if bool(all_finite(list(values.values())))}
+    s.vectors = {name: values for name, values in s.vectors.items() if all_finite(list(values.values()))}
     before = s.memory.numbers
     s.numbers = {name: x if math.isfinite(x) else before.get(name, x) for name, x in s.numbers.items()}
 
 
-def all_finite(d: Vector) -> Tensor:
-    """0-d bool tensor, whether every element is finite."""
-    return torch.stack([torch.isfinite(x).all() for x in d]).all() if d else torch.ones((), dtype=torch.bool)
+def and_what_stays(finite: Any, s: Any, added: Sequence[tuple[Tensor, Tensor, Any]], leaves: Sequence[Leaf]) -> Any:
+    """Whether what this step would keep, or add to w, is finite too: the host looks where products may overflow."""
+    if not (s.host and finite and near_overflow(leaves)):
+        return finite
+    return all_finite([*(x for values in s.vectors.values() for x in values.values()), *(c for _, c, _ in added)])
+
+
+def all_finite(d: Vector) -> bool:
+    """Whether every element is finite, as the host sees it."""
+    return bool(torch.stack([torch.isfinite(x).all() for x in d]).all()) if d else True
 
 
 def step_base(base: torch.optim.Optimizer, given: Handover, scaling: Any, found_inf: Tensor | None) -> None:

@@ -8,8 +8,8 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
-from operator import attrgetter, itemgetter
+from itertools import repeat
+from operator import is_
 from typing import Any, TypeAlias
 
 import torch
@@ -29,7 +29,8 @@ NO_CLOSURE = (
 _NEAR = 12  # frames between a wrapper's `step` and ours: torch's hooks, the profiler, a scheduler's counter
 
 _running = threading.local()
-_UNKNOWN: tuple[Any, int, Any] = (type(None), 0, None)  # of a gradient that is not watched, or was seen already
+_nothing = type(None)
+_UNKNOWN: tuple[Any, int, Any] = (_nothing, 0, None)  # of a gradient that is not watched, or was seen already
 _LOOK = 64  # elements of an old gradient that say whether it was zero
 _UNSCALED = "unscale_() has already been called"
 _STALE = ("modified by an inplace operation", "backward through the graph a second time")
@@ -46,12 +47,14 @@ class PerSample:
         losses: the losses (B,) of the last pass, detached.
     """
 
-    def __init__(self, closure: Closure, method: Any, scaling: Any) -> None:
-        self.closure, self.method, self.scaling = closure, method, scaling
+    scaling: Any = None  # of the step that runs
+
+    def __init__(self, closure: Closure, method: Any) -> None:
+        self.closure, self.method = closure, method
         self.losses: Tensor | None = None
         self.takes_indices = bool(inspect.signature(closure).parameters)
 
-    def __call__(self, request: Any) -> Tensor:
+    def __call__(self, request: Any = None) -> Tensor:
         """The mean loss of all samples."""
         chosen = request.samples if isinstance(request, Grad) else None
         ahead = chosen if isinstance(chosen, Tensor) else None
@@ -77,7 +80,7 @@ class PerSample:
         return losses
 
 
-def evaluate(closure: Closure) -> Any:
+def evaluate(closure: Closure, request: Any = None) -> Any:
     """Run the closure with gradients enabled and return what it returns.
 
     Raises:
@@ -85,9 +88,10 @@ def evaluate(closure: Closure) -> Any:
     """
     running = _Running()  # lives as long as this frame, however it is left
     _running.closure = weakref.ref(running)
+    before = torch.is_grad_enabled()
     try:
-        with torch.enable_grad():
-            return closure()
+        torch._C._set_grad_enabled(True)  # a `with` would cost a small model's step more
+        return closure()
     except RuntimeError as error:
         if any(text in str(error) for text in _STALE):
             raise RuntimeError(
@@ -101,6 +105,7 @@ def evaluate(closure: Closure) -> Any:
             ) from error
         raise
     finally:
+        torch._C._set_grad_enabled(before)
         del running
 
 
@@ -190,29 +195,59 @@ class StaleGradients:
     one write since the step began, on numbers that were not zero, is a backward onto an old gradient.
 
     On the first step that finds old gradients every one is watched, so that a closure which zeroes a part of the model
-    is found; later the first alone.
-
-    Args:
-        runners: those of the step's optimizers.
+    is found; later the smallest of them alone. A runner has one for all of its steps.
     """
 
-    def __init__(self, runners: Sequence[Any]) -> None:
-        lead = getattr(runners[0], "runners", runners)[0]  # a joint runner lives for one step
+    def __init__(self) -> None:
         self._found = False
+        self._smallest: Callable[[], Tensor | None] = _nothing
         self._old: dict[Tensor, tuple[Any, int, Tensor]] = {}  # gradients by weak reference: nobody keeps their memory
-        self._handles = []
-        groups = chain.from_iterable(map(attrgetter("base.param_groups"), runners))
-        for p in chain.from_iterable(map(itemgetter("params"), groups)):
-            grad = p.grad
-            if grad is None or not p.requires_grad or not p.is_leaf or grad.layout != torch.strided:
-                continue
-            if type(p) not in PLAIN and is_dtensor(p):
-                continue
-            self._old[p] = weakref.ref(grad), grad._version, grad.detach().reshape(-1)[:_LOOK].clone()
-            self._handles.append(p.register_post_accumulate_grad_hook(self._accumulated))
-            if lead.knows_closure:
-                break
-        lead.knows_closure = lead.knows_closure or bool(self._old)
+        self._handles: list[Any] = []
+
+    def watched(self, call: Callable[[Any], Any], request: Any, runners: Sequence[Any]) -> Any:
+        """Pass 1 of these runners' step, and its value.
+
+        Raises:
+            RuntimeError: it was added to an old gradient.
+        """
+        try:
+            self._watch(runners)
+            value = call(request)
+            for p, (old, _, _) in list(self._old.items()):  # a closure that writes p.grad by hand, or does not reach p
+                if p.grad is not None and p.grad is old() and p.grad.any():
+                    self._accumulated(p)
+            found = self._found
+        finally:
+            for handle in self._handles:
+                handle.remove()
+            self._handles, self._old, self._found = [], {}, False
+        if found:
+            raise RuntimeError(
+                "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "
+                "A closure of fenland begins with optimizer.zero_grad() and runs its own forward and backward, at w "
+                "and again at w + e; if you run backward before the step, as other SAM code asks you to, call "
+                "optimizer.ascend() after it and optimizer.descend() after the second backward instead"
+            )
+        return value
+
+    def _watch(self, runners: Sequence[Any]) -> None:
+        known = self._smallest()
+        params = [p for runner in runners for group in runner.base.param_groups for p in group["params"]]
+        if known is not None and known.grad is not None and any(map(is_, params, repeat(known))) and self._noted(known):
+            return
+        seen = [p for p in params if p.grad is not None and self._noted(p)]
+        if seen:
+            self._smallest = weakref.ref(min(seen, key=Tensor.numel))
+
+    def _noted(self, p: Any) -> bool:
+        grad = p.grad
+        sharded = type(p) not in PLAIN and is_dtensor(p)
+        if sharded or grad.layout != torch.strided or not p.requires_grad or not p.is_leaf:
+            return False
+        content = grad.clone() if grad.numel() <= _LOOK else grad.reshape(-1)[:_LOOK].clone()
+        self._old[p] = weakref.ref(grad), grad._version, content
+        self._handles.append(p.register_post_accumulate_grad_hook(self._accumulated))
+        return True
 
     def _accumulated(self, p: Any) -> None:
         """Backward has just added to a watched gradient for the first time, or made a new one."""
@@ -220,21 +255,3 @@ class StaleGradients:
         grad = p.grad
         if grad is not None and old() is grad and grad._version == version + 1 and content.any():
             self._found = True  # still the old tensor, which was not zero, written to once
-
-    def close(self) -> None:
-        """Let go of the parameters, whatever became of the pass."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._old = [], {}
-
-    def refuse(self) -> None:
-        """Raise where pass 1 was added to an old gradient."""
-        for p in [p for p in self._old if p.grad is not None and p.grad.any()] if self._old else ():
-            self._accumulated(p)  # a closure that writes p.grad by hand, or does not reach p
-        if self._found:
-            raise RuntimeError(
-                "the closure does not zero the gradients, so pass 1 was added to what p.grad held before the step. "
-                "A closure of fenland begins with optimizer.zero_grad() and runs its own forward and backward, at w "
-                "and again at w + e; if you run backward before the step, as other SAM code asks you to, call "
-                "optimizer.ascend() after it and optimizer.descend() after the second backward instead"
-            )

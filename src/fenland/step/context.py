@@ -74,7 +74,7 @@ class StepContext(Context):
 
     def reach(self, e: Lazy) -> Lazy:
         if self.radii.count(self.rho) == len(self.radii):
-            return e * self.rho
+            return Lazy([(c * self.rho, x) for c, x in e.terms], e.length)
         of = {p: rho for group, rho in zip(self.groups, self.radii, strict=True) for p in group["params"]}
         c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())  # one factor a tensor goes with one leaf only
         return Lazy([([times(c, of[p]) for p in x.params or ()], x)], e.length)
@@ -146,7 +146,9 @@ class StepContext(Context):
             c, x = e.terms[0] if len(e.terms) == 1 else (1.0, e.form())
             mine = not self.sampled and x.owned is not None
             raw = x.raw if x.raw is not None else x.tensors
-            steps = [self.as_step(k, x) for k in c] if isinstance(c, list) else self.as_step(c, x)
+            steps: Any = c
+            if x.factor is not None or not isinstance(c, Tensor):
+                steps = [as_step(k, x) for k in c] if isinstance(c, list) else as_step(c, x)
             flags = x.owned if mine and x.owned is not None else [False] * len(raw)
             self.perturbation.apply(list(x.params or ()), raw, steps, flags, whole=isinstance(x, Gradient))
             if self.sampled:
@@ -181,13 +183,6 @@ class StepContext(Context):
             one = torch.ones_like(a.norm) if unit.length is None else unit.length
             self.record.radius_factors = (one, self.rho * at.share)
         return e
-
-    def as_step(self, c: Any, x: Leaf) -> Scalar:
-        """The factor of a direction as a scalar, a loss scale in it."""
-        if not isinstance(c, Tensor):
-            c = torch.tensor(float(c), dtype=accumulator_dtype(x.raw or ()))
-        step: Tensor = c if x.factor is None else c * x.factor
-        return step
 
     def to_tangent(self, found: Gradient) -> None:
         """On a manifold the gradient is its tangent part at w, transported there from w + e."""
@@ -248,11 +243,19 @@ class StepContext(Context):
         return Leaf(tensors, Lists(layouts(params)), params)
 
 
+def as_step(c: Any, x: Leaf) -> Scalar:
+    """The factor of a direction as a scalar, a loss scale in it."""
+    if not isinstance(c, Tensor):
+        c = torch.tensor(float(c), dtype=accumulator_dtype(x.raw or ()))
+    step: Tensor = c if x.factor is None else c * x.factor
+    return step
+
+
 def _length(e: Lazy) -> tuple[Scalar, ...]:
-    """||e||_2 as factors, also where each tensor has a factor of its own (`reach`)."""
+    """||e||_2 as factors, up to a sign, also where each tensor has a factor of its own (`reach`)."""
     c, x = e.terms[0]
     if isinstance(c, list):
         V: Any = x.V
         parts = zip(V.per_tensor_norms(x.tensors), c, strict=True)
         return (V.whole_norm([norm * abs(k) for norm, k in parts]),)
-    return (abs(c), x.norm) if len(e.terms) == 1 else (e.norm,)
+    return (c, x.norm) if len(e.terms) == 1 else (e.norm,)

@@ -7,9 +7,9 @@ course with more than one of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
-from itertools import chain, repeat
+from itertools import repeat
 from operator import attrgetter, is_
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
 from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, PerSample, StaleGradients, evaluate, loss_of, refuse_inner_step
+from fenland.step.closures import Closure, PerSample, evaluate, loss_of, refuse_inner_step
 from fenland.step.gradients import Scaled, collect, drop, own_copy
 from fenland.step.guards import Snapshot
 from fenland.step.runner import Runner
 from fenland.step.step import Step
 
-_asks, _bases, _ranks_differ = attrgetter("asks"), attrgetter("bases"), attrgetter("reduction.ranks_differ")
+_asks, _ranks_differ = attrgetter("asks"), attrgetter("reduction.ranks_differ")
+_TOGETHER = nullcontext()
 
 
 def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None]) -> Any:
@@ -33,7 +34,7 @@ def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[
 
     On any exception before the base steps, everything is as before.
     """
-    return _whole_step(runners, scalings, partial(_evaluate, runners, closure))
+    return _whole_step(runners, scalings, _Passes(runners, closure).run)
 
 
 def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scaled | None) -> list[Any]:
@@ -51,7 +52,7 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scal
             if values:
                 step.begin()
             step.drop()
-            values.append(_evaluate([runner], closure, [step], [runner.guard.take()] if values else before))
+            values.append(_Passes([runner], closure).run([step], [runner.guard.take()] if values else before))
             given = settle(step, clip=False, last=False)
             if given.after:
                 raise ValueError("a method that corrects w after the base's step (decoupled WSAM) takes one closure")
@@ -64,9 +65,11 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scal
         d = collect(runner.base.param_groups)
         if step.scaling is not None:
             step.scaling.unscale(runner.base, d, ())
-        clip = clip_factor(runner.rules.max_norm, d)
-        ok = torch.stack(finite).all() & torch.isfinite(d.norm)
-        step.record.skipped = ~ok
+        clip: Any = 1.0 if runner.rules.max_norm is None else clip_factor(runner.rules.max_norm, d)
+        ok = torch.isfinite(d.norm)
+        for one in finite:
+            ok = ok & one
+        step.record.finite = ok
         if not base_multiplies(d, clip, runner.base):
             multiply_in(d, clip)
             clip = 1.0
@@ -86,7 +89,8 @@ def ascend(runner: Runner, scaling: Scaled | None) -> bool:
         if step.request.at is None and runner.rules.method.clean_gradient:
             step.come_back()
         runner.check_first(step, two_calls=True)
-        runner.attributes = [runner.attributes[0], runner.advanced.look()]
+        if runner.advanced is not None:
+            runner.advanced.note(1)
         if before is None:
             runner.warn_of_unseen(step)
         if step.asks and step.request.at is not None:
@@ -95,7 +99,13 @@ def ascend(runner: Runner, scaling: Scaled | None) -> bool:
             for leaf in step.alive:
                 leaf.own()
             step.drop()
-        runner.begin_second_pass(before, step)
+        if runner.loss_scale.due:
+            runner.watch_loss_scale(step)
+        if runner.watch is not None:
+            runner.watch.quiet = True
+        runner.end_first_pass(guarded=before is not None, two_calls=True)
+        if before is not None:
+            runner.guard.bring_back(before, runner.after_first)
         runner.pending, runner.before = step, before
     except BaseException:
         runner.roll_back([step], before)
@@ -119,7 +129,7 @@ def descend(runner: Runner, scaling: Scaled | None, hooks: Any = None) -> None:
             step.come_back()
         else:
             step.drop()
-        runner.end_second_pass(moved=step.h is not None)
+        runner.end_second_pass(moved=step.h is not None, two_calls=True)
         step.settled = settle(step, whole=hooks is not None)
         ok = runner.decide(step, before)
     except BaseException:
@@ -146,118 +156,108 @@ def _whole_step(
             runner.refuse("step", busy=True)
         before.append(runner.guard.take())
     steps: list[Step] = []
-    decisions: list[bool | Tensor] = []
+    bases: list[Any] = [base for runner in runners for base in runner.bases]
+    hooked = [base._optimizer_step_pre_hooks for base in bases if hasattr(base, "_optimizer_step_pre_hooks")]
     try:
+        for hooks in hooked:
+            hooks[refuse_inner_step] = refuse_inner_step
         for runner, scaling in zip(runners, scalings, strict=True):
             for watch in runner.watches:
                 watch.quiet = True  # a closure's passes begin where it is called
             steps.append(runner.new_step(scaling))
         value = passes(steps, before)
         for step in steps:
-            if step.settled is None:
-                step.settled = settle(step)
-        for runner, step, then in zip(runners, steps, before, strict=True):
-            decisions.append(runner.decide(step, then))
+            step.settled = step.settled or settle(step)
+        decisions = [runner.decide(step, then) for runner, step, then in zip(runners, steps, before, strict=True)]
     except BaseException:
         for runner, then in zip(runners, before, strict=True):
             runner.roll_back(steps, then)
         raise
+    finally:
+        for hooks in hooked:
+            hooks.pop(refuse_inner_step, None)
     finish(runners, steps, decisions, before)
     return value
 
 
-def _evaluate(runners: Sequence[Runner], closure: Closure, steps: list[Step], before: list[Snapshot]) -> Any:
+class _Passes:
     """All passes of one batch: each gradient that is asked for is one call of the closure, shared by all steps."""
-    run = PerSample(closure, steps[0].rules.method, steps[0].scaling) if runners[0].per_sample else None
-    after_first: list[Snapshot] = []
-    seen: list[list[Any]] = []  # by runner that has not compared yet: attributes before, and after each pass
-    for runner in runners:
-        seen.append([] if runner.advanced.model is None else [runner.advanced.look(True)])
-    passes, value = 0, None
-    while asking := list(filter(_asks, steps)):
-        if passes == 1 and not after_first:
-            after_first += _before_second_pass(runners)
-        for runner, then in zip(runners, before, strict=True) if passes else ():
+
+    def __init__(self, runners: Sequence[Runner], closure: Closure) -> None:
+        self.runners = runners
+        self.samples = PerSample(closure, runners[0].rules.method) if runners[0].per_sample else None
+        self.call = partial(evaluate, closure) if self.samples is None else self.samples
+        self.before: Sequence[Snapshot] = ()
+        self.made = 0
+
+    def run(self, steps: list[Step], before: Sequence[Snapshot]) -> Any:
+        """Answer the programs until each has come to its update; returns what the closure returned at w.
+
+        Args:
+            steps: the runners' steps, in their order.
+            before: what their guards found before pass 1.
+        """
+        self.before = before
+        if self.samples is not None:
+            self.samples.scaling = steps[0].scaling
+        looking = [runner.advanced for runner in self.runners if runner.advanced is not None]
+        for advanced in looking:
+            advanced.note(0, alone=True)
+        value: Any = None
+        while asking := list(filter(_asks, steps)):
+            for runner in self.runners if self.made == 1 else ():
+                runner.end_first_pass(guarded=True, two_calls=False)
+            for runner, then in zip(self.runners, before, strict=True) if self.made else ():
+                runner.guard.bring_back(then, runner.after_first if self.made == 1 else None)
+            if isinstance(asking[0].request, Highest):
+                asking[0].search(self.search_again)
+                continue
+            got = self.one(steps, asking)
+            value = value if self.made else got
+            self.made += 1
+            for advanced in looking:
+                advanced.note(self.made, alone=True)
+        for runner in self.runners if self.made > 1 else ():
+            runner.end_second_pass(moved=True, two_calls=False)
+        return value
+
+    def search_again(self) -> Any:
+        """Once more, for a search, from the buffers and random numbers that pass 1 started from."""
+        for runner, then in zip(self.runners, self.before, strict=True):
             runner.guard.bring_back(then)
+        return self.call()
+
+    def one(self, steps: list[Step], asking: list[Step]) -> Any:
+        """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
         request = asking[0].request
-        if isinstance(request, Highest):
-            asking[0].search(partial(_once_more, runners, before, closure, run))
-            continue
-        got = _one_pass(runners, steps, asking, closure, run, request, first=passes == 0)
-        if passes == 0:
-            value = got
-            for runner, step in zip(runners, steps, strict=True):
-                runner.check_first(step, two_calls=False)
-        passes += 1
-        for runner, found in zip(runners, seen, strict=True):
-            found += [runner.advanced.look(True)] if found else []
-    if after_first:
-        _after_last_pass(runners, seen, after_first)
-    return value
-
-
-def _before_second_pass(runners: Sequence[Runner]) -> list[Snapshot]:
-    """Pass 1 has run: buffers and generators as they are to be after the step."""
-    after_first = []
-    for runner in runners:
-        if runner.unguarded is not None:
-            runner.unguarded.watch()
-        after_first.append(runner.guard.take())
-    return after_first
-
-
-def _after_last_pass(runners: Sequence[Runner], seen: list[list[Any]], after_first: list[Snapshot]) -> None:
-    """Buffers and generators are as after pass 1; what nobody guards is named once."""
-    for runner, found, then in zip(runners, seen, after_first, strict=True):
-        if runner.unguarded is not None:
-            runner.warn_of_unguarded(two_calls=False)
-        if found:
-            runner.advanced.compare([found[0], found[1], found[-1]])
-        runner.guard.bring_back(then)
-
-
-def _one_pass(
-    runners: Sequence[Runner],
-    steps: list[Step],
-    asking: list[Step],
-    closure: Closure,
-    run: PerSample | None,
-    request: Grad,
-    first: bool,
-) -> Any:
-    """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
-    stale = StaleGradients(runners) if first else None
-    looks = runners[0].loss_scale.due and not (first and request.at is None)
-    for step in steps:
-        step.go() if step in asking else step.drop()
-    if looks:
-        runners[0].watch_loss_scale(steps[0])
-    with ExitStack() as contexts:
-        if stale is not None:
-            contexts.callback(stale.close)
-        for base in chain.from_iterable(map(_bases, runners)):
-            if hasattr(base, "_optimizer_step_pre_hooks"):  # some wrappers have none
-                contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
-        for runner in filter(_ranks_differ, runners):
-            contexts.enter_context(runner.reduction.context(request))
-        value = evaluate(closure) if run is None else run(request)
-        if stale is not None:
-            stale.refuse()
+        first = self.runners[0]
+        looks = first.loss_scale.due and (self.made > 0 or request.at is not None)
+        for step in steps:
+            step.go() if step in asking else step.drop()
         if looks:
-            runners[0].loss_scale.refuse(two_calls=False)
-    loss = loss_of(value)
-    for step in asking:
-        away = bool(step.perturbation.params)
-        step.come_back(None if run is None else run.losses)
-        step.record.loss_ascent = loss if away else step.record.loss_ascent
-        step.record.loss = step.record.loss if away or step.record.loss is not None else loss
-    return value
+            first.watch_loss_scale(steps[0])
+        with _apart(self.runners, request) if any(map(_ranks_differ, self.runners)) else _TOGETHER:
+            value = self.call(request) if self.made else first.stale.watched(self.call, request, self.runners)
+        if looks:
+            first.loss_scale.refuse(two_calls=False)
+        loss = loss_of(value)
+        for step in asking:
+            away = bool(step.perturbation.params)
+            step.come_back(None if self.samples is None else self.samples.losses)
+            step.record.loss_ascent = loss if away else step.record.loss_ascent
+            step.record.loss = step.record.loss if away or step.record.loss is not None else loss
+        for runner, step in () if self.made else zip(self.runners, steps, strict=True):
+            runner.check_first(step, two_calls=False)
+        return value
 
 
-def _once_more(runners: Sequence[Runner], before: list[Snapshot], closure: Closure, run: PerSample | None) -> Any:
-    for runner, then in zip(runners, before, strict=True):
-        runner.guard.bring_back(then)
-    return evaluate(closure) if run is None else run(None)
+def _apart(runners: Sequence[Runner], request: Grad) -> ExitStack:
+    """The context of a pass in which the ranks differ."""
+    contexts = ExitStack()
+    for runner in runners:
+        if runner.reduction.ranks_differ:
+            contexts.enter_context(runner.reduction.context(request))
+    return contexts
 
 
 def finish(

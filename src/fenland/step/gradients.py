@@ -38,7 +38,7 @@ class Gradient(Leaf):
         kinds = None if PLAIN.issuperset(map(type, wholes)) else layouts(wholes)
         self.held = holdings(wholes, sharded=kinds is not None)
         tensors = wholes if kinds is None else [local(x) for x in wholes]
-        owned = list(map(OWNED.__eq__, self.held))
+        owned = [True] * len(wholes) if self.held.count(OWNED) == len(wholes) else list(map(OWNED.__eq__, self.held))
         super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
         self.wholes = wholes
 

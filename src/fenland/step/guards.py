@@ -100,21 +100,27 @@ class Guard:
         _under_way.add(now)
         return now
 
-    def bring_back(self, then: Snapshot) -> None:
-        """Make everything as it was: rebound buffers sit again, lazily made ones are gone again."""
-        for module in self.model.modules() if self.model is not None else ():
-            for name in list(module._buffers):
-                if (module, name) not in then.buffers:
-                    del module._buffers[name]
-        with torch.no_grad():
-            for (module, name), (buffer, content) in then.buffers.items() if self.model is not None else ():
-                module._buffers[name] = buffer
-                if buffer is not None and content is not None:
-                    _refill(buffer, content)
-            for (module, name), (value, content) in then.guarded.items():
-                refill(value, content)
-                module.__dict__[name] = value
-        _set_states(then.random)
+    def bring_back(self, then: Snapshot, now: Snapshot | None = None) -> None:
+        """Make everything as it was: rebound buffers sit again, lazily made ones are gone again.
+
+        Args:
+            then: what is brought back.
+            now: the state of generators now, where it has just been taken.
+        """
+        if self.model is not None:
+            for module in self.model.modules():
+                for name in list(module._buffers):
+                    if (module, name) not in then.buffers:
+                        del module._buffers[name]
+            with torch.no_grad():
+                for (module, name), (buffer, content) in then.buffers.items():
+                    module._buffers[name] = buffer
+                    if buffer is not None and content is not None:
+                        _refill(buffer, content)
+                for (module, name), (value, content) in then.guarded.items():
+                    refill(value, content)
+                    module.__dict__[name] = value
+        _set_states(then.random, {} if now is None else now.random)
 
     def undo_where(self, undo: Tensor, then: Snapshot) -> None:
         """Bring buffers back where the 0-d bool tensor says so, without asking the host; generators stay."""
@@ -170,24 +176,28 @@ def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     return now
 
 
-def _set_states(then: States) -> None:
-    """Set every generator to the state that it had then."""
+def _set_states(then: States, now: States) -> None:
+    """Set every generator to the state that it had then; `now` has what is known of their states now."""
     for whose, state in then.items():
         if whose == "torch":
             torch.set_rng_state(state)
         elif whose == "python":
-            if _python is None:
-                random.setstate(state)
-            elif state != (_python.raw, random._inst.gauss_next):  # type: ignore[attr-defined]
-                position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
-                random.setstate((random.Random.VERSION, (*words, position), state[1]))
+            _set_python(state, now.get(whose))
         elif whose == "numpy":
-            if state != _numpy.state():
+            if state != (now[whose] if whose in now else _numpy.state()):
                 _numpy.set(state)
         elif isinstance(whose, torch.device):
             torch.get_device_module(whose).set_rng_state(state, device=whose)
         else:
             _set_held(whose, state)
+
+
+def _set_python(state: Any, now: Any) -> None:
+    if _python is None:
+        random.setstate(state)
+    elif state != (now or (_python.raw, random._inst.gauss_next)):  # type: ignore[attr-defined]
+        position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
+        random.setstate((random.Random.VERSION, (*words, position), state[1]))
 
 
 def _set_held(generator: Any, state: Any) -> None:

@@ -196,7 +196,10 @@ class StorageCache:
         known = list(map(id, params)), list(map(torch.Tensor.data_ptr, params))
         if known != self._known:
             self._learn(params, known)
-        return self._alone and _all_alone(params, self._bytes)
+        if not self._alone:
+            return False
+        storages = list(map(_storage_of, params))  # as long as an address stands nothing but its users can change
+        return _ALONE.issuperset(map(_storage_users, map(_cdata, storages)))
 
     def _learn(self, params: Sequence[Tensor], known: tuple[list[int], list[int]]) -> None:
         self._known = known

@@ -39,7 +39,6 @@ class StepRecord:
         loss_ascent: L(w + e), its value in pass 2; None where no ascent ran.
         grad_norm: ||g||_2 at w over all parameters (unit: loss per unit of w).
         ascent_grad_norm: ||h||_2 at w + e.
-        skipped: the base was not stepped (non-finite gradient); a 0-d bool tensor.
         cosine: <g, h> / (||g|| ||h||), where the combine keeps g or the step was sampled (`record_every`).
         realised_radius: ||(w + e) - w||_2 as the parameters' precision holds it, on sampled steps.
         realised_cosine: cosine between (w + e) - w and the e that the rule asked for, on sampled steps of flat balls.
@@ -49,11 +48,16 @@ class StepRecord:
     loss_ascent: Tensor | None = None
     grad_norm: Tensor | None = None
     ascent_grad_norm: Tensor | None = None
-    skipped: Tensor | None = None
     cosine: Tensor | None = None
     realised_radius: Tensor | None = None
     realised_cosine: Tensor | None = None
     radius_factors: tuple[Any, ...] = field(default=(), repr=False)  # multiplied when somebody reads `radius`
+    finite: bool | Tensor | None = field(default=None, repr=False)  # of what `skipped` is made when somebody reads it
+
+    @property
+    def skipped(self) -> Tensor | None:
+        """Whether the base was not stepped (non-finite gradient); a 0-d bool tensor."""
+        return None if self.finite is None else ~torch.as_tensor(self.finite)
 
     @property
     def radius(self) -> Tensor | None:
@@ -61,7 +65,7 @@ class StepRecord:
         value: Any = None
         for factor in self.radius_factors:
             value = factor if value is None else value * factor
-        return value  # type: ignore[no-any-return]
+        return None if value is None else abs(value)
 
     @property
     def sharpness(self) -> Tensor | None:

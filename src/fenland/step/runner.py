@@ -14,6 +14,7 @@ from fenland.rules import ParameterNames
 from fenland.step.attributes import AdvancedWarning
 from fenland.step.base_step import is_fused, step_base
 from fenland.step.checks import check_rules
+from fenland.step.closures import StaleGradients
 from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
 from fenland.step.gradients import Scaled, drop
 from fenland.step.guards import Guard, Snapshot
@@ -65,11 +66,10 @@ class Runner:
         self.per_sample = rules.method.per_sample
         self.pending: Step | None = None
         self.before: Snapshot | None = None
-        self.advanced = AdvancedWarning(model, params)
-        self.attributes = [self.advanced.look()]  # before the first step, after its pass 1
-        self._after_first: Snapshot | None = None
+        self.advanced = None if model is None else AdvancedWarning(model, params)
+        self.after_first: Snapshot | None = None
         self._warned_of_nothing = self._warned_of_unseen = False
-        self.knows_closure = False  # all gradients of before a closure have been watched once (StaleGradients)
+        self.stale = StaleGradients()
 
     def new_step(self, scaling: Scaled | None) -> Step:
         """A step that has run to its first request."""
@@ -121,40 +121,33 @@ class Runner:
 
     def warn_of_unguarded(self, two_calls: bool) -> None:
         """A pass at w + e has run: say once what it has changed and nobody guards."""
-        if self.unguarded is not None:
-            warning, self.unguarded = self.unguarded, None
-            warning.close(of_randomness=self.guard.replay_rng and two_calls)
+        warning, self.unguarded = self.unguarded, None
+        warning.close(of_randomness=self.guard.replay_rng and two_calls)  # type: ignore[union-attr]
 
     def watch_loss_scale(self, step: Step) -> None:
         """Look at the backward of the pass at w + e, which comes next."""
         params = [p for group in self.base.param_groups for p in group["params"]]
         self.loss_scale.watch(params if step.g is None else step.g.params[:1], step.scaling)
 
-    # Between ascend() and descend().
-
-    def begin_second_pass(self, before: Snapshot | None, step: Step) -> None:
-        """Pass 2 starts from the buffers and random numbers that pass 1 started from."""
-        if self.loss_scale.due:
-            self.watch_loss_scale(step)
-        if self.watch is not None:
-            self.watch.quiet = True
-        if before is not None:
-            self._after_first = self.guard.take_after_first()
-            self.guard.bring_back(before)
+    def end_first_pass(self, guarded: bool, two_calls: bool) -> None:
+        """Remember buffers and random numbers as they are to be after the step; pass 2 starts from those before it."""
+        if guarded:
+            self.after_first = self.guard.take_after_first() if two_calls else self.guard.take()
         if self.unguarded is not None:
             self.unguarded.watch()
 
-    def end_second_pass(self, moved: bool) -> None:
+    def end_second_pass(self, moved: bool, two_calls: bool) -> None:
         """Buffers and random numbers are as after pass 1; what is no buffer and went on twice is named."""
         if self.loss_scale.due:
-            self.loss_scale.refuse(two_calls=True)
+            self.loss_scale.refuse(two_calls)
         if moved:
-            self.warn_of_unguarded(two_calls=True)
-        if moved and len(self.attributes) > 1:
-            self.advanced.compare([*self.attributes, self.advanced.look()])
-        if self._after_first is not None:
-            self.guard.bring_back(self._after_first)
-        self._after_first = None
+            if self.unguarded is not None:
+                self.warn_of_unguarded(two_calls)
+            if self.advanced is not None:
+                self.advanced = self.advanced.compare(look=two_calls)
+        if self.after_first is not None:
+            self.guard.bring_back(self.after_first)
+        self.after_first = None
 
     # The end of a step.
 
@@ -164,10 +157,10 @@ class Runner:
         Raises:
             FloatingPointError: a gradient is not finite and nonfinite="raise".
         """
-        finite: Tensor = step.settled.finite
-        if not (self.on_host or self.host_decides()):
+        finite: bool | Tensor = step.settled.finite
+        if not self.on_host and not self.host_decides():
             if before is not None:
-                self.guard.undo_where(~finite, before)
+                self.guard.undo_where(~torch.as_tensor(finite), before)
             return finite
         if step.h is not None and not step.h.params and step.g is not None and step.g.params:
             self._warn_of_nothing("at w + e no parameter of the optimizer has a gradient, so this step does nothing")
@@ -219,7 +212,7 @@ class Runner:
         """All is as before the step: weights, buffers, generators; what a program has put is forgotten."""
         for step in steps:
             step.close()
-        self.pending = self.before = self._after_first = None
+        self.pending = self.before = self.after_first = None
         if before is not None:
             self.guard.bring_back(before)
         self.end_step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
@@ -129,10 +130,9 @@ class Radii:
 
     def now(self, groups: list[dict[str, Any]], count: int) -> list[float]:
         """rho of each group at step `count`; groups whose radius is a callable get its value."""
-        known = set(map(id, self._known))
-        if known.isdisjoint(map(id, groups)):
+        if not all(map(is_, self._known, groups)) and set(map(id, self._known)).isdisjoint(map(id, groups)):
             self.relink(groups)  # somebody has loaded a state into the base
-        self._known = list(groups)
+        self._known = groups.copy()
         radii = []
         for k, group in enumerate(groups):
             own = self.callable_of(group) if self._callables else None
