@@ -20,11 +20,11 @@ from pathlib import Path
 # One core a process, so that two runs share two cores; it must be set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from fenland.lab.evidence import plan
-from fenland.lab.evidence.outlook import outlook
-from fenland.lab.evidence.records import Rows
-from fenland.lab.evidence.run import carry_out
-from fenland.lab.evidence.tasks import TASKS, Task
+from gains import plan
+from gains.outlook import outlook
+from gains.records import Rows
+from gains.run import carry_out
+from gains.tasks import TASKS, Task
 
 RECORDS = Path(__file__).parents[1] / "docs" / "records" / "evidence"
 

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # where `gains` is
+
 import tables
 from matplotlib.figure import Figure
 
-from fenland.lab.evidence import figure, page, plan
-from fenland.lab.evidence.records import Rows
 from fenland.lab.figures.style import Canvas
 from fenland.lab.store.files import write_text
+from gains import figure, page, plan
+from gains.records import Rows
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "images" / "evidence"

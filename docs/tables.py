@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fenland.lab.evidence import page
-from fenland.lab.evidence.records import Rows
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # where `gains` is
+
 from fenland.lab.recipes import RECIPES
 from fenland.lab.report.markdown import table
+from gains import page
+from gains.records import Rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"

@@ -11,9 +11,11 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from selection import pytest_addoption as pytest_addoption
-from selection import pytest_collection_modifyitems as pytest_collection_modifyitems
+from selection import pytest_keep_one_case as pytest_keep_one_case
+from selection import pytest_mark_what_pairs_do_not_need as pytest_mark_what_pairs_do_not_need
 from sharing import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
+gc.disable()  # until all is collected: it would look through everything that is imported again and again
 torch.set_num_threads(1)
 settings.register_profile(
     "room", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
@@ -40,6 +42,7 @@ def pytest_collection_finish() -> None:
     """What is there before the first test stays: a collection in a test need not look through thousands of items."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _environment() -> dict[str, str]:

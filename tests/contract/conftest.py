@@ -1,9 +1,7 @@
-"""The engine's own presets run the whole matrix of the contract, the rest of the family a thinned one.
+"""The engine's own presets run the whole matrix of the contract in the fast tier, the rest of the family a thinned one.
 
-FENLAND_FULL_CONTRACT=1 runs all of it for every preset.
+The slow tier runs what was thinned out.
 """
-
-import os
 
 import pytest
 
@@ -22,7 +20,7 @@ THIN = {
 
 
 def _thin(item: pytest.Item) -> bool:
-    """Whether this check is left out for presets that only recombine what the whole matrix has covered."""
+    """Whether this check waits for the slow tier: its preset only recombines what the whole matrix has covered."""
     params = getattr(getattr(item, "callspec", None), "params", {})
     variant = params.get("variant")
     if variant is None or getattr(variant, "name", None) in WHOLE:
@@ -30,9 +28,7 @@ def _thin(item: pytest.Item) -> bool:
     return any(isinstance(v, str | int | float) and k in THIN and v not in THIN[k] for k, v in params.items())
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not os.environ.get("FENLAND_FULL_CONTRACT"):
-        out = [item for item in items if _thin(item)]
-        if out:
-            config.hook.pytest_deselected(items=out)
-            items[:] = [item for item in items if not _thin(item)]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _thin(item):
+            item.add_marker(pytest.mark.slow)

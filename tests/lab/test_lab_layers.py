@@ -25,7 +25,7 @@ RANKS = (
     ("compare",),
     ("study",),
     ("studies",),
-    ("explore", "bench", "evidence", "recipes"),
+    ("explore", "bench", "recipes"),
     ("commands",),
     ("cli",),
 )

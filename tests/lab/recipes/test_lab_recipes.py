@@ -15,11 +15,11 @@ import torch
 from fenland.lab.cli import main
 from fenland.lab.commands.parsing import parse
 from fenland.lab.config.run_config import SHARED
-from fenland.lab.evidence import plan
-from fenland.lab.evidence.records import Rows
-from fenland.lab.evidence.tasks import TASKS
 from fenland.lab.recipes import RECIPES, measured
 from fenland.lab.sweep.planning import base_run
+from gains import plan
+from gains.records import Rows
+from gains.tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
 STEPS, EPOCHS = 4, 2

@@ -114,15 +114,10 @@ def edited(module, old, new):
     """`identity._parse` as if one file of fenland were edited."""
     importlib.import_module(module)
     real, parse = sys.modules[module].__file__, identity._parse
-
-    def doctored(path, changed):
-        if path != real:
-            return parse(path, changed)
-        text = Path(path).read_text(encoding="utf-8")
-        assert old in text
-        return identity._statements(text.replace(old, new, 1))
-
-    return doctored
+    text = Path(real).read_text(encoding="utf-8")
+    assert old in text
+    other = identity._statements(text.replace(old, new, 1))
+    return lambda path, changed: other if path == real else parse(path, changed)
 
 
 def forget():

@@ -1,4 +1,4 @@
-"""The recipes. A new one is an entry here; its task and method stand in ``fenland.lab.evidence.tasks``."""
+"""The recipes. A new one is an entry here; its task and method stand in ``benchmarks.gains.tasks``."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,8 +32,7 @@ def code_of(*roots: Any) -> str:
     Args:
         roots: functions or classes of modules; of a `functools.partial` the function and the classes of its arguments.
     """
-    text = "\n".join([*sorted(_reached(*roots).found), *(f"{name} {version(name)}" for name in LIBRARIES)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _reached(*roots).digits
 
 
 def names_in(name: str, *roots: Any) -> bool:
@@ -80,13 +80,26 @@ class _Reach:
     seen: set[tuple[str, str]] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     waiting: dict[str, list[tuple[str, ast.stmt]]] = field(default_factory=dict)
+    texts: dict[str, _Module | None] = field(default_factory=dict)
+
+    def _text(self, module: str) -> _Module | None:
+        """A module's statements; its file is looked at once."""
+        if module not in self.texts:
+            self.texts[module] = _read(module)
+        return self.texts[module]
+
+    @functools.cached_property
+    def digits(self) -> str:
+        """Of all that was reached, and of the libraries."""
+        text = "\n".join([*sorted(self.found), *(f"{name} {version(name)}" for name in LIBRARIES)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def visit(self, module: str, name: str) -> None:
         """Take up the definition of a name of a module."""
         if (module, name) in self.seen or not self._ours(module):
             return
         self.seen.add((module, name))
-        here = _read(module)
+        here = self._text(module)
         if here is None:
             return
         for statement in here.bound.get(name, ()):
@@ -134,16 +147,15 @@ class _Reach:
         self._expression(module, bare)
 
     def _expression(self, module: str, node: ast.AST) -> None:
-        here = _read(module)
-        local = dict(here.imported if here else {}) | {k: v for x in ast.walk(node) for k, v in _imports(x)}
-        for each in ast.walk(node):
-            if isinstance(each, ast.Name):
-                self._import(*local[each.id]) if each.id in local else self.visit(module, each.id)
-            elif isinstance(each, ast.Attribute):
-                self._name(each.attr)
-                self._attribute(each, local)
-            elif isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value.isidentifier():
-                self._name(each.value)
+        here, told = self._text(module), _told(node)
+        brought = {**(here.imported if here else {}), **told.imported}
+        for name in told.names:
+            self._import(*brought[name]) if name in brought else self.visit(module, name)
+        for name in told.mentioned:
+            self._name(name)
+        for base, chain in told.chains:
+            if base in brought:
+                self._attribute(*brought[base], chain)
 
     def _name(self, name: str) -> None:
         """Something has this name: methods that waited for it are reached."""
@@ -151,12 +163,8 @@ class _Reach:
         for module, statement in self.waiting.pop(name, ()):
             self._take(module, statement)
 
-    def _attribute(self, node: ast.Attribute, local: dict[str, tuple[str, str]]) -> None:
+    def _attribute(self, module: str, name: str, chain: tuple[str, ...]) -> None:
         """``data.load`` where data is a module."""
-        chain, base = [node.attr], node.value
-        while isinstance(base, ast.Attribute):
-            chain, base = [base.attr, *chain], base.value
-        module, name = local.get(base.id, ("", "")) if isinstance(base, ast.Name) else ("", "")
         if not self._ours(module):
             return
         there = _module(module, name) if name else module
@@ -166,6 +174,36 @@ class _Reach:
                 self.visit(str(there), part)
                 return
             there = inner
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What an expression or a statement names, each thing once, in the order in which it does."""
+
+    imported: dict[str, tuple[str, str]]
+    names: tuple[str, ...]
+    mentioned: tuple[str, ...]  # attributes, and texts that could be the name of one
+    chains: tuple[tuple[str, tuple[str, ...]], ...]  # ``a.b.c`` as ("a", ("b", "c"))
+
+
+@functools.lru_cache(maxsize=50_000)
+def _told(node: ast.AST) -> _Told:
+    imported: dict[str, tuple[str, str]] = {}
+    names, mentioned, chains = [], [], []
+    for each in ast.walk(node):
+        imported.update(_imports(each))
+        if isinstance(each, ast.Name):
+            names.append(each.id)
+        elif isinstance(each, ast.Attribute):
+            mentioned.append(each.attr)
+            parts, base = [each.attr], each.value
+            while isinstance(base, ast.Attribute):
+                parts, base = [base.attr, *parts], base.value
+            if isinstance(base, ast.Name):
+                chains.append((base.id, tuple(parts)))
+        elif isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value.isidentifier():
+            mentioned.append(each.value)
+    return _Told(imported, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(mentioned)), tuple(dict.fromkeys(chains)))
 
 
 def _module(module: str, name: str) -> str | None:
@@ -213,7 +251,7 @@ def _read(module: str) -> _Module | None:
     if path is None and _is_module(module):
         found = util.find_spec(module)
         path = None if found is None else found.origin
-    return None if path is None or Path(path).suffix != ".py" else _parse(path, Path(path).stat().st_mtime_ns)
+    return None if path is None or not path.endswith(".py") else _parse(path, os.stat(path).st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fenland.lab.evidence import plan, run
-from fenland.lab.evidence.corruptions import CORRUPTIONS, NOISE
-from fenland.lab.evidence.tasks import TASKS, Task
+from gains import plan, run
+from gains.corruptions import CORRUPTIONS, NOISE
+from gains.tasks import TASKS, Task
 
 GENERATOR = np.random.default_rng(0)
 

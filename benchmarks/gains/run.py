@@ -13,14 +13,14 @@ from torch import Tensor
 
 from fenland.lab import data
 from fenland.lab.config import RunConfig
-from fenland.lab.evidence.corruptions import CORRUPTIONS
-from fenland.lab.evidence.plan import TEST, Unit
-from fenland.lab.evidence.records import Row
 from fenland.lab.models import build_model, pretrained
 from fenland.lab.store import environment
 from fenland.lab.training.evaluation import Tally
 from fenland.lab.training.loop import OnEpoch
 from fenland.lab.training.trainer import train
+from gains.corruptions import CORRUPTIONS
+from gains.plan import TEST, Unit
+from gains.records import Row
 
 KEPT = (
     "test_accuracy", "test_loss", "test_ece", "train_accuracy", "train_loss", "process_seconds", "seconds",

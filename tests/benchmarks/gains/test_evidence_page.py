@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fenland.lab.evidence import figure, page, plan
-from fenland.lab.evidence.page import Compared
-from fenland.lab.evidence.records import Row, Rows
-from fenland.lab.evidence.summary import MEASURES, cost, difference
-from fenland.lab.evidence.tasks import TASKS
 from fenland.lab.figures.style import Canvas
 from fenland.lab.store.statistics import interval
+from gains import figure, page, plan
+from gains.page import Compared
+from gains.records import Row, Rows
+from gains.summary import MEASURES, cost, difference
+from gains.tasks import TASKS
 
 GAINED = (0.01, 0.02, 0.03)
 

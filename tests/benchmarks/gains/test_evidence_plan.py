@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fenland.lab.evidence import plan
-from fenland.lab.evidence.outlook import outlook
-from fenland.lab.evidence.records import Rows
-from fenland.lab.evidence.tasks import TASKS
+from gains import plan
+from gains.outlook import outlook
+from gains.records import Rows
+from gains.tasks import TASKS
 
 KEY = "fashion-5k"
 TASK = {KEY: TASKS[KEY]}

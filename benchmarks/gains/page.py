@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fenland.lab.evidence import plan
-from fenland.lab.evidence.outlook import outlook
-from fenland.lab.evidence.records import Row, Rows
-from fenland.lab.evidence.summary import MEASURES, Measure, cost, difference, mean, tests
-from fenland.lab.evidence.tasks import TASKS, Task
 from fenland.lab.report.markdown import table
 from fenland.lab.store.statistics import Interval
+from gains import plan
+from gains.outlook import outlook
+from gains.records import Row, Rows
+from gains.summary import MEASURES, Measure, cost, difference, mean, tests
+from gains.tasks import TASKS, Task
 
 OPEN = "open"
 NONE = "–"

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fenland.lab.evidence import plan
-from fenland.lab.evidence.page import Compared
-from fenland.lab.evidence.records import Rows
-from fenland.lab.evidence.summary import MEASURES, difference
-from fenland.lab.evidence.tasks import TASKS, Task
 from fenland.lab.figures.style import DARK, PAPER, RC, SMALL, TEXT, Canvas, Ink, blanks, head_all, headroom_of, name_x
 from fenland.lab.store.statistics import Interval
+from gains import plan
+from gains.page import Compared
+from gains.records import Rows
+from gains.summary import MEASURES, difference
+from gains.tasks import TASKS, Task
 
 INKS = {"light": PAPER, "dark": Ink("#e6e9ed", "#a9b3bd", "#3a434d", "#1e2129", DARK)}
 EPOCHS, SECONDS = "at the same epochs", "at the same seconds"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fenland.lab.evidence import plan
-from fenland.lab.evidence.records import Row, Rows
-from fenland.lab.evidence.tasks import Task
+from gains import plan
+from gains.records import Row, Rows
+from gains.tasks import Task
 
 # Seconds of one core a gradient of one example, where a task has no rows yet to tell it: an AMD EPYC at 2.45 GHz that
 # others used too.

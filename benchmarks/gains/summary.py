@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fenland.lab.evidence.plan import TEST
-from fenland.lab.evidence.records import Row
 from fenland.lab.store.statistics import Interval, interval
+from gains.plan import TEST
+from gains.records import Row
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fenland.lab.config import RunConfig
-from fenland.lab.evidence.records import Row, Rows
-from fenland.lab.evidence.tasks import REST, Point, Task
+from gains.records import Row, Rows
+from gains.tasks import REST, Point, Task
 
 # What a run is for: to choose a point, to be compared on the test set, or SAM's curve over the radius.
 CHOOSING, TEST, RADIUS = "choosing", "test", "radius"
