@@ -19,12 +19,19 @@ LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg|\.png)\)$", re.M)
 MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 BARS = re.compile(r"<mo([^>]*)>(&#x0007C;|\|)</mo>")  # of norms: an operator would have space around it
 TABLE = re.compile(r"<table>.*?</table>", re.S)
+RULE = re.compile(r"^(\|[-:| ]+\|)$", re.M)  # the line below the head of a table
+WIDE = 6  # bars; a table with as many columns does not fit beside a table of contents
 KINDS = {".svg": "fenland-figure", ".png": "fenland-screen"}
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the list of decisions where the mark is, and write pictures and tables as this Markdown reads them."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put the list of decisions where the mark is, and write pictures and tables as this Markdown reads them.
+
+    A page with a wide table gets the place of the table of contents, too: beside it the last columns would be hidden.
+    """
     markdown = markdown.replace(MARK, decisions()) if MARK in markdown else markdown
+    if any(row[1].count("|") > WIDE for row in RULE.finditer(markdown)):
+        page.meta.setdefault("hide", ["toc"])
     markdown = LIGHT.sub(_by_theme, markdown)
     return "\n".join(_bars(line) if line.startswith("|") else line for line in markdown.split("\n"))
 

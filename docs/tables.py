@@ -16,7 +16,8 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # where `gains` is
 
 from fenland.lab.recipes import RECIPES
-from fenland.lab.report.markdown import table
+from fenland.markdown import table
+from fenland.words import capital
 from gains import page
 from gains.records import Rows
 
@@ -80,11 +81,11 @@ def evidence() -> str:
     tasks = page.compared(Rows(EVIDENCE))
     picture = pictured("gains", page.ALT_GAINS)().replace("](images/", "](docs/images/")
     return (
-        f"{page.counted(tasks)}\nThe method minus its base, with 95 % intervals, bold where they exclude zero. "
-        "Accuracies and calibration errors are in\npercentage points; a loss or a calibration error that falls is a "
-        f"gain ([how it was measured](docs/evidence.md)).\n\n{page.gains(tasks)}\n{picture}\n"
-        "Small tasks at one learning rate for all: test accuracy in percent, with 95 % intervals where five seeds were "
-        f"run ([more of them](docs/when-not.md)).\n\n{smaller()}"
+        f"{page.counted(tasks)}\nA cell is the method minus its base with its 95 % interval, bold where the interval "
+        "excludes zero.\nAccuracies and calibration errors are in percentage points; a loss or a calibration error "
+        f"that falls is a gain\n([how it was measured](docs/evidence.md)).\n\n{page.gains(tasks)}\n{picture}\n"
+        "Small tasks, with one learning rate for all methods: test accuracy in percent, with 95 % intervals where five "
+        f"seeds were run ([more of them](docs/when-not.md)).\n\n{smaller()}"
     )
 
 
@@ -133,7 +134,7 @@ def when_not() -> str:
             lost = f"{loss['mean']:.3f} ± {loss['high'] - loss['mean']:.3f}"
             found.append((row["name"], row["gradients"], _accuracy(row["test_accuracy"]), lost))
         heads = ("", "gradients>", "test accuracy, %>", "test loss>")
-        lines += [f"**{case[0].upper()}{case[1:]}**", "", table(heads, found)]
+        lines += [f"**{capital(case)}**", "", table(heads, found)]
     return "\n".join(lines)
 
 

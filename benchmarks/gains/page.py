@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fenland.lab.report.markdown import table
 from fenland.lab.store.statistics import Interval
+from fenland.markdown import table
+from fenland.words import listed
 from gains import plan
 from gains.outlook import outlook
 from gains.records import Row, Rows
@@ -16,8 +17,7 @@ from gains.tasks import TASKS, Task
 OPEN = "open"
 NONE = "–"
 FITTED = 99.0  # percent of the training examples; above it the base learns noise more than signal
-BETTER, WORSE, EQUAL = "better in", "worse in", "no difference shown in"
-_SHORT = {BETTER: "better", WORSE: "worse", EQUAL: "not told apart"}
+BETTER, WORSE, EQUAL = "is better", "is worse", "shows no difference"
 NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
 ALT_GAINS = (
     "Three panels: the method minus its base in test accuracy, test loss and calibration error, with 95 % intervals, "
@@ -53,7 +53,7 @@ def gains(tasks: list[Compared]) -> str:
         "accuracy, same seconds>",
         "test loss>",
         "calibration error>",
-        "on corrupted images>",
+        "accuracy, corrupted images>",
     )
     found = []
     for task in tasks:
@@ -107,10 +107,10 @@ def counted(tasks: list[Compared]) -> str:
     said, most = [], 0
     for kind in ("accuracy", "loss", "ece"):
         words = [word for task, name, other in pairs if (word := _word(task, name, other, MEASURES[kind]))]
-        told = [f"{_SHORT[word]} in {words.count(word)}" for word in _SHORT if word in words]
-        said.append(f"{MEASURES[kind].title} is {' and '.join(told)}")
+        told = [f"{word} in {words.count(word)}" for word in (BETTER, WORSE, EQUAL) if word in words]
+        said.append(f"{MEASURES[kind].title} {listed(told)}")
         most = max(most, len(words))
-    start = f"Of {most} comparisons with a base that trained for the same seconds, "
+    start = f"Of {most} comparisons with a base that trained for the same seconds, the method's "
     return f"{start}{'; '.join(said)}." if most else ""
 
 
@@ -123,20 +123,20 @@ def _word(task: Compared, name: str, other: str, measure: Measure) -> str:
 
 
 def _verdict(task: Compared, name: str, other: str, at: str) -> str:
-    """What is better, worse and not told apart; empty where seeds are missing."""
+    """What is better, what is worse and what shows no difference; empty where seeds are missing."""
     found: dict[str, list[str]] = {}
     for measure in MEASURES.values():
         if word := _word(task, name, other, measure):
             found.setdefault(word, []).append(measure.title)
-    told = [f"{word} {', '.join(what)}" for word, what in found.items()]
-    return f"at {at} {'; '.join(told)}" if told else ""
+    told = [f"{word} in {listed(found[word])}" for word in (BETTER, WORSE, EQUAL) if word in found]
+    return f"at {at} it {listed(told, ', and ')}" if told else ""
 
 
 def means(tasks: list[Compared]) -> str:
     """Every method's own numbers, with the share of the training examples that it answers right."""
     heads = (
-        "task", "method", "seeds>", "accuracy, %>", "test loss>", "calibration error, %>", "on corrupted images, %>",
-        "on the training examples, %>", "seconds>",
+        "task", "method", "seeds>", "accuracy, %>", "test loss>", "calibration error, %>",
+        "accuracy, corrupted images, %>", "accuracy, training examples, %>", "seconds>",
     )  # fmt: skip
     found = []
     for task in tasks:
@@ -153,7 +153,7 @@ def _trained(row: Row) -> float | None:
     return None if found is None else 100 * float(found)
 
 
-TRAINED = Measure("on the training examples", _trained, 2, True)
+TRAINED = Measure("accuracy on the training examples", _trained, 2, True)
 SPENT = Measure("seconds", lambda row: row["process_seconds"], 0, False)
 
 

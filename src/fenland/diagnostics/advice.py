@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fenland.diagnostics.curvature import Extremes
 from fenland.diagnostics.diagnosis import FAR, Advice, Ascent, Saddle
 from fenland.diagnostics.recipe import Allowed, Recipe, largest_rho
+from fenland.words import capital
 
 LEAST_FIDELITY = 0.95
 TURNED = 0.5  # cosine(g, h) below which e has left the region where the gradient says anything
@@ -53,7 +54,7 @@ def _judged(f: Findings) -> tuple[str, str]:
     if recipe.lr is None:
         return "unknown", "There is no learning rate to judge: pass the optimizer."
     if not recipe.steps_by_sgd:
-        return "unknown", f"{recipe.doubts[0][0].upper()}{recipe.doubts[0][1:]}."
+        return "unknown", f"{capital(recipe.doubts[0])}."
     over = f"{recipe.method} {_at(f)} is stable below {own.lr:.4g}"
     if recipe.lr > own.high:
         return "unstable", f"{_title(f)} is over its limit {own.lr:.4g}{_others(f)}."

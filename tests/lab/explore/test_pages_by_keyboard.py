@@ -8,7 +8,7 @@ from browser import CHROMIUM
 from chrome import Chrome
 from synthetic_store import write_store
 
-from fenland.lab.report.write import write_report
+from fenland.lab.report import write_report
 from fenland.lab.study.index import write_index
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")

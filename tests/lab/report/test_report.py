@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from synthetic_store import write_run, write_store
 
-from fenland.lab.report.outcome import decide
+from fenland.lab.report import decide, write_report
 from fenland.lab.report.page import render
 from fenland.lab.report.setup import command, configuration
-from fenland.lab.report.write import write_report
 from fenland.lab.store.files import Damaged
 from fenland.lab.store.records import read_records
 from fenland.lab.store.seal import seal

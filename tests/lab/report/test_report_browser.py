@@ -6,7 +6,7 @@ import pytest
 from browser import CHROMIUM, visit
 from synthetic_store import write_store
 
-from fenland.lab.report.write import write_report
+from fenland.lab.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 

@@ -13,7 +13,7 @@ from toy import COUNTS, STUDY
 
 from fenland.lab.cli import main
 from fenland.lab.figures import files
-from fenland.lab.report.write import write_report
+from fenland.lab.report import write_report
 from fenland.lab.studies import STUDIES
 from fenland.lab.study.index import write_index
 from fenland.lab.study.run import run_study, write_failure

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from fenland.lab.bench.contenders import PERIOD
-from fenland.lab.report.markdown import table
+from fenland.markdown import table
 from fenland.optimizer import SharpnessAware
 from fenland.presets import PRESETS
 

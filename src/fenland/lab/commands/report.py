@@ -42,7 +42,7 @@ class Report:
             raise BadInput("to", self.to, "is for the page of two folders; that of one is written into it")
         folder = output.existing_folder(self.out)
         with logs.waiting("pandas and matplotlib"):
-            from fenland.lab.report.write import write_report
+            from fenland.lab.report import write_report
             from fenland.lab.studies import STUDIES
             from fenland.lab.study.index import comparisons_below, studies_below, write_index
 
@@ -62,7 +62,7 @@ class Report:
         if page.suffix != ".html":
             raise BadInput("to", self.to, "a page's name ends in .html")
         with logs.waiting("pandas and matplotlib"):
-            from fenland.lab.report.beside import write_beside
+            from fenland.lab.report import write_beside
 
         with logs.waiting("the figures"):
             print(write_beside(first, second, page, shlex.join(["fenland", *arguments])))

@@ -117,8 +117,7 @@ def carry_out(
 
 
 def _conclude(out: Path, swept: SweepResult, runs: Sequence[RunConfig]) -> Comparison:
-    from fenland.lab.report.outcome import decide
-    from fenland.lab.report.write import write_report
+    from fenland.lab.report import decide, write_report
     from fenland.lab.store.records import read_records
     from fenland.lab.store.statistics import summary
 

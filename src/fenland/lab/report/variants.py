@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fenland.lab.report.equations import markdown
-from fenland.lab.report.markdown import table
+from fenland.markdown import table
 from fenland.presets import PRESETS, Preset
 
 # Module of fenland.presets -> its page in docs/methods, and what the methods there have in common.

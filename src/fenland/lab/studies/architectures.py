@@ -16,6 +16,7 @@ from fenland.lab.study import C, Claim, Finding, Grid, Lab, Measured, Plot, Shee
 from fenland.lab.study.grid import above_zero, at_least_two, failed
 from fenland.lab.study.recipes import lines_of
 from fenland.lab.study.words import half, share, together
+from fenland.words import capital
 
 if TYPE_CHECKING:
     from fenland.lab.config import RunConfig
@@ -198,8 +199,7 @@ def by_epoch(name: str, quantity: Quantity) -> Plot:
         ]  # fmt: skip
 
     def caption(measured: Measured) -> str:
-        here = measured.config.here()
-        return f"{here[0].upper()}{here[1:]}. Means over seeds, failed runs among them; bands are 95 % intervals."
+        return f"{capital(measured.config.here())}. Means over seeds, failed runs among them; bands are 95 % intervals."
 
     return Plot(name, f"{quantity.title}, by epoch", panels, caption, LABELS)
 

@@ -11,6 +11,7 @@ from fenland.lab.store.statistics import Interval, interval
 from fenland.lab.study import Claim, Contrast, Finding, Measured, Source, ours
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.words import by, percent, share
+from fenland.words import capital
 
 FUTURE = ours("what Investigations on SAM names as future work, and does not try")
 TITLES = {"SGD": "descent", "RSAM": "Riemannian SAM", "FisherSAM": "Fisher-SAM",
@@ -52,12 +53,11 @@ def _pair(rows: pd.DataFrame, design: str, mine: str, theirs: str) -> Claim:
     curve = design == "hyperbola"
     unit = "per cent less curvature (log)" if curve else "percentage points"
     does = "ends at flatter minima than" if curve else "reaches the flatter minimum more often than"
-    who = title(mine)[0].upper() + title(mine)[1:]
     found = difference(rows, design, mine, theirs)
     where = "never came to the curve and are left out" if curve else "were held on the ridge in between"
     shares = [f"{title(m)} {100 * rows[rows['method'] == m]['held'].mean():.1f} %" for m in (mine, theirs)]
     return Claim(
-        f"{who} {does} {title(theirs)}: {design}.",
+        f"{capital(title(mine))} {does} {title(theirs)}: {design}.",
         FUTURE if theirs != "SGD" else ours("SAM's own promise"), _more(rows, design, mine, theirs, unit),
         "curvature" if curve else "shares",
         expected=f"a difference above 0, paired over starts, mean over lengths of e ({unit})",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fenland.lab.errors import BadInput
-from fenland.lab.report.markdown import table
 from fenland.lab.store.files import read_json, read_table, write_text
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
@@ -18,6 +17,8 @@ from fenland.lab.study.papers import Item, Ran, faithful
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
+from fenland.markdown import table
+from fenland.words import capital
 
 LONGEST_CELL = 100  # letters of what was measured; the rest goes into the notes
 AS_ABOVE, LONGEST_AGAIN = "as above", 30  # what stands for a longer text that the row above has, too
@@ -27,21 +28,22 @@ MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
 HEAD = """\
 # Reproduction
 
-What the papers show, item by item, and whether it was repeated faithfully. Each study's page has its claims, published
-and measured, and its notes. A claim that does not hold is listed like any other, and one that its scale cannot decide
-stays open.
+This page lists what the papers show, item by item, and says whether it was repeated faithfully. Each study has a page
+with its claims, the published and the measured values, and notes. A claim that does not hold is listed like any other.
+A claim that cannot be decided at the scale of the study stays open.
 """
 RUNS = """\
 ## Runs
 
-Claims of papers and ours are counted apart, and each once: at the published scale where that was run, else at the
-other. A claim that the study has worded anew since counts in its new words only.
+Claims of papers and claims of our own are counted separately. Each counts once: at the published scale if that was
+run, and otherwise at the smaller one. If a study has changed the wording of a claim since, only the new wording counts.
 """
 HOW = """\
 ## How these pages are made
 
-By a program, from the records in `docs/records`, which `fenland study` made. DIR holds `cifar10/` and `mnist/`, each
-with `train.parquet` and `test.parquet`; without `--data-root` the hub is asked. The last two lines are for a clone:
+A program makes them from the records in `docs/records`, which `fenland study` wrote. DIR holds `cifar10/` and `mnist/`,
+each with `train.parquet` and `test.parquet`. Without `--data-root` the data are loaded from the hub. The last two lines
+need a clone:
 
 ```sh
 fenland study all --preset quick --data-root DIR --out OUT
@@ -49,12 +51,12 @@ fenland study --table OUT --json > docs/records/NAME.json
 fenland study --table docs/records --pages docs
 ```
 
-**Scale** is the preset. `quick` is small and meant for two cores; where it says "as published", it is the paper's own
-setting. **JPEG** marks images that were compressed again with losses: absolute accuracies on them lie off the published
-ones, so that methods are to be compared with each other. Intervals in brackets are 95 %, over seeds where there are
-seeds. Seconds of records since 28 November 2026 are of computing: those of every process in its pieces and of training
-in its runs, restarts included; earlier ones are of a wall clock and of the last process. A commit that ends in `-dirty`
-had edits beside it when the study ran.
+**Scale** is the preset. `quick` is small and meant for two cores. Where it says "as published", it is the paper's own
+setting. **JPEG** marks images that were compressed again with losses. Accuracies on them differ from published ones, so
+compare the methods with each other. Numbers in brackets are 95 % intervals, over seeds where there are several.
+**Computed in** is, for records since 28 November 2026, the computing time of all processes, restarts included; earlier
+records give the wall-clock time of the last process. A commit that ends in `-dirty` had uncommitted
+edits when the study ran.
 """
 
 
@@ -149,7 +151,7 @@ def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[
     for name in names:
         own = [record for record in records if record.study == name]
         head = (
-            f"# {name}\n\n{_cell(own[0].title)}. {_cell(_capital(own[0].source))}. [All studies](../reproduction.md)\n"
+            f"# {name}\n\n{_cell(own[0].title)}. {_cell(capital(own[0].source))}. [All studies](../reproduction.md)\n"
         )
         sections = [_section(record, machines) for record in own]
         found[f"reproduction/{name}.md"] = "\n".join([head, *sections, _machines(machines)])
@@ -262,10 +264,6 @@ def _machine(each: Mapping[str, Any]) -> str:
         f"{device}{each.get('cpu')}, {each.get('cores')} cores; Python {each.get('python')}, "
         f"torch {each.get('torch')}, fenland {each.get('fenland')}"
     )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _letter(index: int) -> str:

@@ -1,6 +1,6 @@
 """A table in Markdown: what stands right, what stands in place of no rows."""
 
-from fenland.lab.report.markdown import table
+from fenland.markdown import table
 
 
 def test_a_head_with_its_mark_stands_right() -> None:
