@@ -103,7 +103,7 @@ class Guard:
     def bring_back(self, then: Snapshot) -> None:
         """Make everything as it was: rebound buffers sit again, lazily made ones are gone again."""
         for module in self.model.modules() if self.model is not None else ():
-            for name in list(module._buffers):
+            for name in list(module._buffers.keys()):
                 if (module, name) not in then.buffers:
                     del module._buffers[name]
         with torch.no_grad():
