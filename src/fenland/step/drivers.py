@@ -25,7 +25,8 @@ from fenland.step.guards import Snapshot
 from fenland.step.runner import Runner
 from fenland.step.step import Step
 
-_asks, _bases, _ranks_differ = attrgetter("asks"), attrgetter("bases"), attrgetter("reduction.ranks_differ")
+_asks, _bases, _reduction = map(attrgetter, ("asks", "bases", "reduction"))
+_ranks_differ = attrgetter("reduction.ranks_differ")
 
 
 def run_closure(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None]) -> Any:
@@ -238,8 +239,9 @@ def _one_pass(
         for base in chain.from_iterable(map(_bases, runners)):
             if hasattr(base, "_optimizer_step_pre_hooks"):  # some wrappers have none
                 contexts.callback(base.register_step_pre_hook(refuse_inner_step).remove)
-        for runner in filter(_ranks_differ, runners):
-            contexts.enter_context(runner.reduction.context(request))
+        local: Any
+        for local in map(_reduction, filter(_ranks_differ, runners)):
+            contexts.enter_context(local.context(request))
         value = evaluate(closure) if run is None else run(request)
         if stale is not None:
             stale.refuse()
