@@ -11,9 +11,34 @@ ROW = re.compile(r"^\| (?P<tool>.+?) \| (?P<verdict>[^|]*) \| (?P<how>.*) \|$", 
 
 # A row's first words -> the tests that hold it: file (in tests/) and function.
 HELD = {
-    "Step hooks": ["peers/test_torch_hooks.py::test_step_hooks_fire_once_a_step_around_the_update"],
+    "Step hooks": [
+        "peers/test_torch_hooks.py::test_step_hooks_fire_once_a_step_around_the_update",
+        "peers/test_torch_hooks.py::test_in_two_calls_the_pre_hook_sees_and_may_change_d",
+        "peers/test_torch_hooks.py::test_global_hooks_count_one_step",
+        "peers/test_torch_hooks.py::test_the_profiler_records_one_step",
+        "peers/test_torch_hooks.py::test_state_dict_hooks_see_and_replace_it",
+        "peers/test_torch_hooks.py::test_load_hooks_see_and_replace_it",
+    ],
     "`torch.amp.GradScaler`": [
-        "peers/test_scaled_two_calls.py::test_both_halves_with_the_scaler_equal_the_unscaled_loop"
+        "peers/test_scaled_two_calls.py::test_both_halves_with_the_scaler_equal_the_unscaled_loop",
+        "peers/test_scaled_two_calls.py::test_a_closure_with_the_scaler_equals_the_unscaled_loop",
+    ],
+    "A loss that a scaler has scaled": [
+        "peers/test_scaled_two_calls.py::test_a_scaler_that_no_step_was_told_of_is_refused_before_anything_moves",
+        "peers/test_scaled_two_calls.py::test_a_loss_that_nobody_keeps_is_not_proven_and_stops_at_update",
+    ],
+    "TorchScript": [
+        "peers/test_scripted.py::test_a_scripted_module_is_guarded",
+        "peers/test_scripted.py::test_two_calls_of_a_wholly_scripted_model_are_warned_of",
+    ],
+    "Gradients put into": ["peers/test_gradients_by_hand.py::test_it_is_the_step_that_backward_takes"],
+    "Numbers, lists": [
+        "peers/test_randomness.py::test_a_pointer_that_advances_twice_is_named_once",
+        "peers/test_randomness.py::test_a_container_that_a_forward_grows_is_named_once",
+        "peers/test_randomness.py::test_as_a_buffer_it_is_right",
+    ],
+    "Adversarial examples": [
+        "peers/test_other_forwards.py::test_adversarial_examples_in_a_closure_are_replayed_and_in_two_calls_are_not"
     ],
     "`scaler.step(opt)`": [
         "peers/test_scaled_two_calls.py::test_a_refused_scaler_step_is_refused_in_the_same_words_every_time"
@@ -30,7 +55,10 @@ HELD = {
     "A fenland step inside": [
         "peers/test_several_optimizers.py::test_a_closure_inside_another_optimizer_s_closure_is_refused"
     ],
-    "`torch.nn.utils.clip_grad_norm_`": ["peers/test_public_reports.py::test_clipping_by_hand_before_ascend"],
+    "`torch.nn.utils.clip_grad_norm_`": [
+        "peers/test_public_reports.py::test_clipping_by_hand_before_ascend",
+        "peers/test_public_reports.py::test_clipping_by_hand_changes_what_reads_the_length_of_g",
+    ],
     "Distributed checkpoints": [
         "peers/test_public_reports.py::test_distributed_checkpoint_of_a_fresh_optimizer_leaves_it_fresh"
     ],
@@ -84,9 +112,17 @@ HELD = {
     "LoRA": ["peers/test_recipes.py::test_lora_moves_the_adapters_alone"],
     "Fine-tuning": ["peers/test_recipes_training.py::test_a_fine_tuning_loop_with_accumulation_divides_by_all_tokens"],
     "Those of `torch.optim`": ["contract/test_edges.py::test_every_optimizer_of_torch_is_a_base"],
-    "LBFGS": ["contract/test_arguments.py::test_lbfgs_is_refused"],
+    "LBFGS": [
+        "contract/test_arguments.py::test_lbfgs_is_refused",
+        "peers/test_base_interfaces.py::test_a_base_whose_step_needs_a_closure_is_refused_by_name",
+    ],
     "Adadelta": ["contract/test_edges.py::test_every_optimizer_of_torch_is_a_base"],
-    "Schedule-free": ["peers/test_base_interfaces.py::test_schedule_free_switches_through_the_wrapper"],
+    "Schedule-free": [
+        "peers/test_base_interfaces.py::test_schedule_free_switches_through_the_wrapper",
+        "peers/test_schedulefree.py::test_it_equals_the_loop_by_hand",
+        "peers/test_schedulefree.py::test_the_trainer_with_optim_schedule_free_adamw",
+        "peers/test_schedulefree.py::test_its_classes_that_evaluate_a_closure_are_refused_by_name",
+    ],
     "Hugging Face `Adafactor`": [
         "peers/test_base_interfaces.py::test_adafactor_with_its_own_rate_and_its_schedule",
         "peers/test_base_interfaces.py::test_what_needs_a_learning_rate_says_so_before_anything_steps",
@@ -94,10 +130,13 @@ HELD = {
     "pytorch_optimizer": ["peers/outside.py::judge"],
     "Lookahead": ["peers/test_base_interfaces.py::test_its_checkpoint_goes_round"],
     "AdaHessian": [
-        "peers/test_base_interfaces.py::test_a_base_that_differentiates_the_gradient_is_served_or_refused_by_name"
+        "peers/test_base_interfaces.py::test_bases_that_differentiate_the_gradient_are_refused_in_these_words"
     ],
     "Opacus'": ["peers/test_base_interfaces.py::test_a_private_optimizer_is_refused_by_name"],
-    "State in tensor": ["peers/test_base_interfaces.py::test_with_an_ascent_it_is_sam_around_the_base"],
+    "State in tensor": [
+        "peers/test_base_interfaces.py::test_with_an_ascent_it_is_sam_around_the_base",
+        "peers/test_base_interfaces.py::test_its_checkpoint_goes_round",
+    ],
     "torch's": ["peers/test_foreign_closures.py::test_every_way_to_zero_in_the_closure_is_right"],
     "a closure that steps": [
         "peers/test_steps_inside_closures.py::test_a_plain_optimizer_of_the_same_parameters_is_refused"
@@ -123,6 +162,23 @@ def test_every_row_is_held_and_nothing_else_is_listed():
     used = {max(keys, key=len) for keys in claimed.values()}
     assert used == set(HELD)
     assert len(used) == len(claimed), "one key a row"
+
+
+def test_what_a_cell_quotes_is_what_the_code_says():
+    """A cell that quotes a message quotes the code: its words stand in a string of the source, or a number of them."""
+    said = ""
+    for path in sorted((ROOT / "src" / "fenland").rglob("*.py")):
+        if "lab" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said += node.value + " "
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    quotes = [q for m in ROW.finditer(text) for q in re.findall(r'(?<![`(=])"([^"`]{12,})"', m["how"])]
+    assert len(quotes) >= 4
+    for quote in quotes:
+        words = re.sub(r"^SGD", "", quote)  # the base's own name
+        assert words in said, quote
 
 
 def test_the_tests_that_hold_them_exist():

@@ -344,3 +344,29 @@ def test_a_private_name_of_the_base_is_not_mistaken_for_ours():
     assert opt.last != "theirs"
     assert copy.deepcopy(opt).base is not opt.base
     assert not hasattr(opt, "no_such_method")
+
+
+def test_a_base_whose_step_needs_a_closure_is_refused_by_name():
+    class Searching(torch.optim.SGD):
+        def step(self, closure: Any) -> Any:
+            return super().step(closure)
+
+    model = small()
+    base = Searching(model.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=r"base is Searching, whose step\(\) needs a closure"):
+        fenland.SAM(base, rho=0.1, model=model)
+    assert "rho" not in base.param_groups[0]
+
+
+@pytest.mark.parametrize("kind", ["AdaHessian", "SophiaH"])
+def test_bases_that_differentiate_the_gradient_are_refused_in_these_words(kind):
+    model = small()
+    made = type(kind, (torch.optim.SGD,), {})  # they are known by their names
+    bases = [made(model.parameters(), lr=0.1)]
+    if importlib.util.find_spec("pytorch_optimizer"):
+        bases.append(getattr(importlib.import_module("pytorch_optimizer"), kind)(model.parameters(), lr=0.1))
+    for base in bases:
+        with pytest.raises(
+            TypeError, match=rf"{kind}, which needs backward\(create_graph=True\), whose graph does not"
+        ):
+            fenland.SAM(base, rho=0.1, model=model)

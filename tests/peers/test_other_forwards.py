@@ -315,3 +315,35 @@ def measure(look: str, model: nn.Module, opt: Any, x: Tensor, y: Tensor) -> None
         fenland.sharpness(model, loss_fn, [(x, y)], rho=0.05)
     else:
         fenland.find_rho(model, loss_fn, [(x, y)] * 2)
+
+
+def test_adversarial_examples_in_a_closure_are_replayed_and_in_two_calls_are_not():
+    """FGSM inside each pass has masks of its own. A closure is replayed whole, so both passes have the same ones;
+    in two calls pass 2 begins at the forward that gave g, so the example of pass 2 draws what that forward drew.
+    """
+    seen: list[Tensor] = []
+    for form in ("closure", "two calls"):
+        model = net()
+        opt = fenland.SAM(torch.optim.SGD(model.parameters(), lr=0.0), rho=1e-9, model=model)
+        x, y = batch(0)
+
+        def attacked(model: nn.Module = model, x: Tensor = x, y: Tensor = y) -> Tensor:
+            model.zero_grad()
+            clean = x.clone().requires_grad_()
+            F.cross_entropy(model(clean), y).backward()
+            seen.append(clean.grad)
+            model.zero_grad()
+            loss = F.cross_entropy(model(x + 0.1 * clean.grad.sign()), y)
+            loss.backward()
+            return loss
+
+        torch.manual_seed(4)
+        if form == "closure":
+            opt.step(attacked)
+        else:
+            attacked()
+            opt.ascend()
+            attacked()
+            opt.descend()
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-6, atol=1e-8)
+    assert not torch.allclose(seen[3], seen[2], rtol=1e-3)

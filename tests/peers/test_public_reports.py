@@ -85,6 +85,29 @@ def test_batch_norm_switched_off_by_hand_in_pass_2(form):
     assert_same(dict(model.state_dict()), dict(want.state_dict()))
 
 
+def test_clipping_by_hand_changes_what_reads_the_length_of_g():
+    """SSAM's factor |g| / |h| sees the clipped g; max_norm= clips d alone, as clip_grad_norm_ would clip it."""
+    factors, steps = {}, {}
+    for way in ("not at all", "by hand", "max_norm"):
+        model = net()
+        before = torch.cat([p.detach().flatten() for p in model.parameters()])
+        base = torch.optim.SGD(model.parameters(), lr=1.0)
+        opt = fenland.SSAM(base, rho=0.2, model=model, max_norm=1e-3 if way == "max_norm" else None)
+        torch.manual_seed(4)
+        loss_of(model).backward()
+        if way == "by hand":
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        opt.ascend()
+        loss_of(model).backward()
+        opt.descend()
+        factors[way] = float(opt.last.gamma)
+        steps[way] = before - torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert factors["max_norm"] == factors["not at all"]
+    assert factors["by hand"] < 0.1 * factors["not at all"]
+    d = steps["not at all"]
+    torch.testing.assert_close(steps["max_norm"], d * 1e-3 / (d.norm() + 1e-6), rtol=1e-6, atol=1e-12)
+
+
 @pytest.mark.parametrize("preset", ["SAM", "GNP"])
 def test_clipping_by_hand_before_ascend(preset):
     """davda54/sam #32 and #64: a clipped g has the same direction, so a normalised ascent is the same.

@@ -59,8 +59,11 @@ def test_averages_are_of_w_and_never_of_w_plus_e(form, kind, use_buffers):
     assert torch.equal(rng, torch.get_rng_state())
     assert_same(dict(averaged.state_dict()), dict(reference.state_dict()))
     swa_utils.update_bn([x for x, _ in rows()], averaged)
+    seed()
     FORMS[form](opt, lambda: loss_of(model))  # the average's own forwards are none of the model's
+    seed()
     by_closure(other, lambda: loss_of(want))
+    assert_same(dict(model.state_dict()), dict(want.state_dict()))
 
 
 def test_swa_by_the_book():

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import fenland
-from peer_loops import TWO_CALLS, assert_same, build, closure_for, everything, loss_of, net, sgd, ssam
+from peer_loops import TWO_CALLS, WHOLE_LOSS, assert_same, build, closure_for, everything, loss_of, net, sgd, ssam
 
 POINT = 6
 SCALE = 2.0**12
@@ -80,6 +80,28 @@ def test_a_scaler_in_one_half_only_is_refused(preset, where):
     scaled(model, s)
     opt.descend(scaler=s)
     s.update()
+
+
+@pytest.mark.parametrize("preset", WHOLE_LOSS)
+def test_a_closure_with_the_scaler_equals_the_unscaled_loop(preset):
+    results = []
+    for with_scaler in (False, True):
+        model, opt, s = begin(preset)
+        torch.manual_seed(4)
+        for t in range(3):
+
+            def closure(t: int = t, model: Any = model, opt: Any = opt, s: Any = s, on: bool = with_scaler) -> Any:
+                opt.zero_grad()
+                loss = loss_of(model, t)
+                (s.scale(loss) if on else loss).backward()
+                return loss
+
+            opt.step(closure, scaler=s if with_scaler else None)
+            if with_scaler:
+                s.update()
+        results.append(state(model))
+        assert not with_scaler or s.get_scale() == SCALE
+    assert_same(results[1], results[0], 1e-5)
 
 
 CURES = {
@@ -254,6 +276,7 @@ def test_a_refused_scaler_step_is_refused_in_the_same_words_every_time(moment, u
             s.step(opt)
         said.append(str(caught.value))
     assert len(set(said)) == 1, said
+    assert "scaler.step(opt) steps with one gradient, and a sharpness-aware step needs two" in said[0]
     assert "scaler=scaler" in said[0]
     if moment == "at w + e":
         opt.restore()

@@ -45,8 +45,9 @@ class ForwardWatch:
         self._outermost: Any = None  # the handle of the hook at the end of the call that is running
         hook = _Hook(weakref.ref(self))
         for module in model.modules():
-            _remove_dead(module)
-            module.register_forward_pre_hook(hook)
+            if not isinstance(module, torch.jit.ScriptModule):  # torch hooks none: it runs unseen, as a compiled one
+                _remove_dead(module)
+                module.register_forward_pre_hook(hook)
 
     def beginning(self) -> Any:
         """The snapshot from before the forward that the gradients began with; None where no forward was seen."""

@@ -95,9 +95,16 @@ def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
 
 
 def are_views(groups: Sequence[dict[str, Any]]) -> bool:
-    """Whether there are gradients, and every one is a view of a larger buffer: DDP's, or one of the user's."""
+    """Whether there are gradients, and every one is a view of a larger buffer: DDP's, or one of the user's.
+
+    A transposed gradient, as `torch.func.grad` makes them, is a view, too, but of nothing larger.
+    """
     grads = [p.grad for group in groups for p in group["params"]]
-    return bool(grads) and False not in [x is not None and x._is_view() and not is_dtensor(x) for x in grads]
+    return bool(grads) and False not in [x is not None and x._is_view() and _is_part(x) for x in grads]
+
+
+def _is_part(grad: Tensor) -> bool:
+    return not is_dtensor(grad) and grad.untyped_storage().nbytes() > grad.nbytes
 
 
 def refuse_lost_views(found: Gradient) -> None:

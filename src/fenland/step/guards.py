@@ -109,7 +109,7 @@ class Guard:
         """
         if self.model is not None:
             for module in self.model.modules():
-                for name in list(module._buffers):
+                for name in list(module._buffers.keys()):
                     if (module, name) not in then.buffers:
                         del module._buffers[name]
             with torch.no_grad():
