@@ -18,7 +18,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 RANK = {
     "algebra": 0,
     "arguments": 0,  # the standard library alone
-    "markdown", "words": 0,  # the standard library alone
+    "markdown": 0,  # the standard library alone
+    "words": 0,  # the standard library alone
     "rules": 1,
     "step": 2,
     "optimizer": 4,
