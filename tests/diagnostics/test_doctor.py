@@ -67,7 +67,7 @@ def test_the_critical_learning_rate_of_a_quadratic_within_2_percent(method, base
     optimizer = MAKE[method](torch.optim.SGD(model.parameters(), lr=0.1, **BASES[base]), rho)
     limit = next(each.lr for each in diagnose(model, nets.value, ONE, optimizer).limits if each.method == method)
     below, above = (
-        distance(model, MAKE[method], method, rho, share * limit, BASES[base], target, 600) for share in (0.98, 1.02)
+        distance(model, MAKE[method], method, rho, share * limit, BASES[base], target, 300) for share in (0.98, 1.02)
     )
     assert below < 1e-3
     assert above > 1e-2
@@ -82,7 +82,7 @@ def test_the_critical_learning_rate_of_the_quartic_within_2_percent(rho):
     assert limits["SSAM-U"] == limits["SGD"] == pytest.approx(0.586, rel=0.005)
     for method in ("USAM", "SSAM-U"):
         ends = [
-            distance(model, MAKE[method], method, rho, share * limits[method], {}, target, 600)
+            distance(model, MAKE[method], method, rho, share * limits[method], {}, target, 300)
             for share in (0.98, 1.02)
         ]
         assert ends[0] < 1e-3

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning.fabric  # noqa: F401
 import pytest
 from image_files import write_split
+from matplotlib.figure import Figure
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -43,14 +44,23 @@ def whole_pictures() -> None:
 def small_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the fast tier a page's figures are one small file each.
 
-    A PDF with its fonts and a large PNG take more time than all else on a page, and few tests look at them: those ask
-    for `whole_pictures`. The slow tests have all of them written.
+    A PDF with its fonts, a large PNG and a layout of it take more time than all else on a page, and few tests look at
+    them: those ask for `whole_pictures`. The slow tests have all of them written.
     """
     if "whole_pictures" not in request.fixturenames and request.node.get_closest_marker("slow") is None:
         from fenland.lab.figures import files
 
         monkeypatch.setattr(files, "METADATA", {"png": files.METADATA["png"]})
         monkeypatch.setattr(files, "DPI", 72)
+        monkeypatch.setattr(Figure, "savefig", _without_layout)
+
+
+def _without_layout(
+    figure: Figure, *given: object, savefig: Callable[..., None] = Figure.savefig, **kw: object
+) -> None:
+    if kw.get("format") == "png":
+        figure.set_layout_engine("none")
+    savefig(figure, *given, **kw)
 
 
 @pytest.fixture

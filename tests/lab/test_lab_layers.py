@@ -3,6 +3,7 @@
 That no imports run in a circle is checked for the whole package: tests/test_layers.py.
 """
 
+from functools import cache
 from pathlib import Path
 
 from source_tree import SourceTree
@@ -44,22 +45,25 @@ def rank(module: str) -> int:
     raise AssertionError(f"{module}: a new folder needs a rank")
 
 
-GRAPH = {
-    name: [(each.name.removeprefix(LAB), each.line) for each in TREE.imports(path) if each.name.startswith(LAB)]
-    for name, path in MODULES.items()
-}
+@cache
+def graph() -> dict[str, list[tuple[str, int]]]:
+    """What each module of the lab imports of it, and in which line; read when a test asks, not by every worker."""
+    return {
+        name: [(each.name.removeprefix(LAB), each.line) for each in TREE.imports(path) if each.name.startswith(LAB)]
+        for name, path in MODULES.items()
+    }
 
 
 def test_the_scan_sees_the_lab() -> None:
     assert len(MODULES) > 100
-    assert sum(map(len, GRAPH.values())) > 300
+    assert sum(map(len, graph().values())) > 300
     assert all(name.split(".")[0] in {each.split(".")[0] for each in RANK} for name in MODULES)
 
 
 def test_imports_point_downwards() -> None:
     wrong = [
         f"{MODULES[name].relative_to(TREE.folder)}:{line} imports {other}"
-        for name, others in GRAPH.items()
+        for name, others in graph().items()
         for other, line in others
         if rank(other) > rank(name) or (rank(other) == rank(name) and other.split(".")[0] != name.split(".")[0])
     ]

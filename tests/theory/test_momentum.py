@@ -41,7 +41,7 @@ def test_growth_is_that_of_the_optimizer(base, method):
 def test_the_stable_learning_rate_is_sharp_to_two_percent(base, method):
     limit = theory.stable_lr(3.0, 0.4, method, **base)
     for part in (0.98, 1.02):
-        norms = path([3.0], method, part * limit, 0.4, base, 250, [1e-2])
+        norms = path([3.0], method, part * limit, 0.4, base, 120, [1e-2])
         assert (norms[-1] < 1e-2) == (part < 1), (part, norms[-1])
 
 
