@@ -7,6 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 .PHONY: setup demo test test-slow test-floor test-newest test-peers constraints lint format bench docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
+	@echo "Setting up .venv, once: some minutes and 2.6 GB. pip is silent meanwhile."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,cluster,riemannian,trainers,text,trackers,bench,docs,dev]'
 	touch $@

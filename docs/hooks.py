@@ -20,6 +20,9 @@ MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 BARS = re.compile(r"<mo([^>]*)>(&#x0007C;|\|)</mo>")  # of norms: an operator would have space around it
 TABLE = re.compile(r"<table>.*?</table>", re.S)
 RULE = re.compile(r"^(\|[-:| ]+\|)$", re.M)  # the line below the head of a table
+TAG, HEAD = re.compile(r"<[^>]+>"), re.compile(r"<th( [^>]*)?>")
+CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.S)
+MANY, SENTENCE = 4, 40  # columns of a table, and letters of a cell, from which on the cell needs room
 WIDE = 6  # bars; a table with as many columns does not fit beside a table of contents
 KINDS = {".svg": "fenland-figure", ".png": "fenland-screen"}
 
@@ -49,7 +52,17 @@ def _mathml(found: re.Match[str]) -> str:
 
 def _framed(found: re.Match[str]) -> str:
     frame = '<div class="fenland-table" tabindex="0" role="region" aria-label="Table">'
-    return f"{frame}{found[0]}</div>"
+    return f"{frame}{_with_room(found[0])}</div>"
+
+
+def _with_room(table: str) -> str:
+    """Marks the heads of columns with sentences in a table of many columns; the style gives these a least width."""
+    rows = [[TAG.sub("", cell) for cell in CELL.findall(row)] for row in table.split("</tr>")]
+    columns = list(zip(*(row for row in rows if row), strict=True))
+    if len(columns) < MANY:
+        return table
+    heads = iter(any(len(html.unescape(cell)) > SENTENCE for cell in column) for column in columns)
+    return HEAD.sub(lambda found: f'<th class="fenland-room"{found[1] or ""}>' if next(heads) else found[0], table)
 
 
 def _by_theme(found: re.Match[str]) -> str:

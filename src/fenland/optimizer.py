@@ -304,10 +304,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
     @contextlib.contextmanager
     def ascent(self, *, scaler: Any = None) -> Iterator[None]:
-        """`with opt.ascent(): loss_fn(model(x), y).backward()` — the second half of a step as a block.
-
-        It ascends on entry and descends on exit; on any exception inside it restores.
-        """
+        """`with opt.ascent(): loss_fn(model(x), y).backward()` ascends, descends at its end, restores on an exception."""
         try:
             self.ascend(scaler=scaler)
             yield

@@ -95,6 +95,14 @@ def _thing(dotted: str) -> object:
     return getattr(importlib.import_module(module), name)
 
 
+def test_an_entry_is_not_a_module_of_the_same_name():
+    """The site reads files: of a function in a module of its own name, `package.name` is the module to it."""
+    found = [
+        ROOT / "src" / (entry.replace(".", "/") + ending) for entry in ENTRIES for ending in (".py", "/__init__.py")
+    ]
+    assert not [path for path in found if path.exists()]
+
+
 @pytest.mark.parametrize(("module", "name"), LAB, ids=[".".join(each) for each in LAB])
 def test_a_name_that_the_lab_lists_is_in_its_reference(module, name):
     thing = getattr(importlib.import_module(module), name)

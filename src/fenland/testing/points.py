@@ -33,7 +33,7 @@ def model_state(case: Case) -> None:
 
 
 def exceptions(case: Case) -> None:
-    """An error in any pass leaves everything as before the step, and training goes on as if it had not been."""
+    """An error in any pass leaves everything as before the step, and training continues as if it had not happened."""
 
     def boom(loss: Tensor) -> Tensor:
         raise _Boom
@@ -42,7 +42,7 @@ def exceptions(case: Case) -> None:
 
 
 def nonfinite(case: Case) -> None:
-    """A NaN in any pass skips the step: everything is as before it, and training goes on."""
+    """A NaN in any pass skips the step: everything is as before it, and training continues."""
     _fail_in_each_pass(case, lambda loss: loss * float("nan"))
 
 
@@ -127,7 +127,7 @@ def memory(case: Case) -> None:
 
 
 def resume(case: Case) -> None:
-    """A run that is resumed from a file goes on bit for bit."""
+    """A run that is resumed from a file gives bit-identical weights."""
     whole = case.trial().run(7).weights()
     half, file = case.trial().run(3), io.BytesIO()
     torch.save({"model": half.model.state_dict(), "opt": half.opt.state_dict()}, file)
@@ -141,12 +141,12 @@ def resume(case: Case) -> None:
 
 
 def deep_copies(case: Case) -> None:
-    """A deep copy trains on alike, and on its own."""
+    """A deep copy gives the same weights, and it shares nothing with the original."""
     _copies_train_on(case, copy.deepcopy)
 
 
 def pickles(case: Case) -> None:
-    """What is pickled and read again trains on alike: rules are defined at the top of a module, of plain values."""
+    """An optimizer that is pickled and read again gives the same weights. Rules are classes of a module."""
     _copies_train_on(case, lambda trial: pickle.loads(pickle.dumps(trial)))
 
 
@@ -183,7 +183,7 @@ def two_calls(case: Case) -> None:
 
 
 def loss_scale(case: Case) -> None:
-    """With a `GradScaler` a step is the one without: no rule sees the scale."""
+    """A step with a `GradScaler` equals the one without: no rule sees the scale."""
     plain = case.trial(noisy=False, dtype=torch.float32).run(4)
     trial = case.trial(noisy=False, dtype=torch.float32)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=10**6)
@@ -217,7 +217,7 @@ def micro_batches(case: Case) -> None:
 
 
 def held_gradients(case: Case) -> None:
-    """Gradients that somebody holds stay as backward left them."""
+    """A gradient to which your program holds a reference stays as backward left it."""
     trial = case.trial()
     if trial.per_sample:
         raise DoesNotApply("backward is the engine's")

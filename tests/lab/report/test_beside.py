@@ -53,7 +53,7 @@ def test_two_runs_of_one_seed(stores):
     runs = stores / "monday" / "runs"
     page = write_beside(runs / "sgd0000", runs / "sam0000", stores / "runs.html", "fenland report")
     records = read_records(stores / "monday").results.set_index("run")["test_accuracy"]
-    cells = row_of(page, "SAM less SGD")
+    cells = row_of(page, "SAM minus SGD")
     assert cells[0] == f"{100 * (records['sam0000'] - records['sgd0000']):+.2f}".replace("-", "−")
     assert cells[-1] == "1"
     assert row_of(page, "Radius rho") == ["–", "0.05"]

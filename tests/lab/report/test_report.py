@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -95,7 +96,14 @@ def test_the_runner_up_is_named_with_its_own_interval(tmp_path):
 
 def test_what_was_measured_beside_is_told_in_numbers(tmp_path):
     text = " ".join(decide(read_records(write_store(tmp_path, diverged=[("sam", 0)]))).beside)
-    for part in ("training loss", "gap from training to test loss is smaller", "sharpness", "gamma was", "2 times the"):
+    said = (
+        "training loss",
+        "gap from training to test loss is smaller",
+        "Sharpness, the rise",
+        "Gamma: ",
+        "2 times the",
+    )
+    for part in said:
         assert part in text
     assert "1 of 3 runs of SAM diverged" in text
 
@@ -103,7 +111,7 @@ def test_what_was_measured_beside_is_told_in_numbers(tmp_path):
 def test_the_cost_names_the_accuracy_at_the_rivals_budget(tmp_path):
     records = read_records(write_store(tmp_path, optimizers=("sgd", "sam")))
     half = records.metrics.query("optimizer == 'sam' and epoch == 6")["test_accuracy"].mean()
-    expected = f"after SGD's 240 evaluations, in the middle of its own schedule, it stood at {100 * half:.2f} %."
+    expected = f"After the 240 evaluations of SGD, in the middle of its own schedule, SAM stood at {100 * half:.2f} %."
     assert decide(records).beside[-1].endswith(expected)
 
 
@@ -205,6 +213,17 @@ def test_the_configuration_says_who_had_which_value(out):
     assert pairs["Seeds"] == "0, 1, 2"
     assert pairs["Epochs"] == "12"
     assert "Status" not in pairs
+
+
+def test_no_result_is_shown_as_a_setting(out):
+    records = read_records(out)
+    more = records.results.assign(test_ece=0.1, process_seconds=2.0, a_result_to_come=3.0, result_epochs=12)
+    assert configuration(replace(records, results=more)) == configuration(records)
+
+
+def test_equal_costs_are_told_as_such(tmp_path):
+    records = read_records(write_store(tmp_path, optimizers=("sam", "ssam")))
+    assert " took as many gradient evaluations as " in decide(records).beside[-1]
 
 
 def test_a_store_without_its_optional_columns_still_has_a_report(tmp_path):

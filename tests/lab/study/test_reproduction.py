@@ -42,7 +42,7 @@ def test_the_pages_say_published_measured_holds_and_where(out):
     page = found["reproduction/toy.md"]
     rows = [line for line in page.splitlines() if line.startswith("| 2 |")]
     assert rows == ["| 2 | No roll is above the last side | ours | never | once | **no** |"]
-    assert "Data, scale, machine: none, computed; quick, with sides=8; A." in page
+    assert "Data: none, computed. Scale: quick, with sides=8. Machine: A." in page
     assert "- **2** An invented failure." in page
     assert "- **A**: " in page
     assert (
@@ -134,7 +134,7 @@ def test_lossy_images_and_other_machines_show(out):
     assert jpeg.data == ("cifar10 (JPEG)", "mnist")
     other = replace(jpeg, machines=({**record.machines[0], "gpu": "a | GPU"},), published=True)
     text = pages([record, other])["reproduction/toy.md"]
-    assert "cifar10 (JPEG), mnist; quick, as published, with sides=8; B" in text
+    assert "Data: cifar10 (JPEG), mnist. Scale: quick, as published, with sides=8. Machine: B." in text
     assert "- **B**: a \\| GPU, " in text
 
 

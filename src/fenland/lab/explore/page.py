@@ -28,16 +28,19 @@ def write_explorer(
     watch: Callable[[str, int, int], None] = lambda what, done, total: None,
     landscapes: Sequence[Landscape] = LANDSCAPES,
 ) -> Path:
-    """Write one page that needs no other file and no network; whole, then renamed.
+    """Write the explorer: one page that needs no other file and no network.
 
     Args:
-        path: of the page.
-        studies: an out folder of `fenland study`, for the gallery.
-        watch: is told of the progress: what comes next, how much is done, how much there is.
-        landscapes: to choose from.
+        path: where the page is written; it is never there in part.
+        studies: a folder that `fenland study` wrote, for the gallery; None for no gallery.
+        watch: a function that is told the progress: what comes next, how much is done, how much there is.
+        landscapes: the landscapes that the page offers.
+
+    Returns:
+        `path`.
 
     Raises:
-        BadInput: `studies` holds none.
+        BadInput: the folder `studies` holds no study.
     """
     shown = gallery(studies, path.parent) if studies is not None else []
     document = payload(landscapes, cells(landscapes, watch))

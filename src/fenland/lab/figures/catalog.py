@@ -12,15 +12,15 @@ from fenland.lab.figures.style import Canvas
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, not yet in colour.
+    """A figure that is described but not drawn yet.
 
     Attributes:
-        name: of its files.
+        name: the name of its files.
         title: what it shows, with the unit.
         caption: how to read it.
         description: its content in words and numbers, for those who cannot see it.
-        draw: draws it on a canvas.
-        labels: of its lines, in the order of colours; a comparison's figures take those of its records instead.
+        draw: a function that draws it on a canvas.
+        labels: the labels of its lines, in the order of colours; a comparison's figures take those of its records.
         wide: whether it takes the page's whole width, as for panels side by side.
     """
 

@@ -49,7 +49,11 @@ CURVES = (
 
 
 def draw_all(records: Records) -> list[Drawn]:
-    """Every figure for which something was measured."""
+    """Every figure of a comparison for which something was measured.
+
+    Args:
+        records: the runs of the comparison.
+    """
     shown = leading(records)
     left_out = len(records.labels) - len(shown)
     metrics = with_derived(records.metrics)
@@ -129,7 +133,7 @@ def _difference(records: Records) -> Drawn | None:
     return Drawn(
         "difference",
         title,
-        f"Each ring is one seed, less {base} with the same seed. A bar that crosses zero leaves open who wins.",
+        f"Each ring is one seed minus {base} with the same seed. A bar that crosses zero leaves open who wins.",
         f"{title}. Means over shared seeds: {words}.",
         lambda canvas: draw_intervals(title, f"points against {base}", canvas, values, zero=base),
     )

@@ -16,7 +16,16 @@ METADATA: dict[str, dict[str, None]] = {"png": {"Software": None}, "pdf": {"Crea
 
 
 def save_files(drawn: Drawn, labels: list[str], folder: Path) -> list[Path]:
-    """Write ``folder/NAME.png`` and ``folder/NAME.pdf`` on white, each whole or not at all."""
+    """Write ``folder/NAME.png`` and ``folder/NAME.pdf`` on white, each whole or not at all.
+
+    Args:
+        drawn: the figure.
+        labels: the labels of its lines, in the order of colours.
+        folder: where the files go; it is made if it is missing.
+
+    Returns:
+        The paths of the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with matplotlib.rc_context(RC):

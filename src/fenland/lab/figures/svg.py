@@ -16,7 +16,12 @@ XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def inline_svg(drawn: Drawn, labels: list[str]) -> str:
-    """Draw a figure and return its ``<svg>`` element, the same text for the same records."""
+    """Draw a figure and return its ``<svg>`` element, the same text for the same records.
+
+    Args:
+        drawn: the figure.
+        labels: the labels of its lines, in the order of colours.
+    """
     with matplotlib.rc_context(RC):
         text = io.StringIO()
         drawn.draw(Canvas(MARKED, labels)).savefig(text, format="svg", metadata={"Date": None})

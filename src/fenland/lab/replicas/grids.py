@@ -61,9 +61,9 @@ def grid(
 
     Args:
         start: S starts, each weight of shape (S, *shape); `problem.pack` makes them from points (S, n).
-        rho: one radius or several.
-        lr: likewise.
-        momentum: likewise.
+        rho: one radius or several (unit of w for normalised balls).
+        lr: one learning rate or several.
+        momentum: one momentum or several.
     """
     given = [[x] if isinstance(x, (int, float)) else list(x) for x in (rho, lr, momentum)]
     axes = [torch.tensor(x, dtype=torch.float64) for x in given]

@@ -23,7 +23,11 @@ Number: TypeAlias = "float | Tensor"  # a constant of the problem, or one a repl
 
 
 class Problem(ABC):
-    """A function of weights with its gradient."""
+    """A function of weights with its gradient, over many replicas at once.
+
+    The weights w are a list of tensors, one for each weight, of shape (R, *shape) with R replicas. A problem of your
+    own has the members ``shapes``, ``value`` and ``gradient``.
+    """
 
     @property
     @abstractmethod
@@ -239,7 +243,20 @@ class FromFunction(Problem):
 def near(
     problem: Problem, points: list[tuple[float, ...]], tolerance: float, box: bool = False
 ) -> Callable[[Vector], Tensor]:
-    """The test "within `tolerance` of one of these points" (Euclidean; with `box` in every coordinate): (R,)."""
+    """A goal for `run`: whether each replica lies near one of these points.
+
+    Args:
+        problem: the function.
+        points: the points, with n coordinates each.
+        tolerance: the largest distance (unit of w) that counts as near.
+        box: measure in every coordinate instead of by the Euclidean distance.
+
+    Returns:
+        A function from weights to bool, shape (R,).
+
+    Raises:
+        ValueError: there is no point, or one has another number of coordinates.
+    """
     targets = [[float(c) for c in point] for point in points]
     if not targets or any(len(point) != problem.size for point in targets):
         raise ValueError(f"points = {points}: must be non-empty, of {problem.size} coordinates each")

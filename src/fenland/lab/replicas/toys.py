@@ -91,5 +91,5 @@ class SquareNeuron(Coordinates):
 
 
 def spread(low: float, high: float, count: int) -> Tensor:
-    """Points in the middle of `count` equal parts of an interval, float64."""
+    """The midpoints of `count` equal parts of the interval from `low` to `high`: float64, shape (count,)."""
     return low + (torch.arange(count, dtype=torch.float64) + 0.5) / count * (high - low)

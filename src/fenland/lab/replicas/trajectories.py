@@ -240,7 +240,7 @@ def _fast(program: Program, work: int, engine: str, threads: int) -> Callable[..
 
 
 def has_compiler() -> bool:
-    """Whether a C++ compiler is at hand."""
+    """Whether a C++ compiler is found, which the engine "compiled" needs."""
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 

@@ -101,7 +101,7 @@ def _beside(sources: tuple[Records, Records], names: tuple[str, str]) -> Beside:
         both = pd.concat([_only(one, left, "first"), _only(other, right, "second")])
         found = [(paired(both, "second", "first", name), factor, digits) for name, _, factor, digits in columns]
         shared = max((each.n for each, *_ in found), default=0)
-        title = title_of(left) if left == right else f"{title_of(right)} less {title_of(left)}"
+        title = title_of(left) if left == right else f"{title_of(right)} minus {title_of(left)}"
         rows.append((title, *(_shown(*each) for each in found), Cell(str(shared), order=str(shared))))
     heads = ("Optimizer", *(title for _, title, *_ in columns), "Shared seeds")
     return Beside(names, heads, tuple(rows), tuple(_differing(sources)))

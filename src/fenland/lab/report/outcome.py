@@ -31,7 +31,11 @@ class Outcome:
 
 
 def decide(records: Records) -> Outcome:
-    """The best mean test accuracy against the baseline (or, when that is the best, against the runner-up)."""
+    """Compare the best mean test accuracy with the baseline, or with the second best where the baseline is the best.
+
+    Args:
+        records: the runs of a comparison.
+    """
     rows: list[Row] = [{str(k): v for k, v in row.items()} for row in summary(records).to_dict("records")]
     ranked = sorted((row for row in rows if row["n"]), key=lambda row: (-row["test_accuracy"], row["test_loss"]))
     diverged = tuple(_diverged(row) for row in rows if row["diverged"])
@@ -116,9 +120,10 @@ def _fit(records: Records, best: Row, rival: Row) -> list[str]:
     sure = "the interval of that difference excludes zero" if found.excludes_zero else "that difference is not certain"
     size = "smaller" if best["loss_gap"] < rival["loss_gap"] else "larger"
     closer = "more" if best["train_loss"] < rival["train_loss"] else "less"
+    ours, theirs = title_of(best["optimizer"]), title_of(rival["optimizer"])
     return [
-        f"Beside {title_of(rival['optimizer'])} it fits the training data {closer} closely (training loss {train}) and "
-        f"its gap from training to test loss is {size} ({gap}; {sure}); test loss {test}."
+        f"{ours} fits the training data {closer} closely than {theirs} (training loss {train}), and its gap from "
+        f"training to test loss is {size} ({gap}; {sure}). Its test loss is {test}."
     ]
 
 
@@ -128,10 +133,10 @@ def _ascent(ranked: list[Row]) -> list[str]:
     if not climbing:
         return []
     sharp = ", ".join(f"{title_of(row['optimizer'])} {_short(row['final_sharpness'], 2)}" for row in climbing)
-    text = f"Over the last epoch the loss rose on the way to the ascent point by (sharpness): {sharp}"
+    text = f"Sharpness, the rise of the loss on the way to the ascent point, over the last epoch: {sharp}"
     known = [row for row in climbing if math.isfinite(row["final_gamma"])]
     gammas = ", ".join(f"{title_of(row['optimizer'])} {row['final_gamma']:.2f}" for row in known)
-    return [f"{text}; gamma was {gammas}." if known else f"{text}."]
+    return [f"{text}. Gamma: {gammas}." if known else f"{text}."]
 
 
 def _cost(records: Records, best: Row, rival: Row) -> list[str]:
@@ -140,13 +145,15 @@ def _cost(records: Records, best: Row, rival: Row) -> list[str]:
     if not math.isfinite(ratio) or not math.isfinite(best["seconds"] / rival["seconds"]):
         return []
     seconds = best["seconds"] / rival["seconds"]
-    text = f"It cost {ratio:.2g} times the gradient evaluations and {seconds:.2g} times the training time"
+    ours, theirs = title_of(best["optimizer"]), title_of(rival["optimizer"])
+    evaluations = "as many gradient evaluations as" if ratio == 1 else f"{ratio:.2g} times the gradient evaluations of"
+    text = f"{ours} took {evaluations} {theirs} and {seconds:.2g} times its training time"
     budget = rival["gradient_evaluations"]
     then = _at_cost(records, best["optimizer"], budget) if ratio > 1 else math.nan
     if not math.isfinite(then):
         return [f"{text}."]
-    when = f"after {title_of(rival['optimizer'])}'s {budget:,.0f} evaluations, in the middle of its own schedule"
-    return [f"{text}; {when}, it stood at {_percent(then)}."]
+    when = f"After the {budget:,.0f} evaluations of {theirs}, in the middle of its own schedule"
+    return [f"{text}. {when}, {ours} stood at {_percent(then)}."]
 
 
 def _at_cost(records: Records, label: str, budget: float) -> float:

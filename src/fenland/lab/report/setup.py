@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
+from fenland.lab.config import RunConfig
 from fenland.lab.figures.style import title_of
 from fenland.lab.store.records import Records
 
@@ -18,9 +20,9 @@ FIELDS = {
     "batch_size": "Batch size", "epochs": "Epochs", "seed": "Seeds", "limit": "Training examples",
     "augment": "Augmentation", "device": "Device", "precision": "Precision",
 }  # fmt: skip
-# Results, or what says nothing to a reader.
-LEFT_OUT = {"run", "label", "status", "data_id", "data_dir"}
-RESULTS = {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "loss_gap", "accuracy_gap", "seconds"}
+# What a run was set to, and what follows from that; all other columns are results. Two fields say nothing to a reader.
+LEFT_OUT = {"data_id", "data_dir"}
+SETTINGS = ({field.name for field in fields(RunConfig)} | {"parameters", "noisy_labels"}) - LEFT_OUT
 OPTIONS = ("data", "model", "lr", "momentum", "weight_decay", "batch_size", "epochs", "schedule")
 
 
@@ -28,11 +30,9 @@ def configuration(records: Records) -> list[tuple[str, str]]:
     """What was run; a field that differs between optimizers lists who had what."""
     runs = records.results
     names = [*FIELDS, *(name for name in runs.columns if name not in FIELDS)]
-    shown = [name for name in names if name in runs and name not in LEFT_OUT | RESULTS]
+    shown = [name for name in names if name in runs and name in SETTINGS]
     pairs = []
     for name in shown:
-        if name == "gradient_evaluations" or name.startswith("result_"):
-            continue
         text = _values(runs, name)
         if text:
             pairs.append((named(name), text))

@@ -50,7 +50,7 @@ def _accuracy(base: str) -> list[Column]:
         ),
         Column(
             f"Gain over {base}, points",
-            f"Test accuracy less {base}'s with the same seed, mean and 95 % interval of those differences (a paired "
+            f"Test accuracy minus {base}'s with the same seed, mean and 95 % interval of those differences (a paired "
             "t-interval). It is not adjusted for choosing the best of several optimizers.",
             lambda row: _interval(row, "test_accuracy_difference", 100, 2, sign=True),
         ),
@@ -67,13 +67,13 @@ def _loss_and_gaps() -> list[Column]:
         ),
         Column(
             "Loss gap",
-            "Test loss less training loss, both after the last epoch in evaluation mode: the generalisation gap.",
+            "Test loss minus training loss, both after the last epoch in evaluation mode: the generalisation gap.",
             lambda row: _interval(row, "loss_gap", 1, 4),
             ("loss_gap", False),
         ),
         Column(
             "Accuracy gap, points",
-            "Training accuracy less test accuracy.",
+            "Training accuracy minus test accuracy.",
             lambda row: _interval(row, "accuracy_gap", 100, 2),
             ("accuracy_gap", False),
         ),

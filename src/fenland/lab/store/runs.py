@@ -49,10 +49,10 @@ class StoredRun:
 
 
 class Store:
-    """The runs under ``root/runs``. Making a Store writes nothing.
+    """The stored runs of an output folder, in ``root/runs``. Making a Store writes nothing.
 
     Args:
-        root: the output directory.
+        root: the output folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -84,7 +84,7 @@ class Store:
         return (self.folder / name).is_dir() and not self.flaw(name, weights)
 
     def has(self, config: RunConfig) -> bool:
-        """Whether nothing is left to do for this run."""
+        """Whether this run is stored and undamaged, with its final weights if the configuration asks for them."""
         return self.finished(config.hash, config.weights)
 
     def names(self) -> list[str]:
@@ -94,7 +94,7 @@ class Store:
         return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
     def load(self, name: str) -> StoredRun:
-        """Read a stored run; its metrics are read when asked for.
+        """Read a stored run by its hash; its metrics are read when you ask for them.
 
         Raises:
             Damaged: a file of it cannot be believed; it is named.
@@ -114,7 +114,7 @@ class Store:
             raise Damaged(folder / "config.json", f"of another version: {error}", _CURE) from error
 
     def runs(self) -> list[StoredRun]:
-        """All stored runs, by optimizer and seed; one that cannot be believed is left out with a warning."""
+        """All stored runs, sorted by optimizer and seed; a damaged one is left out with a warning."""
         found = []
         for name in self.names():
             try:
@@ -124,7 +124,7 @@ class Store:
         return sorted(found, key=lambda run: (run.config.optimizer, run.config.seed, run.folder.name))
 
     def save(self, config: RunConfig, result: RunResult, environment: dict[str, Any]) -> Path:
-        """Write everything to a temporary folder, then rename it; when another process was first, keep its run.
+        """Store a run, whole or not at all. If another process was first, its run stays.
 
         A damaged run that stands in the way is set aside under a name that starts with a dot. The final weights are
         written where the result has them; a run that is stored without them gets them added.

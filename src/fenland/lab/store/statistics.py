@@ -22,7 +22,7 @@ PAIRED = ("test_accuracy", "test_loss", "loss_gap")
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval, over ``n`` values."""
+    """A mean with its 95 % interval, from ``low`` to ``high``, over ``n`` values."""
 
     mean: float
     low: float
@@ -36,10 +36,17 @@ class Interval(NamedTuple):
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """Mean ± t(0.975, n-1) * s / sqrt(n), the Student-t interval (t: 12.7 for n = 2, 4.3 for 3, 2.8 for 5).
+    """The mean of some values with its 95 % interval.
 
-    Values that are NaN or infinite were not measured: they are left out and ``n`` counts the rest. With n = 1 the
-    bounds are NaN, with n = 0 the mean too.
+        mean ± t(0.975, n - 1) * s / sqrt(n)
+
+    This is Student's interval with the standard deviation s; t is 12.7 for n = 2, 4.3 for 3 and 2.8 for 5.
+
+    Args:
+        values: one for each seed. Those that are NaN or infinite are left out, and ``n`` counts the rest.
+
+    Returns:
+        The interval. With n = 1 its bounds are NaN, with n = 0 its mean too.
     """
     numbers = np.asarray([value for value in values if value is not None], dtype=float)
     numbers = numbers[np.isfinite(numbers)]

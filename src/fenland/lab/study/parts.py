@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """Whose a claim is.
+    """Who makes a claim, and where.
 
     Attributes:
-        text: paper and figure, table or section; or why it is claimed here.
-        ours: whether no paper makes the claim: such claims are counted apart.
+        text: the paper and its figure, table or section; or the reason why the claim is made here.
+        ours: whether no paper makes the claim. Such claims are counted separately.
     """
 
     text: str
@@ -43,17 +43,23 @@ OURS = Source("ours", ours=True)
 
 
 def ours(why: str) -> Source:
-    """A claim that no paper makes, and where it comes from."""
+    """The source of a claim that no paper makes.
+
+    Args:
+        why: where the claim comes from, as in "from theory".
+    """
     return Source(f"ours: {why}", ours=True)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What claims and figures are computed from: they are functions of it, so nothing is measured twice.
+    """What was measured: claims and figures are functions of it, so nothing is measured twice.
+
+    ``measured["runs"]`` is the table of that name.
 
     Attributes:
-        config: of the study.
-        tables: by name.
+        config: the configuration of the study.
+        tables: data frames by name.
     """
 
     config: Any
@@ -65,14 +71,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a statement says of the tables.
+    """What a statement found in the tables.
 
     Attributes:
         expected: the value or relation that is claimed, in words and numbers.
         measured: the same as measured, with its 95 % interval over seeds where there are seeds.
         holds: whether they agree; None where that is open.
-        note: what a reader must know to weigh it.
-        open: why it is open, where it is.
+        note: what a reader must know to weigh the finding.
+        open: the reason why it is open; empty where it is decided.
     """
 
     expected: str
@@ -87,16 +93,16 @@ Statement = Callable[[Measured], Finding]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim, beside what was measured.
+    """The judgement of one claim: what it says, what was measured, and whether they agree.
 
     Attributes:
         claim: one sentence that can be false.
-        source: whose it is: paper and figure, table or section; or "ours".
+        source: who makes it: paper and figure, table or section; or "ours".
         expected: the value or relation that the claim says, in words and numbers.
         measured: the same as measured, with its 95 % interval over seeds where there are seeds.
         holds: whether the measurement agrees; None where this scale cannot decide it, and the note says why.
-        note: what a reader must know to weigh it.
-        figure: name of the figure that shows it; empty for the study's first.
+        note: what a reader must know to weigh the verdict.
+        figure: the name of the figure that shows it; empty for the study's first.
         ours: whether no paper makes the claim.
     """
 
@@ -117,8 +123,8 @@ class Sheet:
     Attributes:
         title: what it holds, with the unit.
         caption: how to read it.
-        heads: of the columns, the first one that of the rows.
-        rows: as many words each.
+        heads: the headings of the columns.
+        rows: the cells of each row as texts, one for each column; the first names the row.
     """
 
     title: str
@@ -132,9 +138,10 @@ class Piece:
     """A table that depends on no other piece: `Lab.keep_all` may compute it in another process.
 
     Attributes:
-        name: of the table, for people who look at the files.
-        key: plain values that fix what is computed, all of them.
-        compute: makes it; a function of a module, or `functools.partial` of one, with arguments that can be pickled.
+        name: the name of the table, for people who look at the files.
+        key: all the values that decide what is computed; plain numbers, texts and lists.
+        compute: a function that makes the table. It must be one that can be pickled: a function of a module, or a
+            `functools.partial` of one.
     """
 
     name: str
@@ -146,7 +153,7 @@ class Piece:
 
 
 class Lab(Protocol):
-    """What a study may use of the laboratory; `fenland.lab.study.laboratory` has the real one."""
+    """What a study may ask of the lab while it measures; the lab passes it to ``Study.runs``."""
 
     workers: int
 
@@ -161,7 +168,7 @@ class Lab(Protocol):
         """The final state dict of a run that was trained with ``weights=True``."""
 
     def weights_file(self, run: RunConfig) -> Path:
-        """Where `weights` reads them, for pieces that are computed in another process."""
+        """The file that `weights` reads, for pieces that are computed in another process."""
 
     def data_dir(self, data: str) -> str | None:
         """The folder of local parquet files for a data set; None for the embedded one and the hub."""
@@ -170,8 +177,9 @@ class Lab(Protocol):
         """Tables by the content of their keys: computed once, stored whole, found again after a kill.
 
         Args:
-            pieces: in the order of the result; shared by worker processes where that saves time.
-            what: they are, for the progress.
+            pieces: the tables to compute, in the order of the result; worker processes share them where that saves
+                time.
+            what: what they are, for the line of progress.
         """
 
     def track(self, items: Iterable[T], total: int, what: str) -> Iterable[T]:

@@ -26,13 +26,13 @@ class Quantity:
     """A column of a table.
 
     Attributes:
-        column: of the table.
-        title: what it is, with its unit, for an axis.
-        table: "runs" has one row a run, "epochs" one a run and epoch.
-        unit: behind a number of it.
-        scale: what it is multiplied by (100 for points of an accuracy).
-        form: of its numbers.
-        where: values of other columns that rows must have; a function of the rows gives them for a column.
+        column: the name of the column.
+        title: what it is, with its unit; the label of an axis.
+        table: the table: "runs" has one row for each run, "epochs" one for each run and epoch.
+        unit: the unit that is written behind its numbers.
+        scale: the factor by which it is multiplied, such as 100 for percentage points of an accuracy.
+        form: the format of its numbers, as in ``format(number, form)``.
+        where: only rows with these values in other columns count; a function of the rows may give the value.
     """
 
     column: str
@@ -51,7 +51,7 @@ class Quantity:
         return rows.assign(value=self.scale * rows[self.column].astype(float))
 
     def at(self, **where: Any) -> Quantity:
-        """The same of fewer rows."""
+        """The same quantity over fewer rows; the arguments are added to ``where``."""
         return replace(self, where={**self.where, **where})
 
     @property
@@ -61,23 +61,26 @@ class Quantity:
 
 
 def last_epoch(rows: pd.DataFrame) -> Any:
-    """For `Quantity.at`: ``epoch=last_epoch``."""
+    """The last epoch of the rows, for `Quantity.at`: ``loss.at(epoch=last_epoch)``."""
     return rows["epoch"].max()
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Intervals of a number that compares cases, one a part of the tables.
+    """A number that compares cases, with its interval, for each part of the tables.
+
+    ``contrast < bound``, ``contrast > bound`` and ``contrast.within(bound)`` are statements, for a `Claim`.
 
     Attributes:
-        measure: them, by the names of the parts; "" where there is one.
-        template: how each is said: ``{key}`` is the part, ``{value}`` (also in its name) the number with its interval.
-        form: of the numbers.
-        sign: whether they show a plus.
-        word: what each is.
-        over: what the intervals are over.
-        none: said where there is no part.
-        exact: whether cases may agree exactly: such an interval, which has no width, is said as one number.
+        measure: a function of `Measured` that returns the intervals by the names of the parts; "" names the only one.
+        template: how one is written: ``{key}`` stands for the part (``{value}`` may occur in its name), ``{value}``
+            for the number with its interval.
+        form: the format of the numbers.
+        sign: whether positive numbers have a plus sign.
+        word: what each number is, such as "a difference".
+        over: what the intervals are over, such as "seeds".
+        none: what is written where there is no part.
+        exact: whether cases may agree exactly. An interval without width is then written as one number.
     """
 
     measure: Callable[[Measured], Intervals]
@@ -96,7 +99,7 @@ class Contrast:
         return _Relation(self, "above", bound, lambda found: above(found, bound))
 
     def within(self, bound: float) -> Statement:
-        """Whether each lies within ± bound."""
+        """The statement that the intervals of all parts lie within ± bound."""
         return _Relation(self, "within ±", bound, lambda x: together([above(x, -bound), below(x, bound)]))
 
     def said(self, found: Intervals) -> str:
@@ -143,7 +146,7 @@ def undecided(over: str = "seeds") -> str:
 
 
 def both(*statements: Statement) -> Statement:
-    """All of them have to hold; what they measured stands side by side."""
+    """The statement that all of these hold; what they measured is written side by side."""
 
     def judge(measured: Measured) -> Finding:
         found = [statement(measured) for statement in statements]
@@ -171,17 +174,19 @@ def paired(
     quantity: Quantity, axis: str, ours: object, theirs: object, each: str | None = None, over: str = "seed",
     template: str = "", of: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
 ) -> Contrast:  # fmt: skip
-    """The difference between two cases of a grid, paired over seeds: they share data order and initial weights.
+    """The difference of a quantity between two cases of a grid, paired over seeds.
+
+    Runs of one seed share the order of the data and the initial weights. The interval is that of a paired t-test, 95 %.
 
     Args:
-        quantity: that differs.
-        axis: of the grid, a column of the table.
-        ours: its value less which
-        theirs: is taken.
-        each: column of the parts, each with a difference of its own; None for one.
-        over: the column of the pairs.
-        template: as in `Contrast`; by default the part, the number, the unit.
-        of: rows to the rows that count.
+        quantity: the quantity that is compared.
+        axis: the axis of the grid, a column of the table, that tells the two cases apart.
+        ours: the value of the axis in the first case; the difference is first minus second.
+        theirs: the value of the axis in the second case.
+        each: a column; each of its values has a difference of its own. None for one difference over all rows.
+        over: the column that says which rows form a pair.
+        template: how the number is written, as in `Contrast`; by default the part, the number and the unit.
+        of: a function that selects the rows that count.
     """
 
     def measure(measured: Measured) -> Intervals:
@@ -197,7 +202,18 @@ def ratio(
     quantity: Quantity, axis: str, ours: object, theirs: object, each: str | None = None, over: str = "seed",
     template: str = "", of: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
 ) -> Contrast:  # fmt: skip
-    """The ratio of two cases of a positive quantity: a geometric mean over pairs. As `paired` else."""
+    """The ratio of a positive quantity between two cases of a grid: the geometric mean over pairs, with its interval.
+
+    Args:
+        quantity: the quantity that is compared.
+        axis: the axis of the grid that tells the two cases apart.
+        ours: the value of the axis in the first case; the ratio is first over second.
+        theirs: the value of the axis in the second case.
+        each: as in `paired`.
+        over: as in `paired`.
+        template: as in `paired`.
+        of: as in `paired`.
+    """
 
     def measure(measured: Measured) -> Intervals:
         rows = logarithms(of(quantity.rows(measured)))

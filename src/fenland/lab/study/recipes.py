@@ -26,15 +26,15 @@ _FEW = 10
 
 @dataclass(frozen=True)
 class Seeds:
-    """A row a case: every seed as a ring, the mean as a dot, its interval as a bar.
+    """A figure with one row for each case: seeds are rings, their mean is a dot, its 95 % interval a bar.
 
     Attributes:
-        name: of the files.
-        quantity: that is shown.
-        by: column of the cases.
-        caption: how to read it, beside what every such figure says.
-        label: a case as it is written.
-        title: of the figure; by default that of the quantity.
+        name: the name of its files.
+        quantity: the quantity that is shown.
+        by: the column that names the cases.
+        caption: what a reader must know, in addition to what every such figure says.
+        label: a function that writes the name of a case.
+        title: the title of the figure; by default that of the quantity.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Plot:
-    """Panels of lines.
+    """A figure of panels with lines.
 
     Attributes:
-        name: of the files.
-        title: what they show, with the unit.
-        panels: them.
-        caption: how to read them.
-        labels: of the lines in the order of colours; empty for the order in which they appear.
-        columns: of panels.
-        height: of a row in points; 0 for the usual one.
+        name: the name of its files.
+        title: what it shows, with the unit.
+        panels: a function of `Measured` that returns the panels.
+        caption: how to read it.
+        labels: the lines in the order of colours; empty for the order in which they appear.
+        columns: how many panels stand side by side.
+        height: the height of a row of panels in points; 0 for the usual one.
     """
 
     name: str
@@ -95,17 +95,17 @@ def curves(
     name: str, by: str, quantities: Sequence[Quantity], *, title: str, caption: Words = "", log: Sequence[str] = (),
     label: Callable[[Any], str] = str, marks: Callable[[Measured], Sequence[Mark]] = lambda measured: (),
 ) -> Plot:  # fmt: skip
-    """Means with bands over seeds by epoch, a line a case: a panel a quantity.
+    """A figure of curves over epochs: one panel for each quantity, one line for each case, with bands over seeds.
 
     Args:
-        name: of the files.
-        by: column of the cases.
-        quantities: of the table by epoch.
-        title: of the figure.
-        caption: how to read it, beside what every such figure says.
-        log: columns with a logarithmic axis.
-        label: a case as it is written.
-        marks: reference lines.
+        name: the name of its files.
+        by: the column that names the cases.
+        quantities: quantities of the table "epochs".
+        title: the title of the figure.
+        caption: what a reader must know, in addition to what every such figure says.
+        log: the columns that have a logarithmic axis.
+        label: a function that writes the name of a case.
+        marks: a function of `Measured` that returns reference lines.
     """
 
     def panels(measured: Measured) -> list[Panel]:

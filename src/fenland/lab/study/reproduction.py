@@ -18,7 +18,6 @@ from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
 from fenland.markdown import table
-from fenland.words import capital
 
 LONGEST_CELL = 100  # letters of what was measured; the rest goes into the notes
 AS_ABOVE, LONGEST_AGAIN = "as above", 30  # what stands for a longer text that the row above has, too
@@ -150,9 +149,8 @@ def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[
     found = {"reproduction.md": "\n".join(opening)}
     for name in names:
         own = [record for record in records if record.study == name]
-        head = (
-            f"# {name}\n\n{_cell(own[0].title)}. {_cell(capital(own[0].source))}. [All studies](../reproduction.md)\n"
-        )
+        title, source = _cell(own[0].title), _cell(own[0].source)
+        head = f"# {name}\n\n**{title}.** Source: {source}. [All studies](../reproduction.md)\n"
         sections = [_section(record, machines) for record in own]
         found[f"reproduction/{name}.md"] = "\n".join([head, *sections, _machines(machines)])
     return found
@@ -214,15 +212,18 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     command = ["fenland", "study", record.study, "--preset", record.preset]
     for name, value in record.changed.items():
         command += ["--set", f"{name}={value}"]
-    where = "; ".join(_where(record, machines))
-    commit = f", commit {record.commit}" if record.commit else ""
-    said = f"`{shlex.join(command)}`, {record.date}{commit}. Data, scale, machine: {where}."
+    data, scale, machine = _where(record, machines)
+    commit = f" at commit {record.commit}" if record.commit else ""
+    ran = f"`{shlex.join(command)}`, run on {record.date}{commit}."
+    said = f"{ran} Data: {data}. Scale: {scale}. Machine: {machine}."
     numbered = list(enumerate(record.verdicts, 1))
     rows = _rows(numbered)
     judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
     told = [(number, " ".join(filter(None, (_parts(each.measured)[1], each.note)))) for number, each in numbered]
     notes = [f"- **{number}** {_cell(text)}" for number, text in told if text]
-    return "\n".join([f"## {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])])
+    return "\n".join(
+        [f"## Preset {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])]
+    )
 
 
 def _rows(numbered: Sequence[tuple[int, Verdict]]) -> list[tuple[object, ...]]:

@@ -32,30 +32,31 @@ def runs_guessed(measured: Measured) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """One experiment; a file that is a study has it as ``STUDY``.
+    """One experiment, as data. A file that is a study binds it to the name ``STUDY``.
 
     Measuring leaves tables and nothing else; figures and verdicts are functions of the configuration and the tables,
     so that a page can be written again without computing anything again.
 
     Attributes:
-        name: on the command line.
-        title: on the page.
-        source: paper, figure, year, arXiv id or journal.
-        question: what it asks, one or two sentences.
-        config: frozen dataclass of plain values: what can be set. Its ``__post_init__`` refuses what cannot be.
-        runs: measures: a `Grid` of training runs, or a function of the configuration and the laboratory.
-        claims: that are judged; a function of what was measured where they depend on the configuration.
-        figures: recipes.
-        sheets: tables of numbers for the page.
-        choices: what the paper leaves open and how it was read here, a sentence each.
+        name: its name on the command line.
+        title: the title of its page.
+        source: the paper with figure, year and arXiv id or journal.
+        question: the question that it asks, in one or two sentences.
+        config: a frozen dataclass of plain values, which ``--set`` can set. Its ``__post_init__`` refuses wrong ones.
+        runs: what measures: a `Grid` of training runs, or a function of the configuration and the `Lab` that returns
+            tables.
+        claims: the claims that are judged; a function of `Measured` where they depend on the configuration.
+        figures: functions that draw figures from `Measured`, such as `Seeds`, `curves` and `Plot`.
+        sheets: functions that make tables of numbers for the page.
+        choices: what the paper leaves open and how it was read here, one sentence for each point.
         quick: fields of the preset ``quick`` (2 minutes on 2 cores; 15 s where no network is trained) that differ from
             the configuration's defaults.
         paper: likewise of the preset ``paper``, the published scale.
         two_cores: likewise of the preset ``two-cores``: published data and lengths of training where two cores get
             there in hours. Empty for none.
         trains: the training runs of a configuration, where ``runs`` is no `Grid`; None where no network is trained.
-        beside: sentences that the tables call for beside every claim and figure.
-        file: that it was read from, where it is no part of fenland.
+        beside: functions that write a sentence beside every claim and figure, as about diverged runs.
+        file: the file from which it was read; None where it is a part of fenland.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Study:
 
     @property
     def presets(self) -> dict[str, Any]:
-        """Configurations by name."""
+        """The configurations of the presets, by name."""
         every = {"quick": self.quick, "paper": self.paper} | ({"two-cores": self.two_cores} if self.two_cores else {})
         return {name: self.config(**fields) for name, fields in every.items()}
 
@@ -88,11 +89,11 @@ class Study:
         return self.trains(config, lab) if self.trains is not None else ()
 
     def judge(self, config: Any, tables: Tables) -> list[Verdict]:
-        """A verdict a claim."""
+        """One verdict for each claim."""
         return judge(self.claims, Measured(config, tables), self.beside)
 
     def draw(self, config: Any, tables: Tables) -> list[Drawn]:
-        """The figures."""
+        """The figures, with what ``beside`` says in their captions."""
         measured = Measured(config, tables)
         drawn = [figure for recipe in self.figures for figure in _several(recipe(measured))]
         notes = [note(measured) for note in self.beside]

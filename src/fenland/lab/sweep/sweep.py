@@ -50,17 +50,18 @@ def sweep(
     workers: int = 1,
     ray: Cluster | str | None = None,
 ) -> SweepResult:
-    """Run what is not stored yet; each run is stored as soon as it ends, so that an interrupt loses the live ones only.
+    """Train the runs that are not stored yet.
 
-    Sweeps that share a store share the work: a run that another one is computing is left to it, and taken over if it
-    gives up. Live runs keep a checkpoint in the store, from which they go on after a kill.
+    Each run is stored as soon as it ends. Runs that are under way keep a checkpoint in the store, from which they
+    continue after a kill. Sweeps that share a store share the work: a run that another sweep computes is left to it,
+    and taken over if that sweep gives up.
 
     Args:
-        configs: the runs; one that is listed twice runs once.
+        configs: the configurations of the runs; one that is listed twice runs once.
         store: where results go.
-        watcher: told of every epoch and every end.
-        workers: processes; 1 is a plain loop in this one.
-        ray: run on this Ray cluster instead; an address or ``local`` stands for one with its defaults.
+        watcher: an object that is told of every epoch and of the end of every run.
+        workers: how many processes train; 1 trains in this process.
+        ray: a Ray cluster that trains instead, or its address, or ``local`` for one on this machine; None for none.
     """
     store.clean()
     wanted = {config.hash: config for config in configs}

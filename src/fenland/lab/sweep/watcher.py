@@ -9,7 +9,7 @@ from fenland.lab.sweep.runner import Outcome
 
 
 class Watcher(Protocol):
-    """Is told what happens; see ``fenland.lab.sweep.progress``."""
+    """An object that `sweep` tells what happens; write a class with these methods to follow a sweep."""
 
     def epoch(self, config: RunConfig, record: dict[str, Any]) -> None:
         """A run finished an epoch."""
@@ -18,4 +18,4 @@ class Watcher(Protocol):
         """A run ended."""
 
     def note(self, text: str) -> None:
-        """Something that people should know, about no run in particular."""
+        """There is something that people should know, about no run in particular."""

@@ -60,6 +60,6 @@ class RunResult:
 
 
 def diverged(record: EpochRecord) -> bool:
-    """The loss is no number any more, or no step of the epoch could be taken."""
+    """Whether the loss is no finite number any more, or no step of the epoch could be taken."""
     losses = (record.train_loss, record.train_eval_loss if record.train_examples else 0.0)
     return not all(map(math.isfinite, losses)) or record.skipped == 1.0

@@ -14,17 +14,20 @@ __all__ = ["OnEpoch", "RunResult", "diverged", "train"]
 
 
 def train(config: RunConfig, on_epoch: OnEpoch | None = None, *, checkpoint: Path | None = None) -> RunResult:
-    """Train from scratch or go on; the same configuration on the same machine gives the same numbers.
+    """Train a run from scratch, or continue it from its checkpoint.
+
+    The same configuration gives the same numbers on the same machine.
 
     With several devices the run is spread over processes: those of ``torchrun`` where it started this one, else new
     ones. They start by importing the program anew, so a script of yours needs ``if __name__ == "__main__":``.
 
     Args:
-        config: the run.
-        on_epoch: called with each epoch's record. A run that goes on calls it for the epochs before too.
-        checkpoint: a file that is written whole every 30 seconds and at the end of epochs, and from which a killed run
-            goes on, to the very same weights and records (but for the times). One of another configuration, or one
-            that cannot be read, is left out with a warning. It is yours to remove when the result is safe.
+        config: the configuration of the run.
+        on_epoch: a function that is called with each epoch's record; a run that continues calls it for the earlier
+            epochs, too.
+        checkpoint: a file, written every 30 seconds and at the end of epochs, from which a killed run continues to the
+            same weights and records, times excepted. A file of another configuration, or one that cannot be read, is
+            ignored with a warning. Remove it yourself when the result is safe; None writes none.
 
     Raises:
         BadInput: the data, the model, an option or the batch size does not fit.
