@@ -45,6 +45,13 @@ def test_all_that_is_called_sam_makes_the_same_steps(name, monkeypatch):
     assert any(not torch.equal(a, b) for a, b in zip(start, weights_after(name), strict=True))
 
 
+def test_a_variant_of_sam_is_what_its_name_says():
+    params = [torch.nn.Parameter(torch.randn(3))]
+    copying, bare = (build(name, params, "sgd").step.__self__ for name in REST[:2])
+    assert (copying.rules.perturb, copying.replay_rng) == ("inplace", True)
+    assert (bare.rules.perturb, bare.replay_rng) == ("auto", False)
+
+
 def test_contenders_may_move_the_weights():
     """Nothing in the benchmark holds an alias of them, which would make every step copy."""
     params = [torch.nn.Parameter(torch.randn(s)) for s in SHAPES]

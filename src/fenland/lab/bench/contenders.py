@@ -44,6 +44,7 @@ UNFIT = {
     "DNSAM": "asks for another gradient norm",
     "SAMON": "needs a model's norm layers",
 }
+_OWN: dict[str, dict[str, Any]] = {"SAM (copy)": {"perturb": "inplace"}, "SAM (no RNG replay)": {"replay_rng": False}}
 _OPTIONS: dict[str, dict[str, Any]] = {"AESAM": {"total_steps": 1000}}
 # Singular values of every matrix and geodesics take seconds on large sets.
 _ONLY_SMALL = ("SpectralSAM", "XSAM", "RiemannianSAM")
@@ -170,8 +171,7 @@ def plain(params: list[Tensor], base: str) -> Contender:
 def variants(size: int) -> list[str]:
     """Names of all that can be timed on a set of that many parameters, presets first."""
     fit = [n for n in PRESETS if n not in UNFIT and (size < SMALL or n not in _ONLY_SMALL)]
-    own = [*fit, "SAM (copy)", "SAM (no RNG replay)", "bare move"]
-    return [*own, "textbook SAM", *(f"pip {name}" for name in PIP)]
+    return [*fit, *_OWN, "bare move", "textbook SAM", *(f"pip {name}" for name in PIP)]
 
 
 def build(name: str, params: list[Tensor], base: str) -> Contender | None:
@@ -191,5 +191,4 @@ def build(name: str, params: list[Tensor], base: str) -> Contender | None:
         opt = row.build(made, **_OPTIONS.get(name, {}))
         period = 1 if row.always else PERIOD
         return Contender(name, opt.step, period, passes_of(opt, base.endswith("-fused")))
-    opt = SAM(made, perturb="inplace") if name == "SAM (in place)" else SAM(made, replay_rng=False)
-    return Contender(name, opt.step)
+    return Contender(name, SAM(made, **_OWN[name]).step)
