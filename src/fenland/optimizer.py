@@ -304,7 +304,7 @@ class SharpnessAware(torch.optim.Optimizer):
 
     @contextlib.contextmanager
     def ascent(self, *, scaler: Any = None) -> Iterator[None]:
-        """`with opt.ascent(): loss_fn(model(x), y).backward()` ascends, descends at its end, restores on an exception."""
+        """`with opt.ascent(): loss_fn(model(x), y).backward()` ascends, then descends, or restores on an exception."""
         try:
             self.ascend(scaler=scaler)
             yield
