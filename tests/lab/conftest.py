@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # Imported before the first test: it sets an environment variable, which would count as that test's leak.
 import lightning.fabric  # noqa: F401
 import pytest
 from image_files import write_split
 from matplotlib.figure import Figure
+from PIL import Image
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -42,25 +44,25 @@ def whole_pictures() -> None:
 
 @pytest.fixture(autouse=True)
 def small_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the fast tier a page's figures are one small file each.
+    """In the fast tier a page's figures are one blank file each.
 
-    A PDF with its fonts, a large PNG and a layout of it take more time than all else on a page, and few tests look at
-    them: those ask for `whole_pictures`. The slow tests have all of them written.
+    A PDF with its fonts and a large PNG take more time than all else on a page, and few tests look at them: those ask
+    for `whole_pictures`. The slow tests have all of them written. What is in the page, as SVG, is drawn in both tiers.
     """
     if "whole_pictures" not in request.fixturenames and request.node.get_closest_marker("slow") is None:
         from fenland.lab.figures import files
 
         monkeypatch.setattr(files, "METADATA", {"png": files.METADATA["png"]})
-        monkeypatch.setattr(files, "DPI", 72)
-        monkeypatch.setattr(Figure, "savefig", _without_layout)
+        monkeypatch.setattr(Figure, "savefig", _without_pixels)
 
 
-def _without_layout(
-    figure: Figure, *given: object, savefig: Callable[..., None] = Figure.savefig, **kw: object
+def _without_pixels(
+    figure: Figure, file: BinaryIO, *, savefig: Callable[..., None] = Figure.savefig, **options: object
 ) -> None:
-    if kw.get("format") == "png":
-        figure.set_layout_engine("none")
-    savefig(figure, *given, **kw)
+    if options.get("format") == "png":
+        Image.new("L", (1, 1)).save(file, "PNG")
+    else:
+        savefig(figure, file, **options)
 
 
 @pytest.fixture
