@@ -84,7 +84,9 @@ def _listed_in_the_lab() -> list[tuple[str, str]]:
     return found
 
 
-LAB_PAGES = [DOCS / "api" / f"{name}.md" for name in ("lab", "data", "stores", "replicas", "studies", "study-parts")]
+LAB_PAGES = [
+    DOCS / "api" / f"{name}.md" for name in ("lab", "data", "stores", "reports", "replicas", "studies", "study-parts")
+]
 LAB_PAGE = "\n".join(p.read_text(encoding="utf-8") for p in LAB_PAGES)
 LAB_TEXT = re.sub(r"^:::.*$", "", LAB_PAGE, flags=re.M)
 LAB = _listed_in_the_lab()
