@@ -159,13 +159,17 @@ def _whole_step(
     bases: list[Any] = [base for runner in runners for base in runner.bases]
     hooked = [base._optimizer_step_pre_hooks for base in bases if hasattr(base, "_optimizer_step_pre_hooks")]
     try:
-        for hooks in hooked:
-            hooks[refuse_inner_step] = refuse_inner_step
         for runner, scaling in zip(runners, scalings, strict=True):
             for watch in runner.watches:
                 watch.quiet = True  # a closure's passes begin where it is called
             steps.append(runner.new_step(scaling))
-        value = passes(steps, before)
+        try:
+            for hooks in hooked:
+                hooks[refuse_inner_step] = refuse_inner_step
+            value = passes(steps, before)
+        finally:
+            for hooks in hooked:  # before the end of the step, where a fused base without hooks takes a factor itself
+                hooks.pop(refuse_inner_step, None)
         for step in steps:
             step.settled = step.settled or settle(step)
         decisions = [runner.decide(step, then) for runner, step, then in zip(runners, steps, before, strict=True)]
@@ -173,9 +177,6 @@ def _whole_step(
         for runner, then in zip(runners, before, strict=True):
             runner.roll_back(steps, then)
         raise
-    finally:
-        for hooks in hooked:
-            hooks.pop(refuse_inner_step, None)
     finish(runners, steps, decisions, before)
     return value
 
