@@ -25,7 +25,7 @@ def test_the_code_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_every_row_of_the_table_has_a_source():
-    table = PAGE.read_text().split("### Published values")[1].split("These values were read")[0]
+    table = PAGE.read_text().split("### Published values")[1].split("These values come from")[0]
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("|")][2:]
     assert len(rows) > 12
     for row in rows:
