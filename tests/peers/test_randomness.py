@@ -308,8 +308,7 @@ def test_a_container_that_each_forward_fills_anew_is_not_named(form, kind):
     opt = build("SAM", sgd(model.net), rho=0.1, model=model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for t in range(STEPS):
-            FORMS[form](opt, lambda t=t: memory_loss(model, t))
+        train(form, opt, model)
 
 
 def test_nothing_in_a_container_is_kept_alive():

@@ -67,7 +67,6 @@ class AdvancedWarning:
 
     def __init__(self, model: nn.Module, own: Iterable[Tensor]) -> None:
         self.model, self._own = model, {id(p) for p in own}
-
         self._states = [self._look(alone=False)]  # before the step, after pass 1, after the last pass
 
     def note(self, passes: int, alone: bool = False) -> None:

@@ -108,8 +108,7 @@ class Radii:
 
     def _check(self, k: int, group: dict[str, Any], radius: Radius | None, count: int) -> None:
         name = "rho" if radius is None else f"rho of group {k}"
-        value = current_radius(self.rho if radius is None else radius, count, name, group.get("lr"))
-        check_held(name, value, group["params"])
+        _checked(self.rho if radius is None else radius, count, name, group["params"], group.get("lr"))
 
     def _set(self, group: dict[str, Any], radius: Radius | None, count: int) -> None:
         value = self.rho if radius is None else radius
@@ -160,8 +159,8 @@ class Radii:
             self._set(group, None, count)
 
 
-def _checked(rho: Any, count: int, name: str, params: list[Tensor]) -> float:
-    """A radius that is no usual one, if it is one at all and the parameters' dtype holds it."""
-    value = current_radius(rho, count, name)
+def _checked(rho: Any, count: int, name: str, params: list[Tensor], lr: object = None) -> float:
+    """The value of a radius, if it is one at all and the parameters' dtype holds it."""
+    value = current_radius(rho, count, name, lr)
     check_held(name, value, params)
     return value
