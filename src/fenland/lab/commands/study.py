@@ -104,7 +104,7 @@ class Study:
 
     def _table(self) -> int:
         with logs.waiting("torch"):
-            from fenland.lab.studies import STUDIES
+            from fenland.lab.studies import STUDIES, find
             from fenland.lab.studies.papers import ITEMS
             from fenland.lab.study.reproduction import collect, pages, plain, write_pages
 
@@ -118,7 +118,8 @@ class Study:
         if self.json:
             output.print_json(plain(records))
             return output.OK
-        found = pages(records, list(STUDIES), ITEMS)
+        known = {each.study: find(each.study) for each in records if each.study in STUDIES}
+        found = pages(records, list(STUDIES), ITEMS, known)
         if self.pages:
             print(write_pages(found, Path(self.pages)))
         else:

@@ -7,20 +7,25 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab.errors import BadInput
 from fenland.lab.store.files import read_json, read_table, write_text
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
+from fenland.lab.study.notes import shared, split
 from fenland.lab.study.papers import Item, Ran, faithful
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
 from fenland.markdown import table
 
+if TYPE_CHECKING:
+    from fenland.lab.study.study import Study
+
 LONGEST_CELL = 100  # letters of what was measured; the rest goes into the notes
 AS_ABOVE, LONGEST_AGAIN = "as above", 30  # what stands for a longer text that the row above has, too
+MORE = "more in the notes"  # what ends a cell that was cut
 HOLDS = {True: "yes", False: "**no**", None: "open"}
 # What tells machines apart in the table.
 MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
@@ -141,19 +146,44 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[Item] = ()) -> dict[str, str]:
-    """The opening page and one a study, as Markdown by the paths of their files."""
+def pages(
+    records: Sequence[Record],
+    order: Sequence[str] = (),
+    items: Sequence[Item] = (),
+    known: Mapping[str, Study] | None = None,
+) -> dict[str, str]:
+    """The opening page and one a study, as Markdown by the paths of their files.
+
+    Args:
+        records: what was run.
+        order: names of studies, for a sentence on those that were not run.
+        items: of the papers, for the first table.
+        known: studies by name; their pages also have the question and how the source was read.
+    """
     machines = list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
-    names = list(dict.fromkeys(record.study for record in records))
     opening = [HEAD, _items(records, items), RUNS, _summary(records, machines, order), _machines(machines), HOW]
     found = {"reproduction.md": "\n".join(opening)}
-    for name in names:
+    for name in dict.fromkeys(record.study for record in records):
         own = [record for record in records if record.study == name]
-        title, source = _cell(own[0].title), _cell(own[0].source)
-        head = f"# {name}\n\n**{title}.** Source: {source}. [All studies](../reproduction.md)\n"
         sections = [_section(record, machines) for record in own]
-        found[f"reproduction/{name}.md"] = "\n".join([head, *sections, _machines(machines)])
+        study = (known or {}).get(name)
+        head, read = _head(own[0], study), _read(study)
+        found[f"reproduction/{name}.md"] = "\n".join([head, *sections, *read, _machines(machines)])
     return found
+
+
+def _head(record: Record, study: Study | None) -> str:
+    title = record.title if record.title.endswith(("?", "!")) else f"{record.title}."
+    question = f" {_cell(study.question)}" if study else ""
+    source = f"Source: {_cell(record.source)}. [All studies](../reproduction.md)"
+    return f"# {record.study}\n\n**{_cell(title)}**{question}\n\n{source}\n"
+
+
+def _read(study: Study | None) -> list[str]:
+    """How the source was read, where the study says so."""
+    if study is None or not study.choices:
+        return []
+    return ["## What the source leaves open, and how it is read here\n", *(f"- {_cell(x)}" for x in study.choices), ""]
 
 
 def write_pages(found: Mapping[str, str], folder: Path) -> Path:
@@ -219,8 +249,8 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     numbered = list(enumerate(record.verdicts, 1))
     rows = _rows(numbered)
     judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
-    told = [(number, " ".join(filter(None, (_parts(each.measured)[1], each.note)))) for number, each in numbered]
-    notes = [f"- **{number}** {_cell(text)}" for number, text in told if text]
+    told = [(number, [*filter(None, [_parts(each.measured)[1]]), *split(each.note)]) for number, each in numbered]
+    notes = [f"- **{numbers}**: {_cell(text)}" for numbers, text in shared(told)]
     return "\n".join(
         [f"## Preset {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])]
     )
@@ -243,7 +273,7 @@ def _parts(measured: str) -> tuple[str, str]:
     if len(measured) <= LONGEST_CELL or "; " not in measured:
         return measured, ""
     first, rest = measured.split("; ", 1)
-    return first, f"Measured: {rest.rstrip('.')}."
+    return f"{first}; {MORE}", f"Also measured: {rest.rstrip('.')}."
 
 
 def _scale(record: Record) -> str:
