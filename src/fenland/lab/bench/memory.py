@@ -138,7 +138,8 @@ _HEAD = """# Memory of a step
 
 This page says how much memory a step needs beyond the plain base's, method by method. The unit is the size of the
 parameters. torch's profiler counted the memory of real steps, on {layers} linear layers of {width} x {width} with a
-fused SGD with momentum. Copies of tensors of up to 4096 elements, which are joined for their norm, are too small to show.
+fused SGD with momentum. Copies of tensors of up to 4096 elements, which are joined for their norm, are too small to
+show.
 
 - **In `ascend`** is the most that the ascent holds beyond the weights, the base's state and the gradient $g$. 0 means
   that $w + e$ is written into the buffer of $g$, and nothing is copied. A dash means that no separate call of `ascend`
