@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fenland.lab.store.files import write_text
-from fenland.lab.studies import STUDIES
+from fenland.lab.studies import STUDIES, find
 from fenland.lab.studies.papers import ITEMS
 from fenland.lab.study.papers import Item, Ran, faithful
 from fenland.lab.study.records import Record, cell, collect, listed, machines_of, of_study, scale, summary
+from fenland.lab.study.study import Study
 from fenland.markdown import table
 
 HERE = Path(__file__).parent
@@ -48,13 +49,25 @@ edits when the study ran.
 """
 
 
-def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[Item] = ()) -> dict[str, str]:
-    """The opening page and one a study, as Markdown by the paths of their files."""
+def pages(
+    records: Sequence[Record],
+    order: Sequence[str] = (),
+    items: Sequence[Item] = (),
+    known: Mapping[str, Study] | None = None,
+) -> dict[str, str]:
+    """The opening page and one a study, as Markdown by the paths of their files.
+
+    Args:
+        records: what was run.
+        order: names of studies, for a sentence on those that were not run.
+        items: of the papers, for the first table.
+        known: studies by name; their pages also have the question and how the source was read.
+    """
     machines = machines_of(records)
     runs = summary(records, machines, order, lambda name: f"[{name}](reproduction/{name}.md)")
     found = {"reproduction.md": "\n".join([HEAD, _items(records, items), RUNS, runs, listed(machines), HOW])}
     for name in dict.fromkeys(record.study for record in records):
-        text = of_study(name, records, machines, "[All studies](../reproduction.md)")
+        text = of_study(name, records, machines, (known or {}).get(name), "[All studies](../reproduction.md)")
         found[f"reproduction/{name}.md"] = f"{text}\n{listed(machines)}"
     return found
 
@@ -77,5 +90,11 @@ def write(found: Mapping[str, str], folder: Path) -> None:
         write_text(folder / name, text)
 
 
+def found() -> dict[str, str]:
+    """The pages that the committed records give."""
+    records = collect(HERE / "records", list(STUDIES))
+    return pages(records, list(STUDIES), ITEMS, {name: find(name) for name in STUDIES})
+
+
 if __name__ == "__main__":
-    write(pages(collect(HERE / "records", list(STUDIES)), list(STUDIES), ITEMS), HERE)
+    write(found(), HERE)

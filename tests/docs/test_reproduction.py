@@ -64,7 +64,7 @@ def test_pages_are_written_into_a_folder(out, tmp_path):
 
 
 def test_the_committed_pages_are_what_the_committed_records_give():
-    found = pages(collect(DOCS / "records", list(STUDIES)), list(STUDIES), ITEMS)
+    found = reproduction.found()
     assert {f"reproduction/{path.name}" for path in (DOCS / "reproduction").iterdir()} == set(found) - {
         "reproduction.md"
     }

@@ -36,7 +36,7 @@ def test_the_pages_say_published_measured_holds_and_where(out):
     rows = [line for line in page.splitlines() if line.startswith("| 2 |")]
     assert rows == ["| 2 | No roll is above the last side | ours | never | once | **no** |"]
     assert "Data: none, computed. Scale: quick, with sides=8. Machine: A." in page
-    assert "- **2** An invented failure." in page
+    assert "- **2**: An invented failure." in page
     assert "- **A**: " in page
     assert (
         "Claims of papers: 0 of 1 hold, 1 cannot be decided at this scale. Claims of our own: 1 of 2 holds, 1 does not."
@@ -51,10 +51,20 @@ def test_what_a_row_repeats_and_what_is_long_leaves_the_table_but_not_the_page(o
     verdicts = [replace(record.verdicts[0], source="ours", expected=expected, measured=many) for _ in range(2)]
     page = markdown([replace(record, verdicts=tuple(verdicts))])
     first, second = (line for line in page.splitlines() if line.startswith(("| 1 |", "| 2 |")))
-    assert first.endswith(f"| ours | {expected} | 0.5 | yes |")
-    assert second.endswith("| ours | as above | 0.5 | yes |"), "a short text is no shorter as two words"
-    assert page.count("19 at side 19") == 2
-    assert "- **1** Measured: 0 at side 0; " in page
+    assert first.endswith(f"| ours | {expected} | 0.5; more in the notes | yes |")
+    assert second.endswith("| ours | as above | 0.5; more in the notes | yes |"), "a short text is no shorter as words"
+    assert page.count("19 at side 19") == 1, "both claims have it, so it is said once"
+    assert "- **1, 2**: Also measured: 0 at side 0; " in page
+
+
+def test_a_page_has_the_question_and_how_the_source_was_read(out):
+    (record,) = collect(out)
+    study = replace(STUDY, question="Is the die *fair*?", choices=("The die is lost.", "Its sides are ours."))
+    page = markdown([replace(record, title="What a die shows?")], known={"toy": study})
+    assert "\n**What a die shows?** Is the die \\*fair\\*?\n" in page
+    assert "- The die is lost.\n- Its sides are ours.\n" in page
+    assert page.index("## Preset") < page.index("how it is read here") < page.rindex("Machines:")
+    assert "how it is read here" not in markdown([record])
 
 
 def test_a_claim_in_other_words_counts_once(out):

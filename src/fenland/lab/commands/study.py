@@ -100,7 +100,7 @@ class Study:
 
     def _table(self) -> int:
         with logs.waiting("torch"):
-            from fenland.lab.studies import STUDIES
+            from fenland.lab.studies import STUDIES, find
             from fenland.lab.study.records import collect, markdown, plain
 
         if not Path(self.table).is_dir():
@@ -113,7 +113,8 @@ class Study:
         if self.json:
             output.print_json(plain(records))
             return output.OK
-        print(markdown(records, list(STUDIES)), end="")
+        known = {each.study: find(each.study) for each in records if each.study in STUDIES}
+        print(markdown(records, list(STUDIES), known), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:

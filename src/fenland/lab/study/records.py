@@ -7,19 +7,24 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab.errors import BadInput
 from fenland.lab.store.files import read_json, read_table
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
+from fenland.lab.study.notes import shared, split
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
 from fenland.markdown import table
 
+if TYPE_CHECKING:
+    from fenland.lab.study.study import Study
+
 LONGEST_CELL = 100  # letters of what was measured; the rest goes into the notes
 AS_ABOVE, LONGEST_AGAIN = "as above", 30  # what stands for a longer text that the row above has, too
+MORE = "more in the notes"  # what ends a cell that was cut
 HOLDS = {True: "yes", False: "**no**", None: "open"}
 # What tells machines apart in the table.
 MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
@@ -107,20 +112,39 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def markdown(records: Sequence[Record], order: Sequence[str] = ()) -> str:
-    """How many claims hold, the runs, and the claims of each study, as one text."""
-    machines = machines_of(records)
-    names = dict.fromkeys(record.study for record in records)
-    return "\n".join(
-        [summary(records, machines, order), *(of_study(name, records, machines) for name in names), listed(machines)]
-    )
+def markdown(records: Sequence[Record], order: Sequence[str] = (), known: Mapping[str, Study] | None = None) -> str:
+    """How many claims hold, the runs, and the claims of each study, as one text.
+
+    Args:
+        records: what was run.
+        order: names of studies, for a sentence on those that were not run.
+        known: studies by name; what is told of these also has the question and how the source was read.
+    """
+    machines, names = machines_of(records), dict.fromkeys(record.study for record in records)
+    told = (of_study(name, records, machines, (known or {}).get(name)) for name in names)
+    return "\n".join([summary(records, machines, order), *told, listed(machines)])
 
 
-def of_study(name: str, records: Sequence[Record], machines: Sequence[str], links: str = "") -> str:
-    """The claims of one study, run by run, under its name and where it is from; then links."""
+def of_study(
+    name: str, records: Sequence[Record], machines: Sequence[str], study: Study | None = None, links: str = ""
+) -> str:
+    """The claims of one study, run by run, between its question and how its source was read."""
     own = [record for record in records if record.study == name]
-    head = f"# {name}\n\n**{cell(own[0].title)}.** Source: {cell(own[0].source)}.{links and ' '}{links}\n"
-    return "\n".join([head, *(_section(record, machines) for record in own)])
+    return "\n".join([_head(own[0], study, links), *(_section(each, machines) for each in own), *_read(study)])
+
+
+def _head(record: Record, study: Study | None, links: str) -> str:
+    title = record.title if record.title.endswith(("?", "!")) else f"{record.title}."
+    question = f" {cell(study.question)}" if study else ""
+    source = f"Source: {cell(record.source)}.{links and ' '}{links}"
+    return f"# {record.study}\n\n**{cell(title)}**{question}\n\n{source}\n"
+
+
+def _read(study: Study | None) -> list[str]:
+    """How the source was read, where the study says so."""
+    if study is None or not study.choices:
+        return []
+    return ["## What the source leaves open, and how it is read here\n", *(f"- {cell(x)}" for x in study.choices), ""]
 
 
 def machines_of(records: Sequence[Record]) -> list[str]:
@@ -173,8 +197,8 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     numbered = list(enumerate(record.verdicts, 1))
     rows = _rows(numbered)
     judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
-    told = [(number, " ".join(filter(None, (_parts(each.measured)[1], each.note)))) for number, each in numbered]
-    notes = [f"- **{number}** {cell(text)}" for number, text in told if text]
+    told = [(number, [*filter(None, [_parts(each.measured)[1]]), *split(each.note)]) for number, each in numbered]
+    notes = [f"- **{numbers}**: {cell(text)}" for numbers, text in shared(told)]
     return "\n".join(
         [f"## Preset {scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])]
     )
@@ -197,7 +221,7 @@ def _parts(measured: str) -> tuple[str, str]:
     if len(measured) <= LONGEST_CELL or "; " not in measured:
         return measured, ""
     first, rest = measured.split("; ", 1)
-    return first, f"Measured: {rest.rstrip('.')}."
+    return f"{first}; {MORE}", f"Also measured: {rest.rstrip('.')}."
 
 
 def scale(record: Record) -> str:
