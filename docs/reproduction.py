@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from papers import ITEMS, Item, Ran, faithful
+
 from fenland.lab.store.files import write_text
 from fenland.lab.studies import STUDIES, find
-from fenland.lab.studies.papers import ITEMS
-from fenland.lab.study.papers import Item, Ran, faithful
 from fenland.lab.study.records import Record, cell, collect, listed, machines_of, of_study, scale, summary
 from fenland.lab.study.study import Study
 from fenland.markdown import table
@@ -64,7 +64,9 @@ def pages(
         known: studies by name; their pages also have the question and how the source was read.
     """
     machines = machines_of(records)
-    runs = summary(records, machines, order, lambda name: f"[{name}](reproduction/{name}.md)")
+    runs = summary(records, machines, lambda name: f"[{name}](reproduction/{name}.md)")
+    missing = [name for name in order if name not in {record.study for record in records}]
+    runs += f"\nNot in these records: {', '.join(missing)}.\n" if missing else ""
     found = {"reproduction.md": "\n".join([HEAD, _items(records, items), RUNS, runs, listed(machines), HOW])}
     for name in dict.fromkeys(record.study for record in records):
         text = of_study(name, records, machines, (known or {}).get(name), "[All studies](../reproduction.md)")

@@ -10,13 +10,12 @@ from rich.console import Console
 from toy import STUDY
 
 from fenland.lab.studies import STUDIES
-from fenland.lab.studies.papers import ITEMS
-from fenland.lab.study.papers import Item
 from fenland.lab.study.records import collect
 from fenland.lab.study.run import run_study
 
 sys.path.insert(0, str(DOCS))
 import reproduction
+from papers import ITEMS, Item
 
 pages = reproduction.pages
 

@@ -77,6 +77,21 @@ def test_a_claim_in_other_words_counts_once(out):
     assert "Claims of our own: 0 of 2 hold, 2 do not." in text
 
 
+def test_a_study_of_somebody_elses_file_is_repeated_by_that_file(tmp_path, capsys):
+    """No sentence on fenland's own studies, which they have not run, and no path of their machine."""
+    other = tmp_path / "other"
+    run_study(
+        replace(STUDY, file=tmp_path / "mine.py"), "quick", {"sides": "8"}, other, console=Console(file=io.StringIO())
+    )
+    (record,) = collect(other)
+    assert record.file == "mine.py"
+    assert "`fenland study mine.py --preset quick --set sides=8`" in markdown([record])
+    assert main(["study", "--table", str(other)]) == 0
+    said = capsys.readouterr().out
+    assert "Not in these records" not in said
+    assert str(tmp_path) not in said
+
+
 def test_records_survive_the_trip_through_a_file(out, tmp_path):
     records = collect(out)
     folder = tmp_path / "records"

@@ -114,7 +114,7 @@ class Study:
             output.print_json(plain(records))
             return output.OK
         known = {each.study: find(each.study) for each in records if each.study in STUDIES}
-        print(markdown(records, list(STUDIES), known), end="")
+        print(markdown(records, known), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:

@@ -46,6 +46,7 @@ class Record:
     commit: str  # of the checkout that measured, "-dirty" where it was edited; empty for an installed package
     seconds: float  # that computing took, see `fenland.lab.study.run.Done`
     verdicts: tuple[Verdict, ...]  # all of them
+    file: str = ""  # the name of the file that it was read from; empty where it is a part of fenland
 
 
 def collect(folder: Path, order: Sequence[str] = ()) -> list[Record]:
@@ -69,10 +70,11 @@ def _from_file(path: Path) -> list[Record]:
         names = {field.name for field in fields(Record)}
         return [
             Record(
-                **{name: row[name] for name in names - {"verdicts", "data", "machines"}},
+                **{name: row[name] for name in names - {"verdicts", "data", "machines", "file"}},
                 data=tuple(row["data"]),
                 machines=tuple(row["machines"]),
                 verdicts=tuple(Verdict(**verdict) for verdict in row["verdicts"]),
+                file=row.get("file", ""),  # records of studies of fenland's own may have none
             )
             for row in rows
         ]
@@ -99,6 +101,7 @@ def _of_study(folder: Path) -> Record:
         commit=str(here.get("commit") or ""),
         seconds=float(about["seconds"]),
         verdicts=tuple(Verdict(**verdict) for verdict in listed["verdicts"]),
+        file=Path(about["file"]).name,
     )
 
 
@@ -112,17 +115,16 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def markdown(records: Sequence[Record], order: Sequence[str] = (), known: Mapping[str, Study] | None = None) -> str:
+def markdown(records: Sequence[Record], known: Mapping[str, Study] | None = None) -> str:
     """How many claims hold, the runs, and the claims of each study, as one text.
 
     Args:
         records: what was run.
-        order: names of studies, for a sentence on those that were not run.
         known: studies by name; what is told of these also has the question and how the source was read.
     """
     machines, names = machines_of(records), dict.fromkeys(record.study for record in records)
     told = (of_study(name, records, machines, (known or {}).get(name)) for name in names)
-    return "\n".join([summary(records, machines, order), *told, listed(machines)])
+    return "\n".join([summary(records, machines), *told, listed(machines)])
 
 
 def of_study(
@@ -166,19 +168,15 @@ def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]
     return found
 
 
-def summary(
-    records: Sequence[Record], machines: Sequence[str], order: Sequence[str], link: Callable[[str], str] = str
-) -> str:
+def summary(records: Sequence[Record], machines: Sequence[str], link: Callable[[str], str] = str) -> str:
     """How many claims hold, and the runs with their data, scales and machines, as Markdown."""
     rows = []
     for record in records:
         counts = [sum(verdict.holds is holds for verdict in record.verdicts) for holds in HOLDS]
         cells = [link(record.study), *_where(record, machines), duration(record.seconds)]
         rows.append((*cells, *(count or "" for count in counts)))
-    missing = [name for name in order if name not in {record.study for record in records}]
     heads = ("study", "data", "scale", "machine", "computed in", "holds", "does not", "open")
-    left = f"\nNot in these records: {', '.join(missing)}.\n" if missing else ""
-    return f"{tally(once(_counted(records)))}\n\n{table(heads, rows)}{left}"
+    return f"{tally(once(_counted(records)))}\n\n{table(heads, rows)}"
 
 
 def listed(machines: Sequence[str]) -> str:
@@ -187,7 +185,7 @@ def listed(machines: Sequence[str]) -> str:
 
 
 def _section(record: Record, machines: Sequence[str]) -> str:
-    command = ["fenland", "study", record.study, "--preset", record.preset]
+    command = ["fenland", "study", record.file or record.study, "--preset", record.preset]
     for name, value in record.changed.items():
         command += ["--set", f"{name}={value}"]
     data, size, machine = _where(record, machines)
