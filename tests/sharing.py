@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 
-# Session fixtures and processes that a whole folder uses.
-TOGETHER = ("tests/distributed/", "tests/docs/", "tests/lab/explore/")
+# Session fixtures and processes that a whole folder uses, or several files of two.
+TOGETHER = (
+    ("tests/distributed/",),
+    ("tests/docs/",),
+    ("tests/lab/explore/", "tests/lab/report/test_report_browser.py"),  # the report of an invented store
+)
 
 
 def share(nodeid: str) -> str:
     """The name of the tests that run in one worker."""
     file = nodeid.partition("::")[0]
-    return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+    return next((names[0] for names in TOGETHER if file.startswith(names)), file)
 
 
 @pytest.hookimpl(optionalhook=True)

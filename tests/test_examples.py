@@ -28,7 +28,7 @@ RUNS = [
     ("lightning_trainer", "lightning", [], ()),
     ("hf_trainer", "transformers", [], ()),
 ]
-SLOW = {"ddp", "fsdp2", "hf_trainer", "lightning_trainer"}
+FAST = {"plain_loop", "accumulation"}  # the shortest of those that take one process
 
 
 def run(name: str, options: list[str], start: tuple[str, ...]) -> str:
@@ -41,7 +41,10 @@ def run(name: str, options: list[str], start: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize(
     ("name", "library", "options", "start"),
-    [pytest.param(*r, marks=[pytest.mark.slow] if r[0] in SLOW else [], id=" ".join([r[0], *r[2]])) for r in RUNS],
+    [
+        pytest.param(*r, marks=[] if r[0] in FAST and not r[2] else [pytest.mark.slow], id=" ".join([r[0], *r[2]]))
+        for r in RUNS
+    ],
 )
 def test_an_example_runs_and_learns(name, library, options, start):
     if importlib.util.find_spec(library) is None:  # importing it here would change the environment

@@ -16,11 +16,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from harness import BASES, assert_same
+from kinds import of_each_kind
 from ranks import on_ranks
 from test_fsdp import line, sharded, shards
-from worlds import EVERY, NAMES, build, closure, data, mlp, per_sample, share, whole_only
+from worlds import EVERY, NAMES, build, closure, data, mlp, per_sample, rules, share, whole_only
 
-every_name = pytest.mark.parametrize("name", [n for n in EVERY if not per_sample(n) and not whole_only(n)])
+SHARDED = [n for n in EVERY if not per_sample(n) and not whole_only(n)]
+every_name = pytest.mark.parametrize("name", of_each_kind(SHARDED, rules))
 some_names = pytest.mark.parametrize("name", NAMES)
 bases = pytest.mark.parametrize("base", ["sgd", "adamw_fused"])
 STEPS = 6

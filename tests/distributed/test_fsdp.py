@@ -136,6 +136,7 @@ def hybrid(rank, name):
     return norms, whole(model)
 
 
+@pytest.mark.slow  # four processes
 def test_a_hybrid_mesh_counts_each_element_once():
     for name in KINDS:
         answers = on_ranks(hybrid, name, world=4)

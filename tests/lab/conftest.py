@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # Imported before the first test: it sets an environment variable, which would count as that test's leak.
 import lightning.fabric  # noqa: F401
@@ -11,8 +11,12 @@ import pytest
 from image_files import write_split
 from matplotlib.figure import Figure
 from PIL import Image
+from synthetic_store import write_store
+
+from fenland.lab.report import write_report
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
+SAVEFIG = Figure.savefig
 
 
 @pytest.fixture(scope="session")
@@ -31,38 +35,43 @@ def cache(session_cache: Path) -> Iterator[Path]:
         os.environ["FENLAND_CACHE"] = before
 
 
+@pytest.fixture(scope="session")
+def invented_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a store of four optimizers, one run of which diverged; not to be changed."""
+    out = write_store(tmp_path_factory.mktemp("invented"), ("sgd", "sam", "usam", "ssam"), diverged=[("sam", 1)])
+    return write_report(out)
+
+
 @pytest.fixture(autouse=True)
 def wide_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """No width of a terminal that the runner has set for its workers."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
-@pytest.fixture
-def whole_pictures() -> None:
-    """For tests that look at a figure's files: they are what a user gets."""
-
-
-@pytest.fixture(autouse=True)
-def small_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the fast tier a page's figures are one blank file each.
+@pytest.fixture(scope="session", autouse=True)
+def small_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In the fast tier the files of a page's figures are blank, also those that a folder's fixtures write.
 
     A PDF with its fonts and a large PNG take more time than all else on a page, and few tests look at them: those ask
     for `whole_pictures`. The slow tests have all of them written. What is in the page, as SVG, is drawn in both tiers.
     """
-    if "whole_pictures" not in request.fixturenames and request.node.get_closest_marker("slow") is None:
-        from fenland.lab.figures import files
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(item.get_closest_marker("slow") for item in request.session.items):
+            patch.setattr(Figure, "savefig", _without_pixels)
+        yield
 
-        monkeypatch.setattr(files, "METADATA", {"png": files.METADATA["png"]})
-        monkeypatch.setattr(Figure, "savefig", _without_pixels)
+
+@pytest.fixture
+def whole_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at a figure's files: they are what a user gets."""
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
 
 
-def _without_pixels(
-    figure: Figure, file: BinaryIO, *, savefig: Callable[..., None] = Figure.savefig, **options: object
-) -> None:
-    if options.get("format") == "png":
-        Image.new("L", (1, 1)).save(file, "PNG")
+def _without_pixels(figure: Figure, file: BinaryIO, **options: Any) -> None:
+    if options.get("format") in ("png", "pdf"):
+        Image.new("L", (1, 1)).save(file, options["format"])
     else:
-        savefig(figure, file, **options)
+        SAVEFIG(figure, file, **options)
 
 
 @pytest.fixture

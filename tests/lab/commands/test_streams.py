@@ -42,18 +42,19 @@ def test_utf8_stays_and_broken_names_do_not_end_it(monkeypatch: pytest.MonkeyPat
     assert written("out/\udcc3", "utf-8", monkeypatch) == b"out/?"
 
 
-def test_commands_under_a_c_locale(tmp_path: Path) -> None:
-    for arguments in (["variants"], ["--help"], ["data", "digits", "--sheet", "x.png"], ["compare", "--help"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "fenland.lab.cli", *arguments],
-            env=os.environ | PLAIN,
-            cwd=tmp_path,
-            capture_output=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.isascii()
-        assert len(done.stdout) > 300
+@pytest.mark.parametrize(
+    "words",
+    [
+        "variants", "data digits --sheet x.png",
+        *(pytest.param(line, marks=pytest.mark.slow) for line in ("--help", "compare --help")),
+    ],
+)  # fmt: skip
+def test_a_command_under_a_c_locale(words: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fenland.lab.cli", *words.split()]
+    done = subprocess.run(command, env=os.environ | PLAIN, cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert len(done.stdout) > 300
 
 
 @pytest.mark.slow

@@ -216,13 +216,14 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPat
     assert caching.directory() == Path.home() / ".cache" / "fenland"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "mean", "deviation"),
     [
         # The means and deviations that everybody normalises MNIST by.
         ("mnist", (1, 28, 28), (0.1307,), (0.3081,)),
         # CIFAR-10's are 0.4914, 0.4822, 0.4465 and 0.247, 0.243, 0.262; this copy went through JPEG.
-        pytest.param("cifar10", (3, 32, 32), (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.262), marks=pytest.mark.slow),
+        ("cifar10", (3, 32, 32), (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.262)),
     ],
 )
 def test_real_data(

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM
 from chrome import Chrome
-from synthetic_store import write_store
 
-from fenland.lab.report import write_report
 from fenland.lab.study.index import write_index
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
@@ -25,9 +23,9 @@ def chrome(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory, studies):
+def out(tmp_path_factory, studies, invented_report):
     folder = tmp_path_factory.mktemp("pages")
-    write_report(write_store(folder / "digits", ("sgd", "sam", "usam", "ssam"), diverged=[("sam", 1)]))
+    shutil.copytree(invented_report.parent, folder / "digits")
     (folder / "digits/compare.json").write_text("{}")
     shutil.copytree(studies, folder / "studies")
     write_index(folder)

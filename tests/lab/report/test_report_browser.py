@@ -4,24 +4,15 @@ from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, visit
-from synthetic_store import write_store
-
-from fenland.lab.report import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 MEASURE = (Path(__file__).parents[1] / "measure.js").read_text()
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    out = write_store(tmp_path_factory.mktemp("invented"), ("sgd", "sam", "usam", "ssam"), diverged=[("sam", 1)])
-    return write_report(out)
-
-
 @pytest.fixture(scope="module", params=["light", "dark"])
-def seen(request, report, tmp_path_factory):
-    return visit(report, MEASURE, dark=request.param == "dark", scratch=tmp_path_factory.mktemp(request.param))
+def seen(request, invented_report, tmp_path_factory):
+    return visit(invented_report, MEASURE, dark=request.param == "dark", scratch=tmp_path_factory.mktemp(request.param))
 
 
 def test_the_console_is_silent_and_no_request_leaves_the_page(seen):
@@ -81,9 +72,9 @@ def test_names_and_ids_hold_for_readers_of_every_kind(seen):
         assert height >= 44
 
 
-def test_these_eyes_see_a_request_and_an_error(report, tmp_path):
+def test_these_eyes_see_a_request_and_an_error(invented_report, tmp_path):
     page = tmp_path / "report.html"
-    text = report.read_text()
+    text = invented_report.read_text()
     harm = '<img src="http://elsewhere.invalid/x.png" alt=""><script>nothing.at.all</script></main>'
     page.write_text(text.replace("Content-Security-Policy", "x-none").replace("</main>", harm))
     found = visit(page, MEASURE, widths=(390,))
@@ -91,9 +82,11 @@ def test_these_eyes_see_a_request_and_an_error(report, tmp_path):
     assert any("nothing is not defined" in line for line in found.console)
 
 
-def test_the_page_forbids_itself_to_load_anything(report, tmp_path):
+def test_the_page_forbids_itself_to_load_anything(invented_report, tmp_path):
     page = tmp_path / "report.html"
-    page.write_text(report.read_text().replace("</main>", '<img src="http://elsewhere.invalid/x.png" alt=""></main>'))
+    page.write_text(
+        invented_report.read_text().replace("</main>", '<img src="http://elsewhere.invalid/x.png" alt=""></main>')
+    )
     found = visit(page, MEASURE, widths=(390,))
     assert found.requests == []
     assert any("Content Security Policy" in line for line in found.console)

@@ -175,13 +175,14 @@ def test_the_paper_preset_is_the_papers_network():
     assert {run.batch_size for run in runs if run.model == "resnet18-plain"} == {128, 512}
 
 
-@pytest.mark.usefixtures("whole_pictures")
-def test_it_draws(tmp_path):
+@pytest.mark.parametrize("files", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_it_draws(tmp_path, files):
     from fenland.lab.figures import inline_svg, save_files
 
     study = find("momentum-batch")
     for drawn in study.draw(SMALL, {"medians": _medians(), "trained": _runs()}):
-        assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
+        if files:
+            assert all(path.stat().st_size > 5000 for path in save_files(drawn, list(drawn.labels), tmp_path))
         assert inline_svg(drawn, list(drawn.labels)).startswith("<svg")
 
 

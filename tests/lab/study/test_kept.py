@@ -74,12 +74,13 @@ def test_of_300_random_corruptions_of_pieces_none_is_believed(tmp_path):
     assert all(seconds_of(path) is not None for path in paths if path.suffix == ".parquet")
 
 
-def test_of_200_random_corruptions_of_a_study_none_is_believed(tmp_path):
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_of_random_corruptions_of_a_study_none_is_believed(tmp_path, count):
     run_study(STUDY, out=tmp_path, console=console())
     folder = tmp_path / "toy"
     files = [folder / name for name in ("config.json", "environment.json", "verdicts.json", "checksums.json")]
     draw, files = random.Random(1), [*files, folder / "tables/rolls.parquet"]
-    for number in range(200):
+    for number in range(count):
         path = draw.choice(files)
         whole = path.read_bytes()
         path.write_bytes(harmed(whole, draw))

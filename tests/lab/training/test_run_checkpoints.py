@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from fenland.lab.config import RunConfig
 from fenland.lab.models import MODELS
 from fenland.lab.training import checkpoint, loop
 from fenland.lab.training.metrics import EpochRecord
-from fenland.lab.training.optimizers import OPTIMIZERS
+from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer
 from fenland.lab.training.trainer import RunResult, train
+from kinds import of_each_kind
 
 
 class Stop(Exception):
@@ -78,7 +80,14 @@ def interrupted(config: RunConfig, path: Path, at: list[int], monkeypatch: pytes
     return result
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def rules_of(optimizer: str) -> Any:
+    """The rules of an optimizer of the lab; None of a plain one."""
+    base = "adamw" if optimizer == "adamw" else "sgd"
+    built = build_optimizer(dataclasses.replace(CONFIG, optimizer=optimizer, base=base), small((1, 2, 2), 2), 6)
+    return getattr(built, "rules", None)
+
+
+@pytest.mark.parametrize("optimizer", of_each_kind(OPTIMIZERS, rules_of))
 def test_stopped_twice_and_bit_identical(optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = "adamw" if optimizer == "adamw" else "sgd"
     config = dataclasses.replace(CONFIG, optimizer=optimizer, base=base, epochs=2)

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 from repeats import numbers
+from torch import nn
 
 import fenland
 from fenland.lab.config import RunConfig
 from fenland.lab.data import load
 from fenland.lab.errors import BadInput
+from fenland.lab.models import MODELS
 from fenland.lab.training import engine, loop
 from fenland.lab.training.metrics import EpochRecord, StepMeans
 from fenland.lab.training.optimizers import OPTIMIZERS, build_optimizer, check_optimizer
@@ -29,10 +31,19 @@ def test_same_configuration_same_numbers(optimizer: str, model: str) -> None:
     assert numbers(train(dataclasses.replace(config, seed=1)).records[-1:]) != numbers(first.records[-1:])
 
 
+def normed(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Filters, a norm layer and a dense layer, a tenth of the time of ResNet-20."""
+    body = nn.Conv2d(shape[0], 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    return nn.Sequential(*body, nn.Linear(32, classes))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_of_the_lab_trains_a_network_with_norm_layers(optimizer: str) -> None:
+def test_every_optimizer_of_the_lab_trains_a_network_with_norm_layers(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "normed", normed)
     base = "adamw" if optimizer == "adamw" else "sgd"
-    config = dataclasses.replace(QUICK, optimizer=optimizer, base=base, model="resnet20", epochs=1)
+    config = dataclasses.replace(QUICK, optimizer=optimizer, base=base, model="normed", epochs=1)
     config = dataclasses.replace(config, limit=32, batch_size=16)
     result = train(config)
     assert math.isfinite(result.records[-1].train_loss)

@@ -60,11 +60,11 @@ class Problem:
 
 
 class Account:
-    """The allocator's account of all that happens inside; `record_function(name)` marks calls to be asked about."""
+    """What the allocator holds during the block, by torch's profiler; `record_function(name)` marks calls."""
 
     def __enter__(self) -> Account:
         self._spoken = os.environ.get(_LOUDNESS)
-        os.environ[_LOUDNESS] = "99"  # else the profiler tells of each of its starts on stderr
+        os.environ[_LOUDNESS] = "99"  # else the profiler writes each of its starts to stderr
         self._watched = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
         self._watched.start()
         return self
@@ -137,11 +137,13 @@ def _ascends(opt: SharpnessAware, problem: Problem) -> bool:
 _HEAD = """# Memory of a step
 
 This page says how much memory a step needs beyond the plain base's, method by method. The unit is the size of the
-parameters. The allocator's account of real steps was read on {layers} linear layers of {width} x {width} with a fused
-SGD with momentum. Copies of tensors of up to 4096 elements, which are joined for their norm, are too small to show.
+parameters. torch's profiler counted the memory of real steps, on {layers} linear layers of {width} x {width} with a
+fused SGD with momentum. Copies of tensors of up to 4096 elements, which are joined for their norm, are too small to
+show.
 
 - **In `ascend`** is the most that the ascent holds beyond the weights, the base's state and the gradient $g$. 0 means
-  that $w + e$ is written into the buffer of $g$, and nothing is copied.
+  that $w + e$ is written into the buffer of $g$, and nothing is copied. A dash means that no separate call of `ascend`
+  moved the weights in the measured steps.
 - **In a step** is the most that is held at one moment beyond the weights, all state and one gradient. 1 is the ascent
   point, in what was the memory of $g$, while the second backward pass fills another gradient.
 - **Kept** is what stays between steps, beyond the base's state.

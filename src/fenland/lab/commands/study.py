@@ -71,8 +71,6 @@ class Study:
     folder, as Markdown; with --json as records. Runs nothing."""
     plan: bool = False
     """Say what the studies would train and take, from two steps of each distinct run on this machine; run nothing."""
-    pages: Annotated[str, arg(metavar="DIR")] = ""
-    """With --table: write it into this folder instead, reproduction.md and one page a study."""
     json: bool = False
     """Print one JSON document; progress goes to stderr."""
 
@@ -82,8 +80,6 @@ class Study:
 
         if self.table:
             return self._table()
-        if self.pages:
-            raise BadInput("pages", self.pages, "goes with --table DIR, the folder of the studies or records")
         if not (self.names or self.list):
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
         with logs.waiting("torch"):
@@ -104,9 +100,8 @@ class Study:
 
     def _table(self) -> int:
         with logs.waiting("torch"):
-            from fenland.lab.studies import STUDIES
-            from fenland.lab.studies.papers import ITEMS
-            from fenland.lab.study.reproduction import collect, pages, plain, write_pages
+            from fenland.lab.studies import STUDIES, find
+            from fenland.lab.study.records import collect, markdown, plain
 
         if not Path(self.table).is_dir():
             raise BadInput("table", self.table, "no such directory; give the --out of `fenland study`")
@@ -118,11 +113,8 @@ class Study:
         if self.json:
             output.print_json(plain(records))
             return output.OK
-        found = pages(records, list(STUDIES), ITEMS)
-        if self.pages:
-            print(write_pages(found, Path(self.pages)))
-        else:
-            print("\n".join(found.values()), end="")
+        known = {each.study: find(each.study) for each in records if each.study in STUDIES}
+        print(markdown(records, known), end="")
         return output.OK
 
     def _plans(self, studies: Sequence[Any_Study]) -> Sequence[dict[str, str]]:

@@ -12,18 +12,18 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module, util
+from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from fenland.lab.study import statements
+from fenland.lab.study.statements import FUNCTION, Module
 
 # Libraries whose numbers are ours too.
 LIBRARIES = ("torch", "numpy")
-_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_of(*roots: Any) -> str:
@@ -62,15 +62,6 @@ def _place(root: Any) -> tuple[str, str]:
     return root.__module__, root.__qualname__.split(".")[0]
 
 
-@dataclass(frozen=True)
-class _Module:
-    """A module's statements by what they bind."""
-
-    bound: dict[str, list[ast.stmt]]
-    imported: dict[str, tuple[str, str]]
-    loose: list[ast.stmt]
-
-
 @dataclass
 class _Reach:
     """What has been reached, and the methods that wait for their name to be."""
@@ -80,12 +71,12 @@ class _Reach:
     seen: set[tuple[str, str]] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     waiting: dict[str, list[tuple[str, ast.stmt]]] = field(default_factory=dict)
-    texts: dict[str, _Module | None] = field(default_factory=dict)
+    texts: dict[str, Module | None] = field(default_factory=dict)
 
-    def _text(self, module: str) -> _Module | None:
+    def _text(self, module: str) -> Module | None:
         """A module's statements; its file is looked at once."""
         if module not in self.texts:
-            self.texts[module] = _read(module)
+            self.texts[module] = statements.read(module)
         return self.texts[module]
 
     @functools.cached_property
@@ -106,7 +97,7 @@ class _Reach:
             self._take(module, statement)
         if name in here.imported:
             self._import(*here.imported[name])
-        elif name not in here.bound and not _is_module(f"{module}.{name}"):
+        elif name not in here.bound and not statements.is_module(f"{module}.{name}"):
             self._at_runtime(module, name)
         if (module, "") not in self.seen:
             self.seen.add((module, ""))
@@ -133,7 +124,7 @@ class _Reach:
             for each in statement.body:
                 if isinstance(each, ast.Expr):  # its docstring
                     continue
-                if isinstance(each, _FUNCTION) and not each.name.startswith("__") and each.name not in self.names:
+                if isinstance(each, FUNCTION) and not each.name.startswith("__") and each.name not in self.names:
                     self.waiting.setdefault(each.name, []).append((module, each))
                 else:
                     self._take(module, each)
@@ -142,12 +133,12 @@ class _Reach:
                 self.found.add(f"{module}: {statement.name} {ast.dump(expression)}")
                 self._expression(module, expression)
             return
-        bare, text = _bare(statement)
+        bare, text = statements.bare(statement)
         self.found.add(f"{module}: {text}")
         self._expression(module, bare)
 
     def _expression(self, module: str, node: ast.AST) -> None:
-        here, told = self._text(module), _told(node)
+        here, told = self._text(module), statements.told(node)
         brought = {**(here.imported if here else {}), **told.imported}
         for name in told.names:
             self._import(*brought[name]) if name in brought else self.visit(module, name)
@@ -167,141 +158,10 @@ class _Reach:
         """``data.load`` where data is a module."""
         if not self._ours(module):
             return
-        there = _module(module, name) if name else module
+        there = statements.module_of(module, name) if name else module
         for part in chain if there else ():
-            inner = _module(str(there), part)
+            inner = statements.module_of(str(there), part)
             if inner is None:
                 self.visit(str(there), part)
                 return
             there = inner
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What an expression or a statement names, each thing once, in the order in which it does."""
-
-    imported: dict[str, tuple[str, str]]
-    names: tuple[str, ...]
-    mentioned: tuple[str, ...]  # attributes, and texts that could be the name of one
-    chains: tuple[tuple[str, tuple[str, ...]], ...]  # ``a.b.c`` as ("a", ("b", "c"))
-
-
-@functools.lru_cache(maxsize=50_000)
-def _told(node: ast.AST) -> _Told:
-    imported: dict[str, tuple[str, str]] = {}
-    names, mentioned, chains = [], [], []
-    for each in ast.walk(node):
-        imported.update(_imports(each))
-        if isinstance(each, ast.Name):
-            names.append(each.id)
-        elif isinstance(each, ast.Attribute):
-            mentioned.append(each.attr)
-            parts, base = [each.attr], each.value
-            while isinstance(base, ast.Attribute):
-                parts, base = [base.attr, *parts], base.value
-            if isinstance(base, ast.Name):
-                chains.append((base.id, tuple(parts)))
-        elif isinstance(each, ast.Constant) and isinstance(each.value, str) and each.value.isidentifier():
-            mentioned.append(each.value)
-    return _Told(imported, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(mentioned)), tuple(dict.fromkeys(chains)))
-
-
-def _module(module: str, name: str) -> str | None:
-    """The module that a name of a module stands for; None where it stands for something else, or for nothing."""
-    here = _read(module)
-    if here is None or name in here.bound:
-        return None
-    of, what = here.imported.get(name, (module, name))
-    if (of, what) != (module, name):  # a package may import a module of its own
-        return of if not what else _module(of, what) if of.startswith("fenland") else None
-    return f"{module}.{name}" if _is_module(f"{module}.{name}") else None
-
-
-@functools.lru_cache(maxsize=20_000)
-def _bare(statement: ast.stmt) -> tuple[ast.stmt, str]:
-    """Without docstrings and annotations of functions, which compute nothing; and as text."""
-    if not any(isinstance(each, _FUNCTION) for each in ast.walk(statement)):
-        return statement, ast.dump(statement)
-    copy = ast.parse(ast.unparse(statement)).body[0]
-    for each in ast.walk(copy):
-        if isinstance(each, _FUNCTION):
-            each.returns = None
-            if ast.get_docstring(each) is not None:
-                each.body = each.body[1:] or [ast.Pass()]
-        elif isinstance(each, ast.arg):
-            each.annotation = None
-    return copy, ast.dump(copy)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_module(module: str) -> bool:
-    """Whether there is such a module of fenland."""
-    if not module.startswith("fenland."):
-        return False
-    try:
-        return util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a part of the name is a module, and no package
-        return False
-
-
-def _read(module: str) -> _Module | None:
-    """Its statements; None where it has no source, or is none."""
-    loaded = sys.modules.get(module)
-    path = getattr(loaded, "__file__", None)
-    if path is None and _is_module(module):
-        found = util.find_spec(module)
-        path = None if found is None else found.origin
-    return None if path is None or not path.endswith(".py") else _parse(path, os.stat(path).st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1024)
-def _parse(path: str, changed: int) -> _Module:
-    """The statements of a file that was last changed at this time."""
-    return _statements(Path(path).read_text(encoding="utf-8"))
-
-
-def _statements(source: str) -> _Module:
-    """The statements of a module by what they bind."""
-    here = _Module({}, {}, [])
-    for statement in _top(ast.parse(source).body):
-        brought = dict(_imports(statement))
-        here.imported.update(brought)
-        names = list(_binds(statement))
-        for name in names:
-            here.bound.setdefault(name, []).append(statement)
-        docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        if not (names or docstring or isinstance(statement, (ast.Import, ast.ImportFrom))):
-            here.loose.append(statement)
-    return here
-
-
-def _top(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements of a module, those in an ``if`` or ``try`` one by one, without what is there for type checkers."""
-    for statement in body:
-        if isinstance(statement, ast.If):
-            if "TYPE_CHECKING" not in ast.unparse(statement.test):
-                yield from _top([*statement.body, *statement.orelse])
-        elif isinstance(statement, ast.Try):
-            yield from _top([*statement.body, *(x for each in statement.handlers for x in each.body)])
-        else:
-            yield statement
-
-
-def _binds(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement of a module defines."""
-    if isinstance(statement, (*_FUNCTION, ast.ClassDef)):
-        yield statement.name
-    elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
-        for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
-            yield from (each.id for each in ast.walk(target) if isinstance(each, ast.Name))
-
-
-def _imports(node: ast.AST) -> Iterator[tuple[str, tuple[str, str]]]:
-    """(name, (module, name in it)) of what an import binds; the second is empty for a module."""
-    if isinstance(node, ast.Import):
-        for each in node.names:
-            first = each.name.split(".")[0]
-            yield each.asname or first, (each.name if each.asname else first, "")
-    elif isinstance(node, ast.ImportFrom) and not node.level:  # fenland's own imports are absolute
-        for each in node.names:
-            yield each.asname or each.name, (str(node.module), each.name)

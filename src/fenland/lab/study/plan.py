@@ -71,13 +71,6 @@ def distinct(runs: Iterable[RunConfig]) -> dict[RunConfig, list[RunConfig]]:
     return found
 
 
-def of_two_steps(run: RunConfig, batch_size: int = FEW) -> RunConfig:
-    """The same network, optimizer and images, for two steps on this machine's CPU."""
-    return dataclasses.replace(
-        run, batch_size=batch_size, limit=2 * batch_size, epochs=1, warmup=0.0, device="cpu", data_id="",
-    )  # fmt: skip
-
-
 def evaluations(runs: Iterable[RunConfig]) -> int:
     """Gradient evaluations of all of them."""
     from fenland.lab.training.optimizers import check_optimizer

@@ -1,62 +1,33 @@
-"""What was published, measured and holds, over stored studies: as records of plain values, and as pages."""
+"""What was published, measured and holds, over stored studies: as records of plain values, and as Markdown."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab.errors import BadInput
-from fenland.lab.store.files import read_json, read_table, write_text
+from fenland.lab.store.files import read_json, read_table
 from fenland.lab.study.index import place_in, studies_below
 from fenland.lab.study.kept import CONFIG, ENVIRONMENT, VERDICTS, read_study
-from fenland.lab.study.papers import Item, Ran, faithful
+from fenland.lab.study.notes import shared, split
 from fenland.lab.study.parts import Verdict
 from fenland.lab.study.tally import bare, once, tally
 from fenland.lab.sweep.progress import duration
 from fenland.markdown import table
 
+if TYPE_CHECKING:
+    from fenland.lab.study.study import Study
+
 LONGEST_CELL = 100  # letters of what was measured; the rest goes into the notes
 AS_ABOVE, LONGEST_AGAIN = "as above", 30  # what stands for a longer text that the row above has, too
+MORE = "more in the notes"  # what ends a cell that was cut
 HOLDS = {True: "yes", False: "**no**", None: "open"}
 # What tells machines apart in the table.
 MACHINE = ("cpu", "cores", "gpu", "python", "torch", "fenland")
-HEAD = """\
-# Reproduction
-
-This page lists what the papers show, item by item, and says whether it was repeated faithfully. Each study has a page
-with its claims, the published and the measured values, and notes. A claim that does not hold is listed like any other.
-A claim that cannot be decided at the scale of the study stays open.
-"""
-RUNS = """\
-## Runs
-
-Claims of papers and claims of our own are counted separately. Each counts once: at the published scale if that was
-run, and otherwise at the smaller one. If a study has changed the wording of a claim since, only the new wording counts.
-"""
-HOW = """\
-## How these pages are made
-
-A program makes them from the records in `docs/records`, which `fenland study` wrote. DIR holds `cifar10/` and `mnist/`,
-each with `train.parquet` and `test.parquet`. Without `--data-root` the data are loaded from the hub. The last two lines
-need a clone:
-
-```sh
-fenland study all --preset quick --data-root DIR --out OUT
-fenland study --table OUT --json > docs/records/NAME.json
-fenland study --table docs/records --pages docs
-```
-
-**Scale** is the preset. `quick` is small and meant for two cores. Where it says "as published", it is the paper's own
-setting. **JPEG** marks images that were compressed again with losses. Accuracies on them differ from published ones, so
-compare the methods with each other. Numbers in brackets are 95 % intervals, over seeds where there are several.
-**Computed in** is, for records since 28 November 2026, the computing time of all processes, restarts included; earlier
-records give the wall-clock time of the last process. A commit that ends in `-dirty` had uncommitted
-edits when the study ran.
-"""
 
 
 @dataclass(frozen=True)
@@ -75,6 +46,7 @@ class Record:
     commit: str  # of the checkout that measured, "-dirty" where it was edited; empty for an installed package
     seconds: float  # that computing took, see `fenland.lab.study.run.Done`
     verdicts: tuple[Verdict, ...]  # all of them
+    file: str = ""  # the name of the file that it was read from; empty where it is a part of fenland
 
 
 def collect(folder: Path, order: Sequence[str] = ()) -> list[Record]:
@@ -98,10 +70,11 @@ def _from_file(path: Path) -> list[Record]:
         names = {field.name for field in fields(Record)}
         return [
             Record(
-                **{name: row[name] for name in names - {"verdicts", "data", "machines"}},
+                **{name: row[name] for name in names - {"verdicts", "data", "machines", "file"}},
                 data=tuple(row["data"]),
                 machines=tuple(row["machines"]),
                 verdicts=tuple(Verdict(**verdict) for verdict in row["verdicts"]),
+                file=row.get("file", ""),  # records of studies of fenland's own may have none
             )
             for row in rows
         ]
@@ -128,6 +101,7 @@ def _of_study(folder: Path) -> Record:
         commit=str(here.get("commit") or ""),
         seconds=float(about["seconds"]),
         verdicts=tuple(Verdict(**verdict) for verdict in listed["verdicts"]),
+        file=Path(about["file"]).name,
     )
 
 
@@ -141,40 +115,43 @@ def _data(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return (named,) if isinstance(named, str) else tuple(named)
 
 
-def pages(records: Sequence[Record], order: Sequence[str] = (), items: Sequence[Item] = ()) -> dict[str, str]:
-    """The opening page and one a study, as Markdown by the paths of their files."""
-    machines = list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
-    names = list(dict.fromkeys(record.study for record in records))
-    opening = [HEAD, _items(records, items), RUNS, _summary(records, machines, order), _machines(machines), HOW]
-    found = {"reproduction.md": "\n".join(opening)}
-    for name in names:
-        own = [record for record in records if record.study == name]
-        title, source = _cell(own[0].title), _cell(own[0].source)
-        head = f"# {name}\n\n**{title}.** Source: {source}. [All studies](../reproduction.md)\n"
-        sections = [_section(record, machines) for record in own]
-        found[f"reproduction/{name}.md"] = "\n".join([head, *sections, _machines(machines)])
-    return found
+def markdown(records: Sequence[Record], known: Mapping[str, Study] | None = None) -> str:
+    """How many claims hold, the runs, and the claims of each study, as one text.
+
+    Args:
+        records: what was run.
+        known: studies by name; what is told of these also has the question and how the source was read.
+    """
+    machines, names = machines_of(records), dict.fromkeys(record.study for record in records)
+    told = (of_study(name, records, machines, (known or {}).get(name)) for name in names)
+    return "\n".join([summary(records, machines), *told, listed(machines)])
 
 
-def write_pages(found: Mapping[str, str], folder: Path) -> Path:
-    """Write `pages` into a folder that exists; the opening page is returned."""
-    if not folder.is_dir():
-        raise BadInput("pages", folder, "no such directory; make it first")
-    (folder / "reproduction").mkdir(exist_ok=True)
-    for name, text in found.items():
-        write_text(folder / name, text)
-    return folder / "reproduction.md"
+def of_study(
+    name: str, records: Sequence[Record], machines: Sequence[str], study: Study | None = None, links: str = ""
+) -> str:
+    """The claims of one study, run by run, between its question and how its source was read."""
+    own = [record for record in records if record.study == name]
+    return "\n".join([_head(own[0], study, links), *(_section(each, machines) for each in own), *_read(study)])
 
 
-def _items(records: Sequence[Record], items: Sequence[Item]) -> str:
-    ran = [Ran(each.study, ", ".join([*each.data, _scale(each)]), each.published) for each in records]
-    known = {record.study for record in records}
-    rows = []
-    for item in items:
-        link = f"[{item.study}](reproduction/{item.study}.md)" if item.study in known else item.study
-        words = (_cell(each) for each in (item.needs, *faithful(item, ran)))
-        rows.append((_cell(item.paper), _cell(item.item), link, *words))
-    return table(("paper", "item", "study", "what it needs", "what was run", "faithful"), rows) if items else ""
+def _head(record: Record, study: Study | None, links: str) -> str:
+    title = record.title if record.title.endswith(("?", "!")) else f"{record.title}."
+    question = f" {cell(study.question)}" if study else ""
+    source = f"Source: {cell(record.source)}.{links and ' '}{links}"
+    return f"# {record.study}\n\n**{cell(title)}**{question}\n\n{source}\n"
+
+
+def _read(study: Study | None) -> list[str]:
+    """How the source was read, where the study says so."""
+    if study is None or not study.choices:
+        return []
+    return ["## What the source leaves open, and how it is read here\n", *(f"- {cell(x)}" for x in study.choices), ""]
+
+
+def machines_of(records: Sequence[Record]) -> list[str]:
+    """Those that the records are of, each once; their places are their letters."""
+    return list(dict.fromkeys(_machine(each) for record in records for each in record.machines))
 
 
 def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]:
@@ -191,38 +168,37 @@ def _counted(records: Sequence[Record]) -> list[tuple[str, bool, list[Verdict]]]
     return found
 
 
-def _summary(records: Sequence[Record], machines: Sequence[str], order: Sequence[str]) -> str:
+def summary(records: Sequence[Record], machines: Sequence[str], link: Callable[[str], str] = str) -> str:
+    """How many claims hold, and the runs with their data, scales and machines, as Markdown."""
     rows = []
     for record in records:
         counts = [sum(verdict.holds is holds for verdict in record.verdicts) for holds in HOLDS]
-        link = f"[{record.study}](reproduction/{record.study}.md)"
-        cells = [link, *_where(record, machines), duration(record.seconds)]
+        cells = [link(record.study), *_where(record, machines), duration(record.seconds)]
         rows.append((*cells, *(count or "" for count in counts)))
-    missing = [name for name in order if name not in {record.study for record in records}]
     heads = ("study", "data", "scale", "machine", "computed in", "holds", "does not", "open")
-    left = f"\nNot in these records: {', '.join(missing)}.\n" if missing else ""
-    return f"{tally(once(_counted(records)))}\n\n{table(heads, rows)}{left}"
+    return f"{tally(once(_counted(records)))}\n\n{table(heads, rows)}"
 
 
-def _machines(machines: Sequence[str]) -> str:
-    return "\n".join(["Machines:\n", *(f"- **{_letter(i)}**: {_cell(text)}" for i, text in enumerate(machines)), ""])
+def listed(machines: Sequence[str]) -> str:
+    """The machines by their letters."""
+    return "\n".join(["Machines:\n", *(f"- **{_letter(i)}**: {cell(text)}" for i, text in enumerate(machines)), ""])
 
 
 def _section(record: Record, machines: Sequence[str]) -> str:
-    command = ["fenland", "study", record.study, "--preset", record.preset]
+    command = ["fenland", "study", record.file or record.study, "--preset", record.preset]
     for name, value in record.changed.items():
         command += ["--set", f"{name}={value}"]
-    data, scale, machine = _where(record, machines)
+    data, size, machine = _where(record, machines)
     commit = f" at commit {record.commit}" if record.commit else ""
     ran = f"`{shlex.join(command)}`, run on {record.date}{commit}."
-    said = f"{ran} Data: {data}. Scale: {scale}. Machine: {machine}."
+    said = f"{ran} Data: {data}. Scale: {size}. Machine: {machine}."
     numbered = list(enumerate(record.verdicts, 1))
     rows = _rows(numbered)
     judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
-    told = [(number, " ".join(filter(None, (_parts(each.measured)[1], each.note)))) for number, each in numbered]
-    notes = [f"- **{number}** {_cell(text)}" for number, text in told if text]
+    told = [(number, [*filter(None, [_parts(each.measured)[1]]), *split(each.note)]) for number, each in numbered]
+    notes = [f"- **{numbers}**: {cell(text)}" for numbers, text in shared(told)]
     return "\n".join(
-        [f"## Preset {_scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])]
+        [f"## Preset {scale(record)}\n", f"{said}\n", judged, *(["Notes:\n", *notes, ""] if notes else [])]
     )
 
 
@@ -232,8 +208,8 @@ def _rows(numbered: Sequence[tuple[int, Verdict]]) -> list[tuple[object, ...]]:
     for number, each in numbered:
         own = (each.source, each.expected)
         pairs = zip(own, above, strict=True)
-        told = [AS_ABOVE if len(text) > LONGEST_AGAIN and text == last else _cell(text) for text, last in pairs]
-        rows.append((number, _cell(each.claim), *told, _cell(_parts(each.measured)[0]), HOLDS[each.holds]))
+        told = [AS_ABOVE if len(text) > LONGEST_AGAIN and text == last else cell(text) for text, last in pairs]
+        rows.append((number, cell(each.claim), *told, cell(_parts(each.measured)[0]), HOLDS[each.holds]))
         above = own
     return rows
 
@@ -243,10 +219,10 @@ def _parts(measured: str) -> tuple[str, str]:
     if len(measured) <= LONGEST_CELL or "; " not in measured:
         return measured, ""
     first, rest = measured.split("; ", 1)
-    return first, f"Measured: {rest.rstrip('.')}."
+    return f"{first}; {MORE}", f"Also measured: {rest.rstrip('.')}."
 
 
-def _scale(record: Record) -> str:
+def scale(record: Record) -> str:
     """Preset, whether it is the published one, and what was set."""
     published = "as published" if record.published and record.preset != "paper" else ""
     changed = ", ".join(f"{name}={value}" for name, value in record.changed.items())
@@ -256,7 +232,7 @@ def _scale(record: Record) -> str:
 def _where(record: Record, machines: Sequence[str]) -> list[str]:
     """Data, scale, machine."""
     letters = ", ".join(dict.fromkeys(_letter(machines.index(_machine(each))) for each in record.machines))
-    return [_cell(", ".join(record.data)) or "none, computed", _cell(_scale(record)), letters]
+    return [cell(", ".join(record.data)) or "none, computed", cell(scale(record)), letters]
 
 
 def _machine(each: Mapping[str, Any]) -> str:
@@ -271,7 +247,7 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else f"M{index}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that Markdown leaves as it is, on one line."""
     for mark in "\\|*_`[]":
         text = text.replace(mark, f"\\{mark}")
