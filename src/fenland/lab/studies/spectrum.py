@@ -44,6 +44,7 @@ class Config(Training):
     lr: float = 0.05
     schedule: str = "cosine"
     limit: int | None = 720
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     examples: int | None = 500  # train images whose mean loss the Hessian is of; None for all
     count: int = 3  # largest eigenvalues
     tol: float = 1e-3  # bound on a residual as a share of its eigenvalue
@@ -175,7 +176,7 @@ STUDY = Study(
     paper={
         "data": "cifar10", "models": ("resnet20",), "epochs": 200, "batch_size": 128, "augment": True,
         "examples": 10_000, "count": 5, "steps": 80, "device": "cuda", "rhos": (0.01, 0.05, 0.1, 0.2),
-        "lengths": (100, 200), "limit": None, "seeds": (0, 1, 2, 3, 4),
+        "lengths": (100, 200), "limit": None,
     },
     runs=Grid(
         lambda config, lab: {"weights": True}, after=measured_ends, model=C.models, optimizer=C.optimizers,
