@@ -111,9 +111,9 @@ def _vgg(model: str) -> Iterator[Claim]:
             "seen, is outside; with no failure in a few runs it stays open.", norm,
         ),
     )  # fmt: skip
-    reading = f"{SECTION}; that SGD is spared is our reading, the report names SAM and ASAM alone"
+    reading = Source(f"ours, as a reading of {SECTION}, which names SAM and ASAM alone", ours=True)
     yield Claim(
-        f"On {model} SGD does not fail: the failures are those of SAM and ASAM.", Source(reading),
+        f"On {model} SGD does not fail: the failures are those of SAM and ASAM.", reading,
         lambda m: _spared(m, model), scope="paper", notes=("No failure in a few runs leaves it open.", norm),
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from fenland.arguments import check_whole
 from fenland.lab.figures.plots import METHODS, Line, Panel, plain_number
 from fenland.lab.store.statistics import interval
 from fenland.lab.study import Claim, Plot, Study
-from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Tables
+from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Tables, ours
 from fenland.lab.study.published import next_draw
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import gathered, select
@@ -93,7 +93,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
             yield Claim(sentence, TABLE, row(method), "table", notes=words)
         if "USAM" in methods:
             sentence = "The unnormalised ascent leaves float32 within four rows of the table (its 1.5e65 needs float64)"
-            yield Claim(sentence, TABLE, overflow, "table")
+            yield Claim(sentence, ours("read off the table's 1.5e65"), overflow, "table")
     sentences = {
         "SAM": ("SAM converges at every radius", FIGURE),
         "USAM": ("USAM converges up to rho = 0.01 and blows up at 0.1", FIGURE),
