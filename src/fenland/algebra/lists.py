@@ -262,9 +262,14 @@ def addcmul_into(
             x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
 
 
-def addcmul(ws: Vector, us: Vector, s: Scalar | list[Scalar]) -> Vector:
-    """w + s * u in fresh memory, with the strides of w; rounded as `addcmul_into` does."""
-    if small_and_plain(ws, us) and list(map(Tensor.stride, us)) == list(map(Tensor.stride, ws)):
+def addcmul(ws: Vector, us: Vector, s: Scalar | list[Scalar], *, plain: bool | None = None) -> Vector:
+    """w + s * u in fresh memory, with the strides of w; rounded as `addcmul_into` does.
+
+    `plain` is what `small_and_plain` says, where known, of tensors whose strides are known to be equal.
+    """
+    if plain is None:
+        plain = small_and_plain(ws, us) and list(map(Tensor.stride, us)) == list(map(Tensor.stride, ws))
+    if plain:
         es = _product(s, us)
         torch._foreach_add_(es, ws)
         return es

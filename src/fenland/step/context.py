@@ -16,7 +16,7 @@ from fenland.algebra.lazy import times
 from fenland.algebra.shards import layouts, local
 from fenland.rules import Context
 from fenland.rules.requests import Climb, Grad
-from fenland.step.closures import loss_of
+from fenland.step.drivers.evaluation import loss_of
 from fenland.step.gradients import Gradient, drop
 from fenland.step.perturbation import Perturbation
 from fenland.step.record import LOW, StepRecord, measure_precision, warn_of_rounding

@@ -21,26 +21,47 @@ from fenland.step.perturbation import ALIASED, BUCKET_VIEW, OWNED, holdings
 _DENSE = {torch.strided}
 _grad, _layout = attrgetter("grad"), attrgetter("layout")
 _PLAIN = Lists()
+_UNASKED = object()
 
 
 class Gradient(Leaf):
     """The gradient of one pass over the parameters that have one.
 
     Attributes:
-        held: for each tensor OWNED, BUCKET_VIEW or ALIASED: who else uses its memory.
         wholes: the tensors as `p.grad` held them, DTensors included.
     """
 
-    __slots__ = ("held", "wholes")
     params: list[Tensor]
 
     def __init__(self, params: list[Tensor], wholes: Vector, factor: Scalar | None) -> None:
         kinds = None if PLAIN.issuperset(map(type, wholes)) else layouts(wholes)
-        self.held = holdings(wholes, sharded=kinds is not None)
         tensors = wholes if kinds is None else [local(x) for x in wholes]
-        owned = [True] * len(wholes) if self.held.count(OWNED) == len(wholes) else list(map(OWNED.__eq__, self.held))
-        super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
+        super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, None, factor)
         self.wholes = wholes
+        self._held: list[int] | None = None
+        self._owned: Any = _UNASKED
+
+    @property
+    def held(self) -> list[int]:
+        """For each tensor OWNED, BUCKET_VIEW or ALIASED: who else uses its memory.
+
+        Asked where somebody would write to it, for the first time while `p.grad` has it: a last gradient that goes to
+        the base as it is is not asked at all.
+        """
+        if self._held is None:
+            self._held = holdings(self.wholes, sharded=self.V.layouts is not None)  # type: ignore[attr-defined]
+        return self._held
+
+    @property
+    def owned(self) -> list[bool] | None:  # type: ignore[override]
+        """One flag a tensor: whether its memory may be written to."""
+        if self._owned is _UNASKED:
+            self._owned = list(map(OWNED.__eq__, self.held))
+        return self._owned  # type: ignore[no-any-return]
+
+    @owned.setter
+    def owned(self, flags: list[bool] | None) -> None:
+        self._owned = flags
 
     def replace(self, i: int, whole: Tensor) -> None:
         """Put another tensor in the place of the i-th."""

@@ -77,9 +77,11 @@ class Perturbation:
         torch.clear_autocast_cache()  # casts of w must not serve at w + e
         if parametrize._cache:  # nor what `parametrize.cached()` holds
             parametrize._cache.clear()
-        if False not in swaps and False not in owned and self._cache.all_fit(direction, whole):  # as nearly always
-            self._go((True, True), self.params, direction, steps, plain=self._cache.plain)
-            return
+        if False not in swaps and self._cache.all_alike(direction):  # as nearly always
+            mine = False not in owned and self._cache.all_free(direction, whole)
+            if mine or True not in owned:
+                self._go((True, mine), self.params, direction, steps, plain=self._cache.plain)
+                return
         each = zip(swaps, owned, direction, params, strict=True)
         flags = [(swap, mine and (not swap or _fits(u, p))) for swap, mine, u, p in each]
         for kind in sorted(set(flags)):
@@ -148,7 +150,7 @@ class Perturbation:
             there = us
             addcmul_into(ws, us, s, out=us, plain=plain)
         else:
-            there = addcmul(ws, us, s)
+            there = addcmul(ws, us, s, plain=plain)
         self._swapped += list(zip(params, ws, strict=True))
         for p, x in zip(params, there, strict=True):
             p.data = x
@@ -208,19 +210,13 @@ class StorageCache:
         self._alone = all(why_not_movable(p) is None for p in params)
         self.plain = self._alone and small_and_plain(params, params)
 
-    def all_fit(self, us: Sequence[Tensor], whole: bool) -> bool:
-        """Whether each of the parameters last asked about can live in the buffer of its u.
+    def all_alike(self, us: Sequence[Tensor]) -> bool:
+        """Whether all have one dtype, and each of these tensors the strides of its parameter, of those last asked."""
+        return list(map(torch.Tensor.stride, us)) == self._strides and len(self._dtypes.union(map(_dtype, us))) == 1
 
-        Args:
-            us: one tensor a parameter, to be overwritten.
-            whole: each is known to have a storage to itself.
-        """
-        return (
-            list(map(torch.Tensor.stride, us)) == self._strides
-            and len(self._dtypes.union(map(_dtype, us))) == 1
-            and (whole or _all_alone(us, self._bytes))
-            and True not in map(_requires_grad, us)
-        )
+    def all_free(self, us: Sequence[Tensor], whole: bool) -> bool:
+        """Whether parameters may live in these tensors' buffers; `whole`: each is known to have a storage to itself."""
+        return (whole or _all_alone(us, self._bytes)) and True not in map(_requires_grad, us)
 
 
 def _all_alone(tensors: Sequence[Tensor], sizes: list[int]) -> bool:
@@ -246,37 +242,32 @@ def why_not_movable(p: Tensor) -> str | None:
 def holdings(grads: Sequence[Tensor], sharded: bool) -> list[int]:
     """Who else uses each gradient's buffer.
 
-    Call it with the freshly made list as the only other holder; `sharded`: some are DTensors.
+    Call it while each is in `p.grad`, with the list as the only other holder; `sharded`: some are DTensors.
     """
-    unseen = _MAPPED.issuperset(map(sys.getrefcount, grads))
-    if unseen and not sharded and _all_alone(grads, list(map(_nbytes, grads))):
+    references = list(map(sys.getrefcount, grads))
+    if not sharded and max(references, default=0) <= _UNSEEN and _all_alone(grads, list(map(_nbytes, grads))):
         return [OWNED] * len(grads)
-    found = []
-    references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE
-    for i in range(len(grads)):  # no loop variable: it would be one more holder
-        if references(grads[i]) > alone:
-            found.append(ALIASED)
-            continue
-        x = grads[i]
-        storage = (local(x) if sharded else x).untyped_storage()
-        if storage.nbytes() != x.nbytes and not (sharded and is_dtensor(x)):
-            found.append(BUCKET_VIEW)
-        else:
-            found.append(ALIASED if users(storage._cdata) > lonely or x._is_view() else OWNED)
-        del x
-    return found
+    if min(references, default=0) > _UNSEEN:  # a closure that keeps them, keeps all of them
+        return [ALIASED] * len(grads)
+    return [ALIASED if n > _UNSEEN else _user(x, sharded) for n, x in zip(references, grads, strict=True)]
 
 
-def _calibrate() -> tuple[int, int, int]:
+def _user(x: Tensor, sharded: bool) -> int:
+    """Who else uses the buffer of a gradient that nobody else holds."""
+    storage = (local(x) if sharded else x).untyped_storage()
+    if storage.nbytes() != x.nbytes and not (sharded and is_dtensor(x)):
+        return BUCKET_VIEW
+    return ALIASED if _storage_users(storage._cdata) > _ALONE_STORAGE or x._is_view() else OWNED
+
+
+def _calibrate() -> tuple[int, int]:
     """References and storage users of a gradient that only its parameter holds: they depend on Python's version."""
     p = torch.zeros(1, requires_grad=True)
     p.grad = torch.zeros(1)
     grads = [q.grad for q in [p]]
-    (mapped,) = map(sys.getrefcount, grads)
-    storage = grads[0].untyped_storage()  # type: ignore[union-attr]
-    return sys.getrefcount(grads[0]), mapped, _storage_users(storage._cdata)
+    (references,) = map(sys.getrefcount, grads)
+    return references, _storage_users(grads[0].untyped_storage()._cdata)  # type: ignore[union-attr]
 
 
-_ALONE_REFERENCES, _mapped, _ALONE_STORAGE = _calibrate()
-_MAPPED = frozenset(range(_mapped + 1))
+_UNSEEN, _ALONE_STORAGE = _calibrate()
 _ALONE = frozenset(range(_ALONE_STORAGE + 1))

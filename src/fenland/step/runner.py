@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fenland.rules import ParameterNames
-from fenland.step.attributes import AdvancedWarning
 from fenland.step.base_step import is_fused, step_base
-from fenland.step.checks import check_rules
-from fenland.step.closures import StaleGradients
-from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
+from fenland.step.drivers.evaluation import StaleGradients
 from fenland.step.gradients import Scaled, drop
-from fenland.step.guards import Guard, Snapshot
-from fenland.step.loss_scale import LossScaleWatch
+from fenland.step.guards.beginnings import ForwardWatch
+from fenland.step.guards.snapshots import Guard, Snapshot
 from fenland.step.perturbation import StorageCache
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
+from fenland.step.refusals.attributes import AdvancedWarning
+from fenland.step.refusals.loss_scale import LossScaleWatch
+from fenland.step.refusals.rules import check_rules
+from fenland.step.refusals.unguarded import UnguardedWarning
 from fenland.step.state import Memory, Rules
 from fenland.step.step import Step
 
@@ -226,6 +229,24 @@ class Runner:
         if self.watch is not None:
             self.watch.quiet = False
             self.watch.begin_anew()
+
+
+def finish(
+    runners: Sequence[Runner],
+    steps: list[Step],
+    decisions: list[bool | Tensor],
+    before: Sequence[Snapshot | None],
+    hooks: Any = None,
+) -> None:
+    """Step the bases, or skip: of a joint step all are taken or none."""
+    skipped = any(map(is_, decisions, repeat(False)))
+    for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
+        step.close()
+        runner.pending = runner.before = None
+        if skipped:
+            runner.skip(step, then)
+        else:
+            runner.take(step, ok, then, hooks)
 
 
 def _nonfinite(record: StepRecord) -> str:

@@ -1,7 +1,6 @@
-"""Who evaluates the gradients that a program asks for: a closure, the user in two calls, or one closure a micro-batch.
+"""A closure evaluates, called at w and again at w + e, or one closure a micro-batch (m-SAM).
 
-All three run the same steps (`step.py`). They take a list of runners, one an optimizer: a joint step is the same
-course with more than one of them.
+The runners are a list, one an optimizer: a joint step is the same course with more than one of them.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
-from itertools import repeat
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,11 +16,10 @@ from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
-from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, PerSample, evaluate, loss_of, refuse_inner_step
-from fenland.step.gradients import Scaled, collect, drop, own_copy
-from fenland.step.guards import Snapshot
-from fenland.step.runner import Runner
+from fenland.step.drivers.evaluation import Closure, PerSample, evaluate, loss_of, refuse_inner_step
+from fenland.step.gradients import Scaled, collect, own_copy
+from fenland.step.guards.snapshots import Snapshot
+from fenland.step.runner import Runner, finish
 from fenland.step.step import Step
 
 _asks, _ranks_differ = attrgetter("asks"), attrgetter("reduction.ranks_differ")
@@ -77,73 +74,6 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scal
         return values
 
     return _whole_step([runner], [scaling], passes)  # type: ignore[no-any-return]
-
-
-def ascend(runner: Runner, scaling: Scaled | None) -> bool:
-    """From the gradient in `p.grad` to w + e, for the user's second pass; whether the weights moved."""
-    runner.refuse("ascend", busy=True)
-    refuse_two_calls(runner.rules)
-    before = runner.watch.beginning() if runner.watch is not None else None
-    step = runner.new_step(scaling)
-    try:
-        if step.request.at is None and runner.rules.method.clean_gradient:
-            step.come_back()
-        runner.check_first(step, two_calls=True)
-        if runner.advanced is not None:
-            runner.advanced.note(1)
-        if before is None:
-            runner.warn_of_unseen(step)
-        if step.asks and step.request.at is not None:
-            step.go()
-        else:  # no ascent: d is g, or the gradient of the pass that comes
-            for leaf in step.alive:
-                leaf.own()
-            step.drop()
-        if runner.loss_scale.due:
-            runner.watch_loss_scale(step)
-        if runner.watch is not None:
-            runner.watch.quiet = True
-        runner.end_first_pass(guarded=before is not None, two_calls=True)
-        if before is not None:
-            runner.guard.bring_back(before, runner.after_first)
-        runner.pending, runner.before = step, before
-    except BaseException:
-        runner.roll_back([step], before)
-        raise
-    return bool(step.perturbation.params)
-
-
-def descend(runner: Runner, scaling: Scaled | None, hooks: Any = None) -> None:
-    """From the gradient at w + e, in `p.grad`, back to w, and one step of the base, between the wrapper's hooks."""
-    runner.refuse("descend", busy=False)
-    step: Any = runner.pending
-    before = runner.before
-    if getattr(step.scaling, "scaler", None) is not getattr(scaling, "scaler", None):
-        raise RuntimeError(
-            "a scaler in one half of the step only: both passes carry its scale, so call ascend(scaler=scaler) and "
-            "descend(scaler=scaler)"
-        )
-    step.scaling = scaling
-    try:
-        if step.asks:
-            step.come_back()
-        else:
-            step.drop()
-        runner.end_second_pass(moved=step.h is not None, two_calls=True)
-        step.settled = settle(step, whole=hooks is not None)
-        ok = runner.decide(step, before)
-    except BaseException:
-        runner.roll_back([step], before)
-        raise
-    finish([runner], [step], [ok], [before], hooks)
-
-
-def restore(runner: Runner) -> None:
-    """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
-    runner.refuse("restore", busy=False)
-    pending: Any = runner.pending
-    runner.roll_back([pending], runner.before)
-    drop(runner.base.param_groups)
 
 
 def _whole_step(
@@ -259,21 +189,3 @@ def _apart(runners: Sequence[Runner], request: Grad) -> ExitStack:
         if runner.reduction.ranks_differ:
             contexts.enter_context(runner.reduction.context(request))
     return contexts
-
-
-def finish(
-    runners: Sequence[Runner],
-    steps: list[Step],
-    decisions: list[bool | Tensor],
-    before: Sequence[Snapshot | None],
-    hooks: Any = None,
-) -> None:
-    """Step the bases, or skip: of a joint step all are taken or none."""
-    skipped = any(map(is_, decisions, repeat(False)))
-    for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
-        step.close()
-        runner.pending = runner.before = None
-        if skipped:
-            runner.skip(step, then)
-        else:
-            runner.take(step, ok, then, hooks)
