@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from itertools import repeat
-from operator import is_
 from typing import Any
 
 import torch
@@ -229,24 +227,6 @@ class Runner:
         if self.watch is not None:
             self.watch.quiet = False
             self.watch.begin_anew()
-
-
-def finish(
-    runners: Sequence[Runner],
-    steps: list[Step],
-    decisions: list[bool | Tensor],
-    before: Sequence[Snapshot | None],
-    hooks: Any = None,
-) -> None:
-    """Step the bases, or skip: of a joint step all are taken or none."""
-    skipped = any(map(is_, decisions, repeat(False)))
-    for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
-        step.close()
-        runner.pending = runner.before = None
-        if skipped:
-            runner.skip(step, then)
-        else:
-            runner.take(step, ok, then, hooks)
 
 
 def _nonfinite(record: StepRecord) -> str:

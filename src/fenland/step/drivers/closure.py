@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
-from fenland.step.drivers.evaluation import Closure, PerSample, evaluate, loss_of, refuse_inner_step
+from fenland.step.drivers.evaluation import Closure, PerSample, evaluate, refuse_inner_step
 from fenland.step.gradients import Scaled, collect, own_copy
 from fenland.step.guards.snapshots import Snapshot
-from fenland.step.runner import Runner, finish
+from fenland.step.runner import Runner
 from fenland.step.step import Step
 
 _asks, _ranks_differ = attrgetter("asks"), attrgetter("reduction.ranks_differ")
@@ -152,11 +153,11 @@ class _Passes:
             runner.end_second_pass(moved=True, two_calls=False)
         return value
 
-    def search_again(self) -> Any:
-        """Once more, for a search, from the buffers and random numbers that pass 1 started from."""
+    def search_again(self) -> Tensor | None:
+        """The loss once more, for a search, from the buffers and random numbers that pass 1 started from."""
         for runner, then in zip(self.runners, self.before, strict=True):
             runner.guard.bring_back(then)
-        return self.call()
+        return self.call()[1]
 
     def one(self, steps: list[Step], asking: list[Step]) -> Any:
         """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
@@ -168,10 +169,9 @@ class _Passes:
         if looks:
             first.watch_loss_scale(steps[0])
         with _apart(self.runners, request) if any(map(_ranks_differ, self.runners)) else _TOGETHER:
-            value = self.call(request) if self.made else first.stale.watched(self.call, request, self.runners)
+            value, loss = self.call(request) if self.made else first.stale.watched(self.call, request, self.runners)
         if looks:
             first.loss_scale.refuse(two_calls=False)
-        loss = loss_of(value)
         for step in asking:
             away = bool(step.perturbation.params)
             step.come_back(None if self.samples is None else self.samples.losses)
@@ -189,3 +189,21 @@ def _apart(runners: Sequence[Runner], request: Grad) -> ExitStack:
         if runner.reduction.ranks_differ:
             contexts.enter_context(runner.reduction.context(request))
     return contexts
+
+
+def finish(
+    runners: Sequence[Runner],
+    steps: list[Step],
+    decisions: list[bool | Tensor],
+    before: Sequence[Snapshot | None],
+    hooks: Any = None,
+) -> None:
+    """Step the bases, or skip: of a joint step all are taken or none."""
+    skipped = any(map(is_, decisions, repeat(False)))
+    for runner, step, ok, then in zip(runners, steps, decisions, before, strict=True):
+        step.close()
+        runner.pending = runner.before = None
+        if skipped:
+            runner.skip(step, then)
+        else:
+            runner.take(step, ok, then, hooks)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fenland.step.base_step import settle
+from fenland.step.drivers.closure import finish
 from fenland.step.gradients import Scaled, drop
 from fenland.step.refusals.rules import refuse_two_calls
-from fenland.step.runner import Runner, finish
+from fenland.step.runner import Runner
 
 
 def ascend(runner: Runner, scaling: Scaled | None) -> bool:

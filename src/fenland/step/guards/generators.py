@@ -28,7 +28,7 @@ _HEAD = object.__basicsize__  # of an object in CPython's memory; its own fields
 
 def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     """The state now of the global generators, those of `devices`, and the generators `held`."""
-    now: States = {"torch": torch.get_rng_state()}
+    now: States = {"torch": torch.default_generator.get_state()}
     now["python"] = random.getstate() if _python is None else (_python.raw, random._inst.gauss_next)  # type: ignore[attr-defined]
     if "numpy" in sys.modules:
         now["numpy"] = _numpy.state()
@@ -46,9 +46,13 @@ def set_states(then: States, now: States) -> None:
     """Set every generator to the state that it had then; `now` has what is known of their states now."""
     for whose, state in then.items():
         if whose == "torch":
-            torch.set_rng_state(state)
+            torch.default_generator.set_state(state)
         elif whose == "python":
-            _set_python(state, now.get(whose))
+            if _python is None:
+                random.setstate(state)
+            elif state != (now.get(whose) or (_python.raw, random._inst.gauss_next)):  # type: ignore[attr-defined]
+                position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
+                random.setstate((random.Random.VERSION, (*words, position), state[1]))
         elif whose == "numpy":
             if state != (now[whose] if whose in now else _numpy.state()):
                 _numpy.set(state)
@@ -56,14 +60,6 @@ def set_states(then: States, now: States) -> None:
             torch.get_device_module(whose).set_rng_state(state, device=whose)
         else:
             _set_held(whose, state)
-
-
-def _set_python(state: Any, now: Any) -> None:
-    if _python is None:
-        random.setstate(state)
-    elif state != (now or (_python.raw, random._inst.gauss_next)):  # type: ignore[attr-defined]
-        position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
-        random.setstate((random.Random.VERSION, (*words, position), state[1]))
 
 
 def _set_held(generator: Any, state: Any) -> None:
