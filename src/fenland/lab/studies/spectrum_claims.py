@@ -62,8 +62,9 @@ def at_equal_loss(mine: str, theirs: str) -> Statement:
             seeds = [seed for seed in part["seed"].unique() if {(mine, seed), (theirs, seed)} <= set(of)]
             apart = {seed: _apart(of[mine, seed], of[theirs, seed]) for seed in seeds}
             kept = [float(np.mean(each)) for each in apart.values() if each]
-            words = f"{model}: {{value}} times as much ({sum(map(len, apart.values()))} points of equal loss)"
-            found[words] = ratio_of(interval(kept))
+            points = sum(map(len, apart.values()))
+            words = f" times as much ({points} points of equal loss)" if points else " (no points of equal loss)"
+            found[f"{model}: {{value}}{words}"] = ratio_of(interval(kept))
         return found
 
     return Contrast(measure, "{key}", sign=False) < 1

@@ -248,7 +248,7 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     said = f"{ran} Data: {data}. Scale: {scale}. Machine: {machine}."
     numbered = list(enumerate(record.verdicts, 1))
     rows = _rows(numbered)
-    judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
+    judged = table(("claim", "holds", "published or expected", "measured", "whose"), rows)
     told = [(number, [*filter(None, [_parts(each.measured)[1]]), *split(each.note)]) for number, each in numbered]
     notes = [f"- **{numbers}**: {_cell(text)}" for numbers, text in shared(told)]
     return "\n".join(
@@ -263,7 +263,9 @@ def _rows(numbered: Sequence[tuple[int, Verdict]]) -> list[tuple[object, ...]]:
         own = (each.source, each.expected)
         pairs = zip(own, above, strict=True)
         told = [AS_ABOVE if len(text) > LONGEST_AGAIN and text == last else _cell(text) for text, last in pairs]
-        rows.append((number, _cell(each.claim), *told, _cell(_parts(each.measured)[0]), HOLDS[each.holds]))
+        whose, expected = told
+        claim, measured = f"{number}. {_cell(each.claim)}", _cell(_parts(each.measured)[0])
+        rows.append((claim, HOLDS[each.holds], expected, measured, whose))
         above = own
     return rows
 
