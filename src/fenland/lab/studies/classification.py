@@ -222,16 +222,17 @@ STUDY = Study(
     choices=(
         "The paper's tables were not at hand, so no published accuracy stands beside ours. Its abstract claims that "
         "SSAM performs consistently better than SAM and integrates with SAM's variants.",
-        "Preset paper: networks as its summary names them; 200 epochs, batches of 128, lr 0.05 (the authors' code), "
-        "cosine, momentum 0.9, weight decay 5e-4, crop and flip, 3 seeds. Its radii are not known: 0.05 for SAM and "
-        "SSAM, 0.5 for ASAM on CIFAR-10, twice that on CIFAR-100, as ASAM's authors take them.",
-        "Plain SAM is the unnormalised ascent in the paper (USAM and SSAM-U here); Foret's, of length rho, stands "
-        "beside it. Both have 0.05, in units that differ, and SSAM has SAM's radius, not one tuned for it.",
-        "Preset quick: an MLP and a LeNet for three epochs on 3,000 images of CIFAR-10. It shows that the comparison "
-        "runs, and what it costs; its accuracies decide nothing. Preset two-cores: a LeNet on all of CIFAR-10.",
-        "CIFAR-10 comes from --data-root DIR (DIR/cifar10/*.parquet) or from the Hugging Face hub; without either, "
-        "--set data=digits.",
-        "Accuracy at the last epoch, never at the best one on the test set. Runs that diverge are counted.",
+        "Preset paper has the networks that its summary names, 200 epochs, batches of 128, lr 0.05 (the authors' "
+        "code), cosine, momentum 0.9, weight decay 5e-4, crop and flip, 3 seeds. Its radii are not known: 0.05 for SAM "
+        "and SSAM, 0.5 for ASAM on CIFAR-10, twice that on CIFAR-100, as ASAM's authors take them.",
+        "The paper's plain SAM has the unnormalised ascent (USAM and SSAM-U here). Foret's ascent, of length rho, is "
+        "run beside it. Both have 0.05, in different units, and SSAM has SAM's radius, not one tuned for it.",
+        "Preset quick trains an MLP and a LeNet for three epochs on 3,000 images of CIFAR-10. It shows that the "
+        "comparison runs, and what it costs; its accuracies decide nothing. Preset two-cores trains a LeNet on all of "
+        "CIFAR-10.",
+        "CIFAR-10 comes from --data-root DIR (DIR/cifar10/*.parquet) or from the Hugging Face hub. If you have "
+        "neither, use --set data=digits.",
+        "Accuracies are those of the last epoch, never of the best one on the test set. Runs that diverge are counted.",
     ),
     beside=(),
 )  # fmt: skip

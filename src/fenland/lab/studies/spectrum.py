@@ -185,17 +185,17 @@ STUDY = Study(
     claims=claims,
     figures=[draw],
     choices=(
-        "The summary at hand says that SSAM finds flatter minima, as Hessian analyses show; networks, data, radii and "
-        "numbers are not in it.",
+        "The summary that we had says that SSAM finds flatter minima, as Hessian analyses show. It has no networks, "
+        "data, radii or numbers.",
         "The Hessian is that of the mean cross-entropy over train images without augmentation, in evaluation mode and "
         "without the weight decay, at the last weights.",
-        "Plain SAM is the unnormalised ascent in the paper (USAM and SSAM-U here); Foret's, of length rho, stands "
-        "beside it.",
-        "Cross-entropy is flat wherever it is small: a method that fits the data further has smaller eigenvalues for "
-        "that alone. So the train losses stand beside every verdict, and eigenvalues are also compared at equal loss: "
-        "each method is trained for several lengths, each a run of its own with its own schedule.",
-        "Preset paper: ResNet-20 on CIFAR-10, 200 epochs, batches of 128, lr 0.05, momentum 0.9, weight decay 5e-4, "
-        "cosine, augmented; the Hessian over 10,000 images. Preset quick: an MLP on 720 of scikit-learn's "
-        "digits, the Hessian over 500 of them.",
+        "The paper's plain SAM has the unnormalised ascent (USAM and SSAM-U here). Foret's ascent, of length rho, is "
+        "run beside it.",
+        "Cross-entropy is flat wherever it is small, so a method that fits the data better has smaller eigenvalues for "
+        "that reason alone. So every verdict has the train losses beside it, and eigenvalues are also compared at "
+        "equal loss: each method is trained for several lengths, and each length is a run with its own schedule.",
+        "Preset paper trains ResNet-20 on CIFAR-10, 200 epochs, batches of 128, lr 0.05, momentum 0.9, weight decay "
+        "5e-4, cosine, augmented; the Hessian is over 10,000 images. Preset quick trains an MLP on 720 of "
+        "scikit-learn's digits; the Hessian is over 500 of them.",
     ),
 )  # fmt: skip
