@@ -19,11 +19,13 @@ LIGHT = re.compile(r"^(!\[[^\]]*\]\([\w/-]+)-light(\.svg|\.png)\)$", re.M)
 MATH = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.S)
 BARS = re.compile(r"<mo([^>]*)>(&#x0007C;|\|)</mo>")  # of norms: an operator would have space around it
 TABLE = re.compile(r"<table>.*?</table>", re.S)
-RULE = re.compile(r"^(\|[-:| ]+\|)$", re.M)  # the line below the head of a table
+WRITTEN = re.compile(r"(?:^\|.*\|$\n?)+", re.M)  # a table as Markdown
+BETWEEN = re.compile(r"(?<!\\)\|")  # its cells
 TAG, HEAD = re.compile(r"<[^>]+>"), re.compile(r"<th( [^>]*)?>")
 CELL = re.compile(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", re.S)
 MANY, SENTENCE = 4, 40  # columns of a table, and letters of a cell, from which on the cell needs room
-WIDE = 6  # bars; a table with as many columns does not fit beside a table of contents
+# A table with as many columns, or with one less of which as many are of sentences, does not fit beside the contents.
+WIDE, WORDY = 6, 3
 KINDS = {".svg": "fenland-figure", ".png": "fenland-screen"}
 
 
@@ -33,10 +35,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     A page with a wide table gets the place of the table of contents, too: beside it the last columns would be hidden.
     """
     markdown = markdown.replace(MARK, decisions()) if MARK in markdown else markdown
-    if any(row[1].count("|") > WIDE for row in RULE.finditer(markdown)):
+    if any(_is_wide(found[0]) for found in WRITTEN.finditer(markdown)):
         page.meta.setdefault("hide", ["toc"])
     markdown = LIGHT.sub(_by_theme, markdown)
     return "\n".join(_bars(line) if line.startswith("|") else line for line in markdown.split("\n"))
+
+
+def _is_wide(table: str) -> bool:
+    rows = [BETWEEN.split(line.strip())[1:-1] for line in table.splitlines()]
+    columns = list(zip(*rows, strict=False))
+    wordy = sum(any(len(cell.strip()) > SENTENCE for cell in column) for column in columns)
+    return len(columns) >= WIDE or (len(columns) == WIDE - 1 and wordy >= WORDY)
 
 
 def on_page_content(html: str, **_: Any) -> str:

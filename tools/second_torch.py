@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 WHOLE = ["test_golden.py", "test_twins.py", "variants/test_family_twins.py", "test_examples.py"]
-NOT_CORE = ["lab", "docs"]
+NOT_CORE = ["lab", "docs", "benchmarks"]
 
 
 def requirement(which: str) -> str:

@@ -32,14 +32,15 @@ def is_finite(value: float) -> bool:
     return abs(value) <= sys.float_info.max
 
 
-def check_positive(name: str, value: Any, otherwise: str) -> None:
-    """Raise unless `value` is None or a finite number > 0; `otherwise` says what None means."""
-    if value is None:
+def check_positive(name: str, value: Any, otherwise: str = "") -> None:
+    """Raise unless `value` is a finite number > 0, or None where `otherwise` says what that means."""
+    if value is None and otherwise:
         return
+    allowed = f", or None for {otherwise}" if otherwise else ""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} = {value!r}: must be a number > 0, or None for {otherwise}")
+        raise TypeError(f"{name} = {value!r}: must be a number > 0{allowed}")
     if not (is_finite(value) and value > 0):
-        raise ValueError(f"{name} = {value!r}: must be finite and > 0, or None for {otherwise}")
+        raise ValueError(f"{name} = {value!r}: must be finite and > 0{allowed}")
 
 
 def check_count(name: str, value: Any, otherwise: str) -> None:

@@ -14,13 +14,14 @@ from torch._compile import _disable_dynamo
 from fenland.algebra.shards import local
 from fenland.arguments import check_among, check_count, check_instance, check_positive
 from fenland.rules import L2, Always, Ball, Combine, Method, Radius, Source, When, chosen
-from fenland.step import drivers
 from fenland.step.checkpoints import pack, unpack
-from fenland.step.checks import check_base, check_groups, listed
-from fenland.step.closures import NO_CLOSURE, Closure, refuse_caller
+from fenland.step.drivers import two_calls
+from fenland.step.drivers.closure import run_closure, run_micro_batches
+from fenland.step.drivers.evaluation import NO_CLOSURE, Closure, refuse_caller
 from fenland.step.gradients import Scaled
 from fenland.step.perturbation import STRATEGIES
 from fenland.step.record import StepRecord
+from fenland.step.refusals.bases import check_base, check_groups, listed
 from fenland.step.runner import Runner
 from fenland.step.state import Memory, Radii, Rules
 
@@ -252,10 +253,10 @@ class SharpnessAware(torch.optim.Optimizer):
         refuse_caller(closure)
         scaling = None if scaler is None else self._scaling(scaler)
         if callable(closure):
-            return drivers.run_closure([self._runner], closure, [scaling])
+            return run_closure([self._runner], closure, [scaling])
         if not isinstance(closure, Sequence) or not closure or [c for c in closure if not callable(c)]:
             raise TypeError(f"closure = {closure!r}: must be a callable or a non-empty list of callables")
-        return drivers.run_micro_batches(self._runner, closure, scaling)
+        return run_micro_batches(self._runner, closure, scaling)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch must not wrap it: the base's own step fires the hooks
 
@@ -283,7 +284,7 @@ class SharpnessAware(torch.optim.Optimizer):
         Returns:
             Whether the weights moved (False with rho = 0 or on a step without ascent: d will be g).
         """
-        return drivers.ascend(self._runner, self._scaling(scaler))
+        return two_calls.ascend(self._runner, self._scaling(scaler))
 
     @_disable_dynamo
     @torch.no_grad()
@@ -293,14 +294,14 @@ class SharpnessAware(torch.optim.Optimizer):
         real = self._me() or self
         hooked = real._optimizer_step_pre_hooks or real._optimizer_step_post_hooks
         hooks = (real._before_step, real._after_step, real) if hooked else None
-        drivers.descend(self._runner, self._scaling(scaler), hooks)
+        two_calls.descend(self._runner, self._scaling(scaler), hooks)
         vars(real)["_opt_called"] = True  # what torch's schedulers look at; `step` sets it in the other form
 
     @_disable_dynamo
     @torch.no_grad()
     def restore(self) -> None:
         """Give up the ascent: weights, buffers and generators are as before the step, every `p.grad` is None."""
-        drivers.restore(self._runner)
+        two_calls.restore(self._runner)
 
     @contextlib.contextmanager
     def ascent(self, *, scaler: Any = None) -> Iterator[None]:

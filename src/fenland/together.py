@@ -14,12 +14,12 @@ from fenland.algebra import Leaf
 from fenland.arguments import check_among, check_instance
 from fenland.optimizer import SharpnessAware
 from fenland.rules import ParameterNames
-from fenland.step import drivers
-from fenland.step.closures import Closure, refuse_caller
-from fenland.step.forward_watch import UnguardedWarning
+from fenland.step.drivers.closure import run_closure
+from fenland.step.drivers.evaluation import Closure, refuse_caller
 from fenland.step.gradients import Gradient, Scaled
-from fenland.step.guards import Guard
+from fenland.step.guards.snapshots import Guard
 from fenland.step.perturbation import StorageCache
+from fenland.step.refusals.unguarded import UnguardedWarning
 from fenland.step.runner import Runner
 from fenland.step.state import Memory
 from fenland.step.step import Step
@@ -75,9 +75,9 @@ def _run(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled 
     if len(set(params)) < len(params):
         raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
     if not joint:
-        return drivers.run_closure(runners, closure, scalings)
+        return run_closure(runners, closure, scalings)
     joined = _JointRunner(runners)
-    return drivers.run_closure([joined], closure, [joined.scaling(scalings)])
+    return run_closure([joined], closure, [joined.scaling(scalings)])
 
 
 class _JointRunner(Runner):

@@ -46,3 +46,12 @@ def test_a_wide_table_has_the_place_of_the_contents(columns, own, hidden):
     page = SimpleNamespace(meta=own)
     assert hooks.on_page_markdown(text, page=page) == text
     assert page.meta.get("hide") == hidden
+
+
+@pytest.mark.parametrize(("columns", "wordy", "hidden"), [(5, 2, None), (5, 3, ["toc"]), (4, 4, None)])
+def test_so_has_a_table_of_many_sentences(columns, wordy, hidden):
+    cells = ["a \\| sentence of more than forty letters, in a cell"] * wordy + ["short"] * (columns - wordy)
+    text = f"|{' a |' * columns}\n|{'---|' * columns}\n| {' | '.join(cells)} |"
+    page = SimpleNamespace(meta={})
+    hooks.on_page_markdown(text, page=page)
+    assert page.meta.get("hide") == hidden

@@ -36,14 +36,15 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 ALLOWED = "choose one of " + ", ".join(OPTIMIZERS)
 WRONG = {
-    ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}",
+    ("--optimizers", "sgd", "adam"): f"--optimizers=adam: {ALLOWED}; perhaps you meant adamw or asam",
     ("--optimizers",): "--optimizers=(none): name at least one, such as: sgd sam ssam",
     (
         "--model",
         "vgg",
-    ): f"--model=vgg: choose one of {', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder",
+    ): f"--model=vgg: choose one of {', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder; "
+    "perhaps you meant vgg16 or vgg11",
     ("--data", "mnst"): "--data=mnst: choose one of digits, mnist, cifar10, cifar100, a hub name owner/name, "
-    "or a folder",
+    "or a folder; perhaps you meant mnist",
     ("--data", "local"): "--data=local: give the folder itself, as in --data DIR",
     ("--data", "local", "--data-dir", "/tmp"): "--data=local: give the folder itself, as in --data DIR",
     ("--data", "mnist", "--data-dir", "/no/such"): "--data-dir=/no/such: no such directory; give the directory that "
@@ -132,6 +133,7 @@ def test_options_before_the_command_and_misspelt_ones(capsys: pytest.CaptureFixt
     said = "options come after the command, as in: fenland"
     assert fails(capsys, "--out", "x", "compare") == f"--out: {said} compare --out; see fenland --help"
     assert fails(capsys, "--data", "mnist") == f"--data: {said} COMMAND --data; see fenland --help"
+    assert fails(capsys, "--versio").endswith("; perhaps you meant --version")
     for wrong in (["compare", "--outt", "x"], ["runs", "x", "--wher", "a"], ["study", "--quik"]):
         line = fails(capsys, *wrong)
         assert line.startswith("Unrecognized options: ")
@@ -141,7 +143,8 @@ def test_options_before_the_command_and_misspelt_ones(capsys: pytest.CaptureFixt
 
 def test_unknown_commands_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     listed = ", ".join(COMMANDS)
-    assert fails(capsys, "compre") == f"Unrecognized options: compre; Available subcommands: {listed}"
+    assert fails(capsys, "compre") == f"COMMAND=compre: choose one of {listed}; perhaps you meant compare"
+    assert fails(capsys, "xyz") == f"COMMAND=xyz: choose one of {listed}"
     for arguments in ([], ["--help"]):
         assert cli.main(arguments) == 0
         said = capsys.readouterr().out

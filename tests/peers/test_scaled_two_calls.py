@@ -227,7 +227,7 @@ def test_the_search_happens_once_and_leaves_nothing_behind(monkeypatch):
     model, opt, s = begin()
     s.scale(torch.ones((), requires_grad=True)).backward()
     asked: list[int] = []
-    monkeypatch.setattr("fenland.step.loss_scale._roots", lambda thread: asked.append(thread) or [])
+    monkeypatch.setattr("fenland.step.refusals.loss_scale._roots", lambda thread: asked.append(thread) or [])
     for t in range(3):
         a_step("two calls", model, opt, lambda t=t: loss_of(model, t), lambda x: (x * 0.5).backward())
         assert not any(p._post_accumulate_grad_hooks for p in model.parameters())

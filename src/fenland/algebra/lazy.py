@@ -188,10 +188,6 @@ class Leaf(Lazy):
         )
         return Leaf(raw, self.V.only(keep), params, owned, self.factor)  # type: ignore[arg-type]
 
-    def empty(self) -> None:
-        """Let go of the tensors; norms and products stay known."""
-        self.raw = None
-
 
 def _leaf_dot(x: Leaf, y: Leaf) -> Scalar:
     """<x, y> of two leaves, remembered by the younger one."""

@@ -19,26 +19,28 @@ class Lists(Algebra):
     """Arithmetic over the parameters of one model, sharded ones included.
 
     Tensors are the *local* ones. `layouts` says how each is sharded (`None`: none is), position by position, so every
-    vector that one object works on has the same number of tensors.
+    vector that one object works on has the same number of tensors. `joins` is what `Joins.of` says of them, if known.
     """
 
-    def __init__(self, layouts: list[Layout] | None = None) -> None:
-        self.layouts = layouts
+    def __init__(self, layouts: list[Layout] | None = None, joins: Joins | None = None) -> None:
+        self.layouts, self.joins = layouts, joins
 
     def only(self, keep: Sequence[int]) -> Lists:
-        return self if self.layouts is None else Lists([self.layouts[i] for i in keep])
+        return Lists(None if self.layouts is None else [self.layouts[i] for i in keep])
 
     def joined(self, params: Sequence[Tensor], leaves: Sequence[Any]) -> Lists:
         known = {p: kind for x in leaves if x.V.layouts for p, kind in zip(x.params, x.V.layouts, strict=True)}
         return Lists([known.get(p) for p in params] if known else None)
 
     def norm(self, xs: Vector) -> Scalar:
-        if self.layouts is None and set(map(_is_cpu, xs)) == _YES and set(map(_dtype, xs)) in _FULL:
-            small, large = _apart(tuple(map(Tensor.numel, xs)))
-            if small is None:
-                parts = list(torch._foreach_norm(xs))
-            else:
-                parts = [_length(_flatten(small(xs))), *(() if large is None else torch._foreach_norm(large(xs)))]
+        known = self.joins is not None and self.joins.count == len(xs)
+        joins = self.joins if known else self._joins_of(xs)
+        parts: list[Scalar] = []
+        if joins is not None:
+            large = joins.large(xs)
+            parts += torch._foreach_norm(large) if large else ()
+            parts += [] if joins.small is None else [_length(_flatten(joins.small(xs)))]
+        if set(map(_dtype, parts)) in _FULL:  # else the tensors are of other dtypes, whose sums need a wider one
             whole = _length(torch.stack(parts)) if len(parts) > 1 else parts[0]
         else:
             whole = self.whole_norm(self.per_tensor_norms(xs))
@@ -47,6 +49,11 @@ class Lists(Algebra):
             wide = [torch.linalg.vector_norm(x, dtype=_wide(x)) for x in xs]
             whole = self.whole_norm(wide).to(whole.dtype)
         return whole
+
+    def _joins_of(self, xs: Vector) -> Joins | None:
+        if self.joins is not None and self.joins.count == len(xs):
+            return self.joins
+        return Joins.of(xs) if self.layouts is None else None
 
     def whole_norm(self, parts: list[Scalar]) -> Scalar:
         """||x||_2 from the norms of x's tensors."""
@@ -69,13 +76,11 @@ class Lists(Algebra):
 
     def dot(self, xs: Vector, ys: Vector) -> Scalar:
         dtype = accumulator_dtype(xs)
-        small, large = _apart(tuple(map(Tensor.numel, xs)))
-        both = [*xs, *ys]
-        joinable = set(map(_is_cpu, both)) == _YES and set(map(_dtype, both)) in _FULL
-        if self.layouts is not None or small is None or not joinable:
+        joins = self._joins_of(xs)
+        if joins is None or joins.small is None or {x.dtype for x in ys} != {xs[0].dtype}:
             return self._sum([_dot(x, y, dtype) for x, y in zip(xs, ys, strict=True)])
-        joined = torch.dot(_flatten(small(xs)), _flatten(small(ys)))
-        pairs = [] if large is None else zip(large(xs), large(ys), strict=True)
+        joined = torch.dot(_flatten(joins.small(xs)), _flatten(joins.small(ys)))
+        pairs = zip(joins.large(xs), joins.large(ys), strict=True)
         return self._sum([joined, *(_dot(x, y, dtype) for x, y in pairs)])
 
     def absmax(self, xs: Vector) -> Scalar:
@@ -131,20 +136,36 @@ class Lists(Algebra):
         return a, length
 
 
-@lru_cache(maxsize=16)
-def _apart(sizes: tuple[int, ...]) -> tuple[Callable[[Vector], Any] | None, Callable[[Vector], Any] | None]:
-    """What picks the small tensors (None where they are too few to join) and the large ones (None: there is none).
+class Joins:
+    """Which tensors of a vector on a CPU are small: a call for each costs more than they do, so they are joined.
 
-    On a CPU a call a tensor costs more than a small tensor: those are joined and measured at once.
+    Attributes:
+        count: tensors of the vector.
+        small: picks those that are joined; None where they are too few.
+        large: picks the others.
     """
-    small = [i for i, n in enumerate(sizes) if n <= JOINED]
-    large = [i for i, n in enumerate(sizes) if n > JOINED]
-    if len(small) < FEW:
-        return None, None
-    if not large:
-        return itemgetter(*small), None
-    only = slice(large[0], large[0] + 1)  # of one index, `itemgetter` would return the tensor, not a list
-    return itemgetter(*small), itemgetter(*large) if len(large) > 1 else itemgetter(only)
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self.count = len(sizes)
+        small = [i for i, n in enumerate(sizes) if n <= JOINED]
+        self.small: Callable[[Vector], Any] | None = itemgetter(*small) if len(small) >= FEW else None
+        self.large: Callable[[Vector], Any] = (
+            list if self.small is None else _picking(sorted({*range(self.count)} - {*small}))
+        )
+
+    @staticmethod
+    def of(xs: Sequence[Tensor]) -> Joins | None:
+        """Those of vectors like this one; None where it lies elsewhere, or its sums need a wider dtype than its own."""
+        joinable = set(map(_is_cpu, xs)) == _YES and set(map(_dtype, xs)) in _FULL
+        return _joins(tuple(map(Tensor.numel, xs))) if joinable else None
+
+
+_joins = lru_cache(maxsize=16)(Joins)
+
+
+def _picking(at: Sequence[int]) -> Callable[[Vector], Any]:
+    """`itemgetter` of these positions, which returns a sequence for one and for none, too."""
+    return itemgetter(*at) if len(at) > 1 else itemgetter(slice(at[0], at[0] + 1) if at else slice(0))
 
 
 def _in_pieces(root: Callable[..., Tensor], out: Tensor, a: Tensor, *others: Tensor) -> Scalar:
@@ -262,9 +283,14 @@ def addcmul_into(
             x.copy_(torch.addcmul(w.to(t.dtype), u.to(t.dtype), t))
 
 
-def addcmul(ws: Vector, us: Vector, s: Scalar | list[Scalar]) -> Vector:
-    """w + s * u in fresh memory, with the strides of w; rounded as `addcmul_into` does."""
-    if small_and_plain(ws, us) and list(map(Tensor.stride, us)) == list(map(Tensor.stride, ws)):
+def addcmul(ws: Vector, us: Vector, s: Scalar | list[Scalar], *, plain: bool | None = None) -> Vector:
+    """w + s * u in fresh memory, with the strides of w; rounded as `addcmul_into` does.
+
+    `plain` is what `small_and_plain` says, where known, of tensors whose strides are known to be equal.
+    """
+    if plain is None:
+        plain = small_and_plain(ws, us) and list(map(Tensor.stride, us)) == list(map(Tensor.stride, ws))
+    if plain:
         es = _product(s, us)
         torch._foreach_add_(es, ws)
         return es

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fenland.step.forward_watch import ForwardWatch
-from fenland.step.guards import Guard
+from fenland.step.guards.beginnings import ForwardWatch
+from fenland.step.guards.snapshots import Guard
 
 MODES = ("eval", "train", "keep")
 # What a forward may count or remember in plain attributes of a module.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fenland.arguments import check_among
 from fenland.optimizer import SharpnessAware
-from fenland.step.guards import Guard, Snapshot
+from fenland.step.guards.snapshots import Guard, Snapshot
 
 Accumulate = Literal["whole", "micro"]
 Gradient: TypeAlias = "list[tuple[Tensor, Tensor]]"  # parameters and what their `p.grad` held

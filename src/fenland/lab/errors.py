@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class BadInput(ValueError):
@@ -32,6 +33,15 @@ def in_a_line(error: BaseException) -> str:
     return " ".join(line.split())
 
 
-def one_of(allowed: Iterable[str]) -> str:
-    """The allowed values as a phrase."""
-    return "choose one of " + ", ".join(allowed)
+def one_of(allowed: Iterable[str], given: str = "") -> str:
+    """The allowed values as a phrase; for a value that was given, with those that it may be a misspelling of."""
+    names = list(allowed)
+    return f"choose one of {', '.join(names)}{meant(given, names)}"
+
+
+def meant(given: str, allowed: Iterable[str]) -> str:
+    """The end of a phrase that suggests at most two allowed values; empty where none is like the one that was given."""
+    small = {name.lower(): name for name in allowed}
+    word = given.lower()
+    near = [small[each] for each in ([word] if word in small else get_close_matches(word, small, n=2, cutoff=0.75))]
+    return f"; perhaps you meant {' or '.join(near)}" if near else ""

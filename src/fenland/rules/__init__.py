@@ -2,15 +2,19 @@
 
 from fenland.rules.adaptive import Adaptive, Fisher
 from fenland.rules.averages import Centralized, ExponentialAverage, Friendly, Previous
-from fenland.rules.choices import L2, Always, AtAscentPoint, Ball, Combine, Gradient, Source, When
+from fenland.rules.choices import Ball, Combine, Source, When
 from fenland.rules.context import Context
 from fenland.rules.lengths import Clipped, FullNorm, LossBudget, Unnormalized
 from fenland.rules.lp import InfNorm, Lp
 from fenland.rules.masks import NORM_LAYERS, OnlyLayers, RandomTensors, Sparse, ZScore
 from fenland.rules.methods import (
+    L2,
+    Always,
     Ascend,
+    AtAscentPoint,
     AtRandomPoint,
     BaseMomentum,
+    Gradient,
     HardSamples,
     InnerSteps,
     LossIncrease,

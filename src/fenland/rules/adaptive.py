@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fenland.algebra import Lazy, Scalar, Vector, inverse
-from fenland.arguments import check_among, check_number
+from fenland.arguments import check_among, check_instance, check_number
 from fenland.rules.choices import Ball
 from fenland.rules.context import Context
 from fenland.rules.parameters import ParameterNames
@@ -44,6 +44,7 @@ class Adaptive(Ball):
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0)
         check_among("granularity", self.granularity, GRANULARITIES)
+        check_instance("include_bias", self.include_bias, bool, "True")
 
     def check(self, params: ParameterNames) -> None:
         if not self.include_bias:

@@ -1,4 +1,4 @@
-"""The four questions that a rule answers, and SAM's answers to them: ball, source, combine and when.
+"""The four questions that a rule answers: ball, source, combine and when. SAM's answers are in `methods/ascend.py`.
 
 Which norm bounds the perturbation, and so which e is steepest: argmax <a, e> over ||e|| <= rho? Which vector a is
 climbed along? What does the base get from g, the gradient at w, and h, the gradient at w + e? On which steps?
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fenland.algebra import Lazy, Leaf, Scalar, inverse
+from fenland.algebra import Lazy, Leaf, Scalar
 from fenland.rules.context import Context
 from fenland.rules.parameters import ParameterNames
 
@@ -125,43 +125,3 @@ class When(ABC):
 
         `memory` is the rule's own between steps and is saved with the optimizer.
         """
-
-
-@dataclass(frozen=True)
-class L2(Ball):
-    r"""e = rho * a / ||a||_2, one norm over all tensors of all groups with rho > 0.
-
-    The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
-    """
-
-    def steepest(self, a: Lazy, s: Context) -> Lazy:
-        return a * inverse(a.norm)
-
-    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
-        return e.norm
-
-
-@dataclass(frozen=True)
-class Gradient(Source):
-    """a = g, the mini-batch gradient at w. Source: Foret et al. 2021, arXiv 2010.01412."""
-
-    def vector(self, g: Leaf, s: Context) -> Lazy:
-        return g
-
-
-@dataclass(frozen=True)
-class AtAscentPoint(Combine):
-    """d = h: SAM. Source: Foret et al. 2021, arXiv 2010.01412, eq. (3) (its second-order term dropped)."""
-
-    reads: ClassVar[frozenset[str]] = frozenset()
-
-    def __call__(self, g: Leaf, h: Leaf) -> Lazy:
-        return h
-
-
-@dataclass(frozen=True)
-class Always(When):
-    """Every step ascends: two gradient evaluations a step."""
-
-    def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
-        return True

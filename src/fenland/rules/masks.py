@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fenland.algebra import Lazy, Scalar, Vector
 from fenland.arguments import check_among, check_between, check_instance, check_whole
-from fenland.rules.choices import L2, Ball
+from fenland.rules.choices import Ball
 from fenland.rules.context import Context
+from fenland.rules.methods.ascend import L2
 from fenland.rules.parameters import ParameterNames
 
 NORM_LAYERS: tuple[type[nn.Module], ...] = (

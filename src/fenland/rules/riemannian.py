@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fenland.arguments import installing
-from fenland.rules.choices import L2, Geometry
+from fenland.rules.choices import Geometry
+from fenland.rules.methods.ascend import L2
 
 _EMBEDDED = ("Euclidean", "Sphere", "SphereExact", "EuclideanStiefel", "EuclideanStiefelExact")
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from fenland.algebra import Lazy, Leaf, inverse, project, ratio
-from fenland.arguments import check_among, check_number
+from fenland.arguments import check_among, check_instance, check_number
 from fenland.rules.choices import Combine
 
 
@@ -29,6 +29,7 @@ class Penalty(Combine):
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
+        check_instance("unit_gradient", self.unit_gradient, bool, "False")
 
     def __call__(self, g: Leaf, h: Leaf) -> Lazy:
         return g * ((1.0 - self.alpha) * (inverse(g.norm) if self.unit_gradient else 1.0)) + h * self.alpha
@@ -51,6 +52,7 @@ class SurrogateGap(Combine):
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
+        check_instance("minimize_fp", self.minimize_fp, bool, "True")
 
     def __call__(self, g: Leaf, h: Leaf) -> Lazy:
         if self.minimize_fp:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fenland.algebra import Scalar
-from fenland.arguments import check_between, check_number, check_whole
+from fenland.arguments import check_between, check_instance, check_number, check_whole
 from fenland.rules.choices import When
 
 
@@ -140,6 +140,10 @@ class Both(When):
 
     first: When
     second: When
+
+    def __post_init__(self) -> None:
+        check_instance("first", self.first, When, "fenland.EveryK(2)")
+        check_instance("second", self.second, When, "fenland.EveryK(2)")
 
     @property
     def looks_at_gradient(self) -> bool:

@@ -16,7 +16,6 @@ from fenland.algebra.lazy import times
 from fenland.algebra.shards import layouts, local
 from fenland.rules import Context
 from fenland.rules.requests import Climb, Grad
-from fenland.step.closures import loss_of
 from fenland.step.gradients import Gradient, drop
 from fenland.step.perturbation import Perturbation
 from fenland.step.record import LOW, StepRecord, measure_precision, warn_of_rounding
@@ -38,7 +37,7 @@ class StepContext(Context):
         self.groups, self.parameter_names = run.base.param_groups, run.names
         self.reduction, self.host, self.scaling, self.radii = run.reduction, run.on_host, scaling, radii
         self.all_move = all(radii)
-        self.perturbation = Perturbation(run.rules.perturb, run.storage)
+        self.perturbation, self.storage = Perturbation(run.rules.perturb, run.storage), run.storage
         self.record = StepRecord()
         self.numbers = dict(run.memory.numbers)
         self.vectors: dict[str, dict[Tensor, Tensor]] = {}  # put in this step, not yet kept
@@ -150,7 +149,7 @@ class StepContext(Context):
             if x.factor is not None or not isinstance(c, Tensor):
                 steps = [as_step(k, x) for k in c] if isinstance(c, list) else as_step(c, x)
             flags = x.owned if mine and x.owned is not None else [False] * len(raw)
-            self.perturbation.apply(list(x.params or ()), raw, steps, flags, whole=isinstance(x, Gradient))
+            self.perturbation.apply(x.params or (), raw, steps, flags, whole=isinstance(x, Gradient))
             if self.sampled:
                 self.measure(raw, steps, x.V)
         for leaf, before in owned.items():
@@ -169,15 +168,12 @@ class StepContext(Context):
             self.record.radius_factors = _length(at)
             return at
         a = at.a if self.all_move else at.a.only(self.moving(at.a))
-        terms = a.terms
-        c, x = terms[0]
-        plain = len(terms) == 1 and isinstance(c, float) and c == 1.0
-        self.spend = plain and x.owned is not None and False not in x.owned
+        leaves = (a,) if isinstance(a, Leaf) else [x for _, x in a.terms]
+        self.spend = isinstance(a, Leaf) and a.owned is not None and False not in a.owned
         unit = self.rules.ball.steepest(a, self)
         self.spend = False
         e = self.reach(unit if at.share == 1.0 else unit * at.share)
-        along = unit.terms[0][1]
-        if along is x or any(along is leaf for _, leaf in terms):
+        if unit.terms[0][1] in leaves:
             self.record.radius_factors = _length(e)
         else:
             one = torch.ones_like(a.norm) if unit.length is None else unit.length
@@ -228,9 +224,8 @@ class StepContext(Context):
         if g is not None and h is not None and g.raw is not None and h.params:
             record.cosine = (g * inverse(g.norm)).dot(h) * inverse(h.norm)
 
-    def loss_of_all(self, value: Any) -> float:
+    def loss_of_all(self, loss: Tensor | None) -> float:
         """The closure's loss, added up over the ranks."""
-        loss = loss_of(value)
         if loss is None:
             raise ValueError("the closure must return the loss: the search compares it between points")
         return mean_over_ranks(loss)

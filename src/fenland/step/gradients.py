@@ -5,7 +5,7 @@ The only file that knows a `torch.amp.GradScaler`; nobody touches its state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import compress, repeat
 from operator import attrgetter, contains, is_
 from typing import Any
@@ -16,31 +16,37 @@ from torch import Tensor
 from fenland.algebra import Leaf, Lists, Scalar, Vector
 from fenland.algebra.lists import scale_
 from fenland.algebra.shards import PLAIN, is_dtensor, layouts, local
-from fenland.step.perturbation import ALIASED, BUCKET_VIEW, OWNED, holdings
+from fenland.step.perturbation import ALIASED, BUCKET_VIEW, OWNED, StorageCache, holdings
 
 _DENSE = {torch.strided}
 _grad, _layout = attrgetter("grad"), attrgetter("layout")
-_PLAIN = Lists()
 
 
 class Gradient(Leaf):
     """The gradient of one pass over the parameters that have one.
 
     Attributes:
-        held: for each tensor OWNED, BUCKET_VIEW or ALIASED: who else uses its memory.
         wholes: the tensors as `p.grad` held them, DTensors included.
+        held: for each tensor OWNED, BUCKET_VIEW or ALIASED: who else uses its memory. Empty, and `owned` None, until
+            `look`.
     """
 
-    __slots__ = ("held", "wholes")
     params: list[Tensor]
 
-    def __init__(self, params: list[Tensor], wholes: Vector, factor: Scalar | None) -> None:
-        kinds = None if PLAIN.issuperset(map(type, wholes)) else layouts(wholes)
-        self.held = holdings(wholes, sharded=kinds is not None)
-        tensors = wholes if kinds is None else [local(x) for x in wholes]
-        owned = [True] * len(wholes) if self.held.count(OWNED) == len(wholes) else list(map(OWNED.__eq__, self.held))
-        super().__init__(tensors, _PLAIN if kinds is None else Lists(kinds), params, owned, factor)
+    def __init__(self, params: list[Tensor], wholes: Vector, V: Lists, factor: Scalar | None) -> None:
+        tensors = wholes if V.layouts is None else [local(x) for x in wholes]
+        super().__init__(tensors, V, params, None, factor)
         self.wholes = wholes
+        self.held: list[int] = []
+
+    def look(self) -> None:
+        """Ask who else uses the memory, before somebody writes to it; once, and while `p.grad` has it.
+
+        A last gradient that goes to the base as it is is never asked.
+        """
+        if len(self.held) < len(self.wholes):
+            self.held = holdings(self.wholes, sharded=self.V.layouts is not None)  # type: ignore[attr-defined]
+            self.owned = list(map(OWNED.__eq__, self.held))
 
     def replace(self, i: int, whole: Tensor) -> None:
         """Put another tensor in the place of the i-th."""
@@ -49,6 +55,9 @@ class Gradient(Leaf):
 
     def own(self) -> None:
         """Copy what the next backward would write into (views of DDP's buckets)."""
+        self.look()
+        if self.held.count(OWNED) == len(self.held):
+            return
         for i, x in enumerate(self.wholes):
             mine = own_copy(x)
             if mine is not x:
@@ -58,6 +67,7 @@ class Gradient(Leaf):
     def make_writable(self) -> None:
         """Replace gradients that somebody keeps, or whose elements overlap, by copies: theirs stay as they are."""
         raw: Vector = self.raw  # type: ignore[assignment]
+        self.look()
         if ALIASED not in self.held and not any(map(contains, map(Tensor.stride, raw), repeat(0))):
             return
         for i, (x, held) in enumerate(zip(raw, self.held, strict=True)):
@@ -69,12 +79,17 @@ class Gradient(Leaf):
         for p, whole in zip(self.params, self.wholes, strict=True):
             p.grad = whole
 
-    def empty(self) -> None:
-        self.raw, self.wholes = None, []
 
+def collect(
+    groups: Sequence[dict[str, Any]], factor: Any = None, cache: StorageCache | None = None, away: bool = False
+) -> Gradient:
+    """Gather `p.grad` over all groups of an optimizer.
 
-def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
-    """Gather `p.grad` over all groups of an optimizer; `factor(tensors)` is 1 / loss scale or None.
+    Args:
+        groups: of the optimizer.
+        factor: `factor(tensors)` is 1 / loss scale or None.
+        cache: what is known of these parameters.
+        away: they are at w + e.
 
     Raises:
         TypeError: a gradient is sparse.
@@ -91,7 +106,14 @@ def collect(groups: Sequence[dict[str, Any]], factor: Any = None) -> Gradient:
             "a gradient is sparse: the ascent moves every element, so fenland needs dense gradients; "
             "build the embedding with sparse=False"
         )
-    return Gradient(params, wholes, None if factor is None else factor(wholes))
+    kinds = None if PLAIN.issuperset(map(type, wholes)) else layouts(wholes)
+    if kinds is not None or cache is None:
+        V = Lists(kinds)
+    elif not away:
+        V = cache.look(params)
+    else:
+        V = cache.V if list(map(id, params)) == cache.known[0] else Lists()
+    return Gradient(params, wholes, V, None if factor is None else factor(wholes))
 
 
 def are_views(groups: Sequence[dict[str, Any]]) -> bool:
@@ -113,6 +135,7 @@ def refuse_lost_views(found: Gradient) -> None:
     On that way every `p.grad` becomes None. DDP makes its views anew; what a user has made stays behind, and would be
     zeroed and clipped without effect.
     """
+    found.look()
     if found.params and BUCKET_VIEW not in found.held:
         raise RuntimeError(
             "every p.grad was a view of a buffer before the pass at w + e and none is after it: on the way there "
@@ -126,6 +149,21 @@ def drop(groups: Sequence[dict[str, Any]]) -> None:
     for group in groups:
         for p in group["params"]:
             p.grad = None
+
+
+def release(gradients: list[Gradient], kept: Set[Leaf], groups: Sequence[dict[str, Any]]) -> list[Gradient]:
+    """Set every `p.grad` to None before a pass; of these gradients the kept ones are left, in memory of their own."""
+    left = []
+    for gradient in gradients:
+        if gradient in kept:
+            gradient.own()
+            left.append(gradient)
+        else:
+            gradient.raw, gradient.wholes = None, []
+    for group in groups:
+        for p in group["params"]:
+            p.grad = None
+    return left
 
 
 def own_copy(grad: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn.utils import parametrize
 
-from fenland.algebra import Scalar, Vector
+from fenland.algebra import Lists, Scalar, Vector
 from fenland.algebra.fresh import clones
-from fenland.algebra.lists import addcmul, addcmul_into, small_and_plain
+from fenland.algebra.lists import Joins, addcmul, addcmul_into, small_and_plain
 from fenland.algebra.shards import PLAIN, any_dtensor, is_dtensor, local
 
 STRATEGIES = ("auto", "swap", "inplace", "offload")  # "auto" swaps wherever it may: faster at every size (benchmarks/)
@@ -63,23 +63,23 @@ class Perturbation:
             direction: local tensors of the parameters' shapes.
             steps: one scalar for all or one a parameter.
             owned: whether `direction`'s memory may be overwritten, one flag a parameter.
-            whole: those that may be are known to have a storage to themselves.
+            whole: they are gradients, and those that may be overwritten are known to have a storage to themselves.
 
         Raises:
             ValueError: perturb="swap" and a parameter's storage must not be exchanged.
         """
         self.params = list(params)
         swapping = self.strategy not in ("inplace", "offload")
-        if swapping and self._cache.all_movable(params):  # asked before anybody makes a view of the weights
-            swaps = [True] * len(params)
-        else:
-            swaps = [swapping and self._may_swap(p) for p in params]
+        movable = swapping and self._cache.all_movable(params)  # asked before anybody makes a view of the weights
+        swaps = [True] * len(params) if movable else [swapping and self._may_swap(p) for p in params]
         torch.clear_autocast_cache()  # casts of w must not serve at w + e
         if parametrize._cache:  # nor what `parametrize.cached()` holds
             parametrize._cache.clear()
-        if False not in swaps and False not in owned and self._cache.all_fit(direction, whole):  # as nearly always
-            self._go((True, True), self.params, direction, steps, plain=self._cache.plain)
-            return
+        if movable and self._cache.all_alike(direction, whole):  # as nearly always
+            mine = False not in owned and self._cache.all_free(direction, whole)
+            if mine or True not in owned:
+                self._go((True, mine), self.params, direction, steps, plain=self._cache.plain)
+                return
         each = zip(swaps, owned, direction, params, strict=True)
         flags = [(swap, mine and (not swap or _fits(u, p))) for swap, mine, u, p in each]
         for kind in sorted(set(flags)):
@@ -148,7 +148,7 @@ class Perturbation:
             there = us
             addcmul_into(ws, us, s, out=us, plain=plain)
         else:
-            there = addcmul(ws, us, s)
+            there = addcmul(ws, us, s, plain=plain)
         self._swapped += list(zip(params, ws, strict=True))
         for p, x in zip(params, there, strict=True):
             p.data = x
@@ -176,51 +176,66 @@ def _fits(u: Tensor, p: Tensor) -> bool:
 class StorageCache:
     """What holds of a list of parameters as long as none of their addresses changes; asked anew where one does.
 
-    It holds no tensor. Who else uses a storage may change at any time and is asked at every step.
+    Who else uses a storage may change at any time and is asked at every step.
 
     Attributes:
+        known: identities and addresses of the parameters.
         plain: what `small_and_plain` says of them.
+        V: the algebra of their gradients.
     """
 
     def __init__(self) -> None:
-        self._known: tuple[list[int], list[int]] = [], []  # identities and addresses
+        self.known: tuple[list[int], list[int]] = [], []
+        self.V = Lists()
+        self._looked: Sequence[Tensor] | None = None  # the list that was looked at last
         self._bytes: list[int] = []
         self._strides: list[tuple[int, ...]] = []
         self._dtypes: set[torch.dtype] = set()
-        self._alone = self.plain = False
+        self._alone = self._simple = self.plain = False
+
+    def look(self, params: Sequence[Tensor]) -> Lists:
+        """Ask whether these parameters, which are at w, are those known; returns the algebra of their gradients."""
+        self._looked = params
+        known: tuple[list[int], list[int]] = [], []
+        if PLAIN.issuperset(map(type, params)) or not any_dtensor(params):
+            known = list(map(id, params)), list(map(torch.Tensor.data_ptr, params))
+        if known != self.known:
+            self._learn(params if known[0] else (), known)
+        return self.V
 
     def all_movable(self, params: Sequence[Tensor]) -> bool:
         """Whether nobody else sees the memory of any of these parameters: one answer for the usual case."""
-        if not PLAIN.issuperset(map(type, params)) and any_dtensor(params):
-            return False
-        known = list(map(id, params)), list(map(torch.Tensor.data_ptr, params))
-        if known != self._known:
-            self._learn(params, known)
+        if params is not self._looked:
+            self.look(params)
+        self._looked = None
         if not self._alone:
             return False
         storages = list(map(_storage_of, params))  # as long as an address stands nothing but its users can change
         return _ALONE.issuperset(map(_storage_users, map(_cdata, storages)))
 
     def _learn(self, params: Sequence[Tensor], known: tuple[list[int], list[int]]) -> None:
-        self._known = known
+        self.known = known
         self._bytes, self._strides = [p.nbytes for p in params], list(map(torch.Tensor.stride, params))
+        self._simple = all(p.is_contiguous() and p.numel() and 1 not in p.shape for p in params)
         self._dtypes = {p.dtype for p in params}
-        self._alone = all(why_not_movable(p) is None for p in params)
+        self._alone = bool(params) and all(why_not_movable(p) is None for p in params)
         self.plain = self._alone and small_and_plain(params, params)
+        self.V = Lists(joins=Joins.of(params))
 
-    def all_fit(self, us: Sequence[Tensor], whole: bool) -> bool:
-        """Whether each of the parameters last asked about can live in the buffer of its u.
+    def all_alike(self, us: Sequence[Tensor], gradients: bool) -> bool:
+        """Whether all have one dtype, and each of these tensors the strides of its parameter, of those last asked.
 
-        Args:
-            us: one tensor a parameter, to be overwritten.
-            whole: each is known to have a storage to itself.
+        A gradient has its parameter's shape, so that being contiguous says enough where no dimension is 1.
         """
-        return (
-            list(map(torch.Tensor.stride, us)) == self._strides
-            and len(self._dtypes.union(map(_dtype, us))) == 1
-            and (whole or _all_alone(us, self._bytes))
-            and True not in map(_requires_grad, us)
-        )
+        if self._simple and gradients:
+            same = False not in map(torch.Tensor.is_contiguous, us)
+        else:
+            same = list(map(torch.Tensor.stride, us)) == self._strides
+        return same and len(self._dtypes.union(map(_dtype, us))) == 1
+
+    def all_free(self, us: Sequence[Tensor], whole: bool) -> bool:
+        """Whether parameters may live in these tensors' buffers; `whole`: each is known to have a storage to itself."""
+        return (whole or _all_alone(us, self._bytes)) and True not in map(_requires_grad, us)
 
 
 def _all_alone(tensors: Sequence[Tensor], sizes: list[int]) -> bool:
@@ -246,37 +261,36 @@ def why_not_movable(p: Tensor) -> str | None:
 def holdings(grads: Sequence[Tensor], sharded: bool) -> list[int]:
     """Who else uses each gradient's buffer.
 
-    Call it with the freshly made list as the only other holder; `sharded`: some are DTensors.
+    Call it while each is in `p.grad`, with the list as the only other holder; `sharded`: some are DTensors.
     """
-    unseen = _MAPPED.issuperset(map(sys.getrefcount, grads))
-    if unseen and not sharded and _all_alone(grads, list(map(_nbytes, grads))):
-        return [OWNED] * len(grads)
-    found = []
-    references, users, alone, lonely = sys.getrefcount, _storage_users, _ALONE_REFERENCES, _ALONE_STORAGE
-    for i in range(len(grads)):  # no loop variable: it would be one more holder
-        if references(grads[i]) > alone:
-            found.append(ALIASED)
-            continue
-        x = grads[i]
-        storage = (local(x) if sharded else x).untyped_storage()
-        if storage.nbytes() != x.nbytes and not (sharded and is_dtensor(x)):
-            found.append(BUCKET_VIEW)
-        else:
-            found.append(ALIASED if users(storage._cdata) > lonely or x._is_view() else OWNED)
-        del x
-    return found
+    references = list(map(sys.getrefcount, grads))
+    if not sharded and max(references, default=0) <= _UNSEEN:
+        storages = list(map(_storage_of, grads))
+        whole = list(map(_storage_bytes, storages)) == list(map(_nbytes, grads))
+        if whole and _ALONE.issuperset(map(_storage_users, map(_cdata, storages))):
+            return [OWNED] * len(grads)
+        del storages
+    if min(references, default=0) > _UNSEEN:  # a closure that keeps them, keeps all of them
+        return [ALIASED] * len(grads)
+    return [ALIASED if n > _UNSEEN else _user(x, sharded) for n, x in zip(references, grads, strict=True)]
 
 
-def _calibrate() -> tuple[int, int, int]:
+def _user(x: Tensor, sharded: bool) -> int:
+    """Who else uses the buffer of a gradient that nobody else holds."""
+    storage = (local(x) if sharded else x).untyped_storage()
+    if storage.nbytes() != x.nbytes and not (sharded and is_dtensor(x)):
+        return BUCKET_VIEW
+    return ALIASED if _storage_users(storage._cdata) > _ALONE_STORAGE or x._is_view() else OWNED
+
+
+def _calibrate() -> tuple[int, int]:
     """References and storage users of a gradient that only its parameter holds: they depend on Python's version."""
     p = torch.zeros(1, requires_grad=True)
     p.grad = torch.zeros(1)
     grads = [q.grad for q in [p]]
-    (mapped,) = map(sys.getrefcount, grads)
-    storage = grads[0].untyped_storage()  # type: ignore[union-attr]
-    return sys.getrefcount(grads[0]), mapped, _storage_users(storage._cdata)
+    (references,) = map(sys.getrefcount, grads)
+    return references, _storage_users(grads[0].untyped_storage()._cdata)  # type: ignore[union-attr]
 
 
-_ALONE_REFERENCES, _mapped, _ALONE_STORAGE = _calibrate()
-_MAPPED = frozenset(range(_mapped + 1))
+_UNSEEN, _ALONE_STORAGE = _calibrate()
 _ALONE = frozenset(range(_ALONE_STORAGE + 1))

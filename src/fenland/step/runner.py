@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from fenland.rules import ParameterNames
-from fenland.step.attributes import AdvancedWarning
 from fenland.step.base_step import is_fused, step_base
-from fenland.step.checks import check_rules
-from fenland.step.closures import StaleGradients
-from fenland.step.forward_watch import ForwardWatch, UnguardedWarning
+from fenland.step.drivers.evaluation import StaleGradients
 from fenland.step.gradients import Scaled, drop
-from fenland.step.guards import Guard, Snapshot
-from fenland.step.loss_scale import LossScaleWatch
+from fenland.step.guards.beginnings import ForwardWatch
+from fenland.step.guards.snapshots import Guard, Snapshot
 from fenland.step.perturbation import StorageCache
 from fenland.step.record import StepRecord
 from fenland.step.reduction import reduction
+from fenland.step.refusals.attributes import AdvancedWarning
+from fenland.step.refusals.loss_scale import LossScaleWatch
+from fenland.step.refusals.rules import check_rules
+from fenland.step.refusals.unguarded import UnguardedWarning
 from fenland.step.state import Memory, Rules
 from fenland.step.step import Step
 

@@ -1,9 +1,12 @@
-"""What an optimizer is made of: its rules, the radius of each group, and what lives between its steps."""
+"""What an optimizer is made of: its rules, the radius of each group, and what lives between its steps.
+
+A radius of 1e300 is infinite among float32 weights, so numbers are asked whether the parameters' dtype holds them.
+"""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -12,7 +15,27 @@ import torch
 from torch import Tensor
 
 from fenland.rules import Ball, Method, Radius, When, current_radius
-from fenland.step.numbers import SAFE, check_held
+
+SAFE = torch.finfo(torch.float16).max  # every dtype that is trained in holds this much, so that a step asks no more
+
+
+def check_held(name: str, value: float, params: Iterable[Any]) -> None:
+    """Raise a ValueError where one of these parameters has a dtype in which `value` is infinite.
+
+    Args:
+        name: of the number, for the message.
+        value: finite in float64.
+        params: tensors; those of whole numbers are left out.
+    """
+    if abs(value) <= SAFE:
+        return
+    for dtype in {p.dtype for p in params if p.is_floating_point() or p.is_complex()}:
+        largest = torch.finfo(dtype).max
+        if abs(value) > largest:
+            raise ValueError(
+                f"{name} = {value!r}: the parameters are {str(dtype).removeprefix('torch.')}, which holds numbers up "
+                f"to {largest:.2g}; give a smaller number, or keep the parameters in a wider dtype"
+            )
 
 
 @dataclass(frozen=True)

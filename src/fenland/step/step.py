@@ -21,7 +21,7 @@ import torch
 from fenland.algebra import Lazy, Leaf
 from fenland.rules.requests import Highest, Update
 from fenland.step.context import StepContext
-from fenland.step.gradients import Gradient, are_views, collect, drop, refuse_lost_views
+from fenland.step.gradients import Gradient, are_views, collect, refuse_lost_views, release
 
 
 class Step(StepContext):
@@ -48,26 +48,22 @@ class Step(StepContext):
         kept: set[Leaf] = {self.g} if self.keeps_g and self.g is not None else set()
         if request.keep is not None:
             kept |= _leaves_of(request.keep)
-        if self.last is None or any(self.g.held if self.g is not None else ()):  # else nobody's views are given up
+        for leaf in self.alive:
+            leaf.look()
+        if self.last is None or (self.g is not None and any(self.g.held)):  # else nobody's views are given up
             self.views_lost = are_views(self.groups)
         if request.at is not None:
             self.perturb(request.at, kept)
-        alive, self.alive = self.alive, []
-        for leaf in alive:
-            if leaf in kept:
-                leaf.own()
-                self.alive.append(leaf)
-            else:
-                leaf.empty()
+        self.alive = release(self.alive, kept, self.groups)
         self.at_hand = None
-        drop(self.groups)
 
     def come_back(self, losses: Any = None) -> None:
         """Read the gradient that `p.grad` holds, bring the weights back to w, and let the program go on.
 
         On a manifold the gradient is its tangent part, carried back to w.
         """
-        found = self.at_hand = collect(self.groups, None if self.scaling is None else self.scaling.factor)
+        scale = None if self.scaling is None else self.scaling.factor
+        found = self.at_hand = collect(self.groups, scale, self.storage, away=bool(self.perturbation.params))
         if self.views_lost and not self.reduction.ranks_differ:
             refuse_lost_views(found)
         if self.rules.ball.geometry is not None:

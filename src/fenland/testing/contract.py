@@ -90,7 +90,7 @@ def examine(rule: Any, *, rho: float = 0.1, skip: Collection[str] = (), **option
 
 
 def check(rule: Any, *, rho: float = 0.1, skip: Collection[str] = (), **options: Any) -> Report:
-    """`examine`, and an AssertionError with the whole report where a point is broken: one line in your own tests.
+    """Run `examine`, and raise an AssertionError with the report if a point does not hold: one line in your tests.
 
     Raises:
         AssertionError: a point does not hold; the message is the report.

@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from fenland.lab.errors import BadInput
+from fenland.lab.errors import BadInput, meant
 from fenland.lab.models import MODELS, build_model, check_model
 from fenland.lab.models.pyramidnet import PyramidNet
 from fenland.lab.models.resnet import ResNet
@@ -223,7 +223,7 @@ def test_too_small_images_are_refused(name: str) -> None:
 
 def test_wrong_names_are_refused_with_those_that_exist() -> None:
     for name in ("vgg", "wrn28", "wrn28x10", "wrn028-10", "wrn28-0", "wrn-28-10", " vit"):
-        known = f"{', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder"
+        known = f"{', '.join(MODELS)}, any wrnD-K, or for texts a hub name or a folder{meant(name.strip(), MODELS)}"
         with pytest.raises(BadInput, match=rf"^model={name.strip()}: choose one of {known}$"):
             check_model(name)
     for name in ("wrn17-10", "wrn4-1", "wrn11-1"):

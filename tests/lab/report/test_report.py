@@ -70,8 +70,8 @@ def test_a_tie(tmp_path):
 def test_one_seed_names_no_winner(tmp_path):
     found = outcome_of(tmp_path, {"sgd": [0.5], "sam": [0.75]})
     assert found.headline == (
-        "No winner can be named: SAM reaches 75.00 % test accuracy against SGD's 50.00 %, with 1 shared seed in common "
-        "there is no interval."
+        "No winner can be named: SAM reaches 75.00 % test accuracy against SGD's 50.00 %, and 1 shared seed gives no "
+        "interval."
     )
 
 
@@ -90,7 +90,7 @@ def test_when_all_diverged_there_is_nothing_to_compare(tmp_path):
 def test_the_runner_up_is_named_with_its_own_interval(tmp_path):
     found = outcome_of(tmp_path, {"sgd": [0.90, 0.91, 0.92], "sam": [0.92, 0.931, 0.94], "ssam": [0.93, 0.93, 0.94]})
     assert found.headline.startswith("SSAM beats SGD")
-    assert found.beside[0].startswith("The runner-up is SAM with 93.03 %: SSAM gains +0.30 points on it")
+    assert found.beside[0].startswith("The runner-up is SAM with 93.03 %: SSAM is 0.30 points above it (95 %")
     assert found.beside[0].endswith("which includes zero.")
 
 
@@ -111,8 +111,26 @@ def test_what_was_measured_beside_is_told_in_numbers(tmp_path):
 def test_the_cost_names_the_accuracy_at_the_rivals_budget(tmp_path):
     records = read_records(write_store(tmp_path, optimizers=("sgd", "sam")))
     half = records.metrics.query("optimizer == 'sam' and epoch == 6")["test_accuracy"].mean()
-    expected = f"After the 240 evaluations of SGD, in the middle of its own schedule, SAM stood at {100 * half:.2f} %."
-    assert decide(records).beside[-1].endswith(expected)
+    assert (
+        decide(records)
+        .beside[-1]
+        .endswith(
+            "After the 240 evaluations of SGD, in the middle of its own schedule, SAM had a test accuracy of "
+            f"{100 * half:.2f} %."
+        )
+    )
+
+
+@pytest.mark.parametrize(("losses", "said"), [
+    ((0.20, 0.22, 0.21), "SAM fits the training data less closely than SGD (training loss 0.21 against 0.11). "),
+    ((0.05, 0.12, 0.19), "SAM and SGD fit the training data without a certain difference (training loss 0.12 against "),
+])  # fmt: skip
+def test_a_closer_fit_is_told_only_where_it_is_certain(tmp_path, losses, said):
+    records = read_records(write_store(tmp_path, optimizers=("sgd", "sam")))
+    results = records.results.sort_values(["label", "seed"]).assign(test_accuracy=[0.9] * 3 + [0.8] * 3)
+    results["train_loss"] = [*losses, 0.10, 0.11, 0.12]
+    text = " ".join(decide(replace(records, results=results)).beside)
+    assert said in text
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ def tables(accuracy=ORDERED, spread=0.001, seconds=None, evaluations=None, store
         {
             "run": f"{model}{name}{seed}", "data": "cifar10", "model": model, "optimizer": name, "seed": seed,
             "status": "finished", "test_accuracy": accuracy[name] + spread * (seed - 1),
-            "seconds": (seconds or {}).get(name, 10.0) * (1 + 0.001 * seed),
+            "cost": (seconds or {}).get(name, 10.0) * (1 + 0.001 * seed),
             "gradient_evaluations": (evaluations or {}).get(name, 2000 if name != "sgd" else 1000),
         }
         for model in LARGE.models
@@ -130,6 +131,8 @@ def test_the_whole_study_on_local_files(tmp_path, monkeypatch, lossy):
     done = run_study(STUDY, "quick", settings, tmp_path / "out", data_root=tmp_path / "root")
     runs = pd.read_parquet(tmp_path / "out/classification/tables/runs.parquet")
     assert len(runs) == 7 * 2
+    for run, cost in zip(runs["run"], runs["cost"], strict=True):
+        assert cost == json.loads((tmp_path / "out/runs" / run / "result.json").read_text())["process_seconds"]
     page = done.report.read_text().replace("\xa0", " ")
     assert "Test accuracy on cifar10, %" in page
     for name, part in runs.groupby("optimizer"):

@@ -33,8 +33,8 @@ def test_a_record_holds_what_a_row_needs(out):
 def test_the_pages_say_published_measured_holds_and_where(out):
     page = markdown(collect(out))
     assert [line for line in page.splitlines() if line.startswith("# ")] == ["# toy"]
-    rows = [line for line in page.splitlines() if line.startswith("| 2 |")]
-    assert rows == ["| 2 | No roll is above the last side | ours | never | once | **no** |"]
+    rows = [line for line in page.splitlines() if line.startswith("| 2. ")]
+    assert rows == ["| 2. No roll is above the last side | **no** | never | once | ours |"]
     assert "Data: none, computed. Scale: quick, with sides=8. Machine: A." in page
     assert "- **2**: An invented failure." in page
     assert "- **A**: " in page
@@ -50,9 +50,9 @@ def test_what_a_row_repeats_and_what_is_long_leaves_the_table_but_not_the_page(o
     many = "0.5; " + "; ".join(f"{index} at side {index}" for index in range(20))
     verdicts = [replace(record.verdicts[0], source="ours", expected=expected, measured=many) for _ in range(2)]
     page = markdown([replace(record, verdicts=tuple(verdicts))])
-    first, second = (line for line in page.splitlines() if line.startswith(("| 1 |", "| 2 |")))
-    assert first.endswith(f"| ours | {expected} | 0.5; more in the notes | yes |")
-    assert second.endswith("| ours | as above | 0.5; more in the notes | yes |"), "a short text is no shorter as words"
+    first, second = (line for line in page.splitlines() if line.startswith(("| 1. ", "| 2. ")))
+    assert first.endswith(f"| yes | {expected} | 0.5; more in the notes | ours |")
+    assert second.endswith("| yes | as above | 0.5; more in the notes | ours |"), "a short text is no shorter as words"
     assert page.count("19 at side 19") == 1, "both claims have it, so it is said once"
     assert "- **1, 2**: Also measured: 0 at side 0; " in page
 

@@ -164,7 +164,7 @@ def known(sets: Sequence[str], bases: Sequence[str], names: Sequence[str]) -> No
     for argument, given, allowed in (("sets", sets, SETS), ("bases", bases, BASES), ("names", names, every)):
         for name in given:
             if name not in allowed:
-                raise BadInput(argument, name, one_of(list(allowed)))
+                raise BadInput(argument, name, one_of(allowed, name))
 
 
 def report(

@@ -29,7 +29,7 @@ class Completion:
     def run(self, arguments: list[str]) -> int:
         """Print it."""
         if self.shell not in SHELLS:
-            raise BadInput("SHELL", self.shell, one_of(SHELLS))
+            raise BadInput("SHELL", self.shell, one_of(SHELLS, self.shell))
         from fenland.lab.commands.parsing import completion
 
         print(completion(self.shell))

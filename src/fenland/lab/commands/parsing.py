@@ -8,6 +8,7 @@ import sys
 from typing import Annotated, Any, Union
 
 from fenland.lab.commands import Command
+from fenland.lab.errors import BadInput, meant, one_of
 
 ABOUT = """Sharpness-aware minimization: compare optimizers on real data.
 
@@ -28,7 +29,7 @@ def parse(arguments: list[str]) -> Command:
 
     from fenland.lab.commands import COMMANDS, load
 
-    _refuse_early_options(arguments)
+    _check_command(arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -46,21 +47,26 @@ def parse(arguments: list[str]) -> Command:
         raise
 
 
-def _refuse_early_options(arguments: list[str]) -> None:
-    """Options before the command: tyro would list those of all commands that look alike."""
+def _check_command(arguments: list[str]) -> None:
+    """A misspelt command; options before the command, for which tyro would list all that look alike."""
     from fenland.lab.commands import COMMANDS
 
     first = arguments[0]
-    if not first.startswith("-") or first in ("-h", "--help") or first.startswith("--tyro-"):
+    if not first.startswith("-"):
+        if first not in COMMANDS:
+            raise BadInput("COMMAND", first, one_of(COMMANDS, first))
+        return
+    if first in ("-h", "--help") or first.startswith("--tyro-"):
         return
     command = next((word for word in arguments if word in COMMANDS), "COMMAND")
-    said = f"{first}: options come after the command, as in: fenland {command} {first}; see fenland --help"
+    near = meant(first, ("--help", "--version"))
+    said = f"{first}: options come after the command, as in: fenland {command} {first}{near or '; see fenland --help'}"
     print(f"fenland: {said}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def _any(arguments: list[str]) -> Command:
-    """The parser of all commands, for the help, for words that are none, and for completion."""
+    """The parser of all commands, for the help and for completion."""
     import tyro
 
     from fenland.lab.commands import COMMANDS, load

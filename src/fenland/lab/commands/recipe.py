@@ -33,7 +33,7 @@ class RecipeCommand:
         from fenland.lab.recipes import RECIPES
 
         if self.name and self.name not in RECIPES:
-            raise BadInput("NAME", self.name, one_of(RECIPES))
+            raise BadInput("NAME", self.name, one_of(RECIPES, self.name))
         if self.code and not self.name:
             raise BadInput("code", "", f"is of one recipe; {one_of(RECIPES)}")
         chosen = [recipe for name, recipe in RECIPES.items() if self.name in ("", name)]

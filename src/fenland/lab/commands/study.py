@@ -134,7 +134,7 @@ class Study:
         for name, value in given.items():
             if not any(name in known for known in own.values()):
                 only = len(studies) == 1
-                words = f"{studies[0].name} has no such field; {one_of(own[studies[0].name])}"
+                words = f"{studies[0].name} has no such field; {one_of(own[studies[0].name], name)}"
                 cure = words if only else "none of these studies has such a field; see fenland study NAME --list"
                 raise BadInput("set", f"{name}={value}", cure)
         plans = [{name: value for name, value in given.items() if name in own[study.name]} for study in studies]

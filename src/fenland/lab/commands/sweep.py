@@ -69,7 +69,7 @@ class Sweep:
         from fenland.lab.studies import STUDIES, is_file
 
         if self.target not in (COMPARE, *STUDIES) and not is_file(self.target):
-            raise BadInput("TARGET", self.target, one_of((COMPARE, *STUDIES)))
+            raise BadInput("TARGET", self.target, one_of((COMPARE, *STUDIES), self.target))
         out = Path(self.out or f"out/sweep-{Path(self.target).stem}")
         console = output.console(stderr=self.json)
         try:

@@ -41,7 +41,7 @@ class Variants:
             return output.OK
         chosen = [row for row in PRESETS.values() if self.name is None or row.name.lower() == self.name.lower()]
         if not chosen:
-            raise BadInput("name", str(self.name), one_of(PRESETS))
+            raise BadInput("name", str(self.name), one_of(PRESETS, str(self.name)))
         if self.json:
             output.print_json([_plain(row) for row in chosen])
         elif self.name is not None:

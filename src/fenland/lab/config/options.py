@@ -42,7 +42,7 @@ def read_options(optimizer: str, builds: Sequence[Callable[..., Any]], texts: Se
 def _cure(optimizer: str, name: str, known: list[str]) -> str:
     if not known:
         return f"{optimizer} takes no options"
-    return f"{optimizer} has no argument {name} that a word can give; {one_of(known)}"
+    return f"{optimizer} has no argument {name} that a word can give; {one_of(known, name)}"
 
 
 def arguments(build: Callable[..., Any]) -> dict[str, tuple[Any, ...]]:

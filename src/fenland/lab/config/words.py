@@ -108,7 +108,7 @@ def pairs(words: Iterable[str], known: Sequence[str] = ()) -> dict[str, str]:
         if not equals or not name:
             raise BadInput("set", word, "write field=value or field=value,value, as in rho=0.05,0.1 or seed=0..9")
         if known and name not in known:
-            raise BadInput("set", word, f"no such field; {one_of(known)}")
+            raise BadInput("set", word, f"no such field; {one_of(known, name)}")
         if name in found:
             raise BadInput("set", word, f"{name} is set twice; list its values as in {name}=a,b")
         found[name] = text.strip()

@@ -14,7 +14,7 @@ from fenland.lab.data.images import Images
 from fenland.lab.data.selection import select
 from fenland.lab.data.source import Split
 from fenland.lab.data.tokens import Tokenizer, Tokens, tokens
-from fenland.lab.errors import BadInput
+from fenland.lab.errors import BadInput, meant, one_of
 
 # Hub name and image shape (channels, height, width) of the sets that have a short name.
 _ON_THE_HUB = {
@@ -98,7 +98,7 @@ def hub_name(name: str) -> str:
         return _ON_THE_HUB[name][0]
     owner, _, rest = name.partition("/")
     if not owner or not rest or "/" in rest or name != name.strip():
-        raise BadInput("data", name, f"choose one of {', '.join(BUILT_IN)}, a hub name owner/name, or a folder")
+        raise BadInput("data", name, f"{one_of(BUILT_IN)}, a hub name owner/name, or a folder{meant(name, BUILT_IN)}")
     return name
 
 

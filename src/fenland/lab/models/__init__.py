@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from fenland.lab.errors import BadInput, one_of
+from fenland.lab.errors import BadInput, meant, one_of
 from fenland.lab.models import pretrained, resnet18, wrn
 from fenland.lab.models.convnet import ConvNet
 from fenland.lab.models.lenet import LeNet
@@ -19,6 +19,7 @@ from fenland.lab.models.vgg import VGG
 from fenland.lab.models.vit import ViT
 
 Shape = tuple[int, int, int]
+OTHERS = "any wrnD-K, or for texts a hub name or a folder"
 
 # "-identity" is the original paper's shortcut without parameters; the usual reimplementations project. "-plain" has no
 # batch norm, "-group" group norm.
@@ -72,5 +73,5 @@ def _maker(name: str) -> Callable[[Shape, int], nn.Module]:
         return MODELS[name]
     parsed = wrn.parse(name)
     if parsed is None:
-        raise BadInput("model", name, f"{one_of(MODELS)}, any wrnD-K, or for texts a hub name or a folder")
+        raise BadInput("model", name, f"{one_of(MODELS)}, {OTHERS}{meant(name, MODELS)}")
     return partial(wrn.WRN, depth=parsed[0], widen=parsed[1])

@@ -64,7 +64,8 @@ def _headline(best: Row, rival: Row, gain: Interval, best_is_baseline: bool) -> 
         return f"{winner} {verb} {loser}: {_reached(best, name=False)}, {_gained(gain)}, which excludes zero."
     if gain.n < 2:
         found = f"{_reached(best)} against {loser}'s {_percent(rival['test_accuracy'])}"
-        return f"No winner can be named: {found}, with {_seeds(gain.n)} in common there is no interval."
+        verb = "gives" if gain.n == 1 else "give"
+        return f"No winner can be named: {found}, and {_seeds(gain.n)} {verb} no interval."
     if gain.mean == 0:
         return f"No winner: {winner} and {loser} reach the same mean test accuracy, {_percent(best['test_accuracy'])}."
     return f"No clear winner: {_reached(best)}, {_gained(gain, loser)}, which {_reason(gain)}."
@@ -104,9 +105,10 @@ def _second(records: Records, ranked: list[Row], best: Row, rival: Row) -> list[
         return [f"{name} reaches the same mean test accuracy; {title_of(best['optimizer'])} has the lower test loss."]
     verdict = "excludes zero" if gain.excludes_zero else "includes zero"
     tail = f" (95 % interval {_signed(gain.low)} to {_signed(gain.high)}), which {verdict}" if gain.n > 1 else ""
+    side = "above" if gain.mean > 0 else "below"
     return [
         f"The runner-up is {title_of(second['optimizer'])} with {_percent(second['test_accuracy'])}: "
-        f"{title_of(best['optimizer'])} gains {_signed(gain.mean)} points on it{tail}."
+        f"{title_of(best['optimizer'])} is {100 * abs(gain.mean):.2f} points {side} it{tail}."
     ]
 
 
@@ -116,14 +118,16 @@ def _fit(records: Records, best: Row, rival: Row) -> list[str]:
     if not all(math.isfinite(row[name]) for row in (best, rival) for name in names):
         return []
     train, test, gap = (f"{_short(best[name])} against {_short(rival[name])}" for name in names)
-    found = paired(records.results, best["optimizer"], rival["optimizer"], "loss_gap")
+    fit, found = (paired(records.results, best["optimizer"], rival["optimizer"], name) for name in (names[0], names[2]))
     sure = "the interval of that difference excludes zero" if found.excludes_zero else "that difference is not certain"
     size = "smaller" if best["loss_gap"] < rival["loss_gap"] else "larger"
     closer = "more" if best["train_loss"] < rival["train_loss"] else "less"
     ours, theirs = title_of(best["optimizer"]), title_of(rival["optimizer"])
+    fits = f"{ours} fits the training data {closer} closely than {theirs} (training loss {train})"
+    level = f"{ours} and {theirs} fit the training data without a certain difference (training loss {train})"
     return [
-        f"{ours} fits the training data {closer} closely than {theirs} (training loss {train}), and its gap from "
-        f"training to test loss is {size} ({gap}; {sure}). Its test loss is {test}."
+        f"{fits if fit.excludes_zero else level}. The gap from training to test loss is {size} for {ours} ({gap}; "
+        f"{sure}). Its test loss is {test}."
     ]
 
 
@@ -153,7 +157,7 @@ def _cost(records: Records, best: Row, rival: Row) -> list[str]:
     if not math.isfinite(then):
         return [f"{text}."]
     when = f"After the {budget:,.0f} evaluations of {theirs}, in the middle of its own schedule"
-    return [f"{text}. {when}, {ours} stood at {_percent(then)}."]
+    return [f"{text}. {when}, {ours} had a test accuracy of {_percent(then)}."]
 
 
 def _at_cost(records: Records, label: str, budget: float) -> float:

@@ -140,7 +140,7 @@ def frame(found: Sequence[Row]) -> pandas.DataFrame:
 
 def _check_field(argument: str, text: str, name: str, found: Sequence[Row]) -> None:
     if found and name not in found[0]:
-        raise BadInput(argument, text, f"no such field; {one_of(found[0])}")
+        raise BadInput(argument, text, f"no such field; {one_of(found[0], name)}")
 
 
 def _values(shown: str, text: str) -> list[str]:

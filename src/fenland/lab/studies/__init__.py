@@ -37,6 +37,6 @@ def find(name: str) -> Study:
 
         return load(name, STUDIES)
     if name not in STUDIES:
-        raise BadInput("NAME", name, one_of(STUDIES))
+        raise BadInput("NAME", name, one_of(STUDIES, name))
     study: Study = import_module(STUDIES[name]).STUDY
     return study

@@ -167,13 +167,14 @@ STUDY = Study(
         scenes_drawn,
     ],
     choices=(
-        "The paper's own start on the Beale function, its radii and learning rate are run by the study own-settings. "
-        "Here it is all starts of the box x in [-1, 4], y in [-1, 1.5], with lr 0.001 for 4000 steps.",
-        "f = x^2 - m*y^2 is confined by k*y^4, so that what escapes has a minimum to reach; |lambda| is 2m.",
-        "Himmelblau's function is the third: its four saddles have four different eigenvalues, it is bounded below and "
-        "grows in all directions, so that the threshold 1/|lambda| is tested at each of them on one function.",
-        "Both ascents are run: e = rho*g (unnormalised) and e = rho*g/||g|| (normalised); SSAM beside each.",
-        "Beside a saddle, held means nearer along its descending direction after a time of 2/|lambda|; the flow is "
-        "integrated by Runge-Kutta, steps are the optimizer's own.",
+        "The study own-settings runs the paper's own start on the Beale function, with its radii and learning rate. "
+        "This study takes starts all over the box x in [-1, 4], y in [-1, 1.5], with lr 0.001 for 4000 steps.",
+        "The saddle f = x^2 - m*y^2 has k*y^4 added, so that a path that escapes has a minimum to reach; |lambda| is "
+        "2m.",
+        "The third function is Himmelblau's. It is bounded below, grows in all directions, and its four saddles have "
+        "four different eigenvalues, so one function tests the threshold 1/|lambda| at each of them.",
+        "Both ascents are run, e = rho*g (unnormalised) and e = rho*g/||g|| (normalised), each with SSAM beside it.",
+        "A start beside a saddle counts as held if it is nearer along the descending direction after a time of "
+        "2/|lambda|. The flow is integrated by Runge-Kutta; discrete steps are those of the optimizer.",
     ),
 )  # fmt: skip

@@ -10,7 +10,7 @@ import pandas as pd
 from fenland.lab.replicas.capture import ENDS, Stage, stages
 from fenland.lab.store.statistics import Interval
 from fenland.lab.study import Claim
-from fenland.lab.study.parts import OURS, Finding, Measured, Source
+from fenland.lab.study.parts import OURS, Finding, Measured, Source, ours
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import select
 from fenland.lab.study.words import percent, share
@@ -69,7 +69,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
     )  # fmt: skip
     yield Claim(
         "From a whole box of starts, unnormalised SAM and SSAM end at saddles past the threshold of the strongest "
-        "one, and neither they nor gradient descent below it.", PAPER.at("the threshold; boxes ours"), boxes,
+        "one, and neither they nor gradient descent below it.", ours("Theorem 1's threshold, from far away too"), boxes,
         "captured", notes="Exact gradients from the centres of a grid of cells.",
     )  # fmt: skip
     yield Claim(
@@ -80,8 +80,8 @@ def claims(measured: Measured) -> Iterator[Claim]:
     for method in ("USAM", "SAM", "SSAM-U") if "beale" in measured.config.functions else ():
         yield Claim(
             f"On the Beale function gradient descent reaches the minimum where {WORDS[method]} stays at the saddle.",
-            PAPER.at("its example") if method != "SSAM-U" else Source(f"{PAPER}; SSAM ours"), on_beale(method),
-            "basins-beale",
+            ours("the paper's example from a whole box of starts; its own start is that of the study own-settings"),
+            on_beale(method), "basins-beale",
         )  # fmt: skip
 
 

@@ -100,13 +100,14 @@ def times_longer(kind: str) -> Contrast:
 
 STUDY = investigation(
     "section III and Fig. 3", {"model": "wrn16-8"}, (
-        "The report's text says that only the norm in the denominator of davda54/sam was exchanged, which stretches "
-        "the gradient until its largest element is rho (InfNormSAM): that is what its figure shows. Its formula moves "
-        "each weight by rho along the gradient's sign, the maximiser over the box (LpSAM, p = inf), and is run beside.",
-        "Not in the report: the sign step at the Euclidean length of the L2 one, rho / sqrt(n) for n weights. For the "
-        "stretched gradient that would be SAM itself.",
-        "A Euclidean length is the mean over steps of the first epoch; that of the sign step is rho * sqrt(n), reached "
-        "where no gradient element is zero.",
+        "The report's text says that only the norm in the denominator of davda54/sam was exchanged. That stretches the "
+        "gradient until its largest element is rho (InfNormSAM), and its figure shows this. Its formula is another "
+        "one: it moves each weight by rho along the gradient's sign, the maximiser over the box (LpSAM, p = inf). Both "
+        "are run.",
+        "We add what the report does not have: the sign step at the Euclidean length of the L2 step, rho / sqrt(n) for "
+        "n weights. For the stretched gradient that would be SAM itself.",
+        "A Euclidean length is the mean over the steps of the first epoch. That of the sign step is rho * sqrt(n) as "
+        "long as no element of the gradient is zero.",
         WHICH,
     ),
     name="ball-metric",

@@ -167,13 +167,13 @@ STUDY = Study(
         ),
     ],
     choices=(
-        "Corollary 1 as a summary of the paper prints it, with t = eta * steps and a gradient noise of variance |l|/B, "
-        "its Fisher noise in one mode; paths start on the critical point.",
-        "Which noise SAM has is left open: one draw in both gradients (shared, what a mini-batch does), one draw in "
-        "each (independent), or noise at the ascent point alone (descent). All three are simulated.",
+        "Corollary 1 is taken from a summary of the paper, with t = eta * steps and a gradient noise of variance "
+        "|l|/B, which is its Fisher noise in one mode. Paths start on the critical point.",
+        "The paper leaves open which noise SAM has: one draw in both gradients (shared, what a mini-batch does), one "
+        "draw in each (independent), or noise at the ascent point alone (descent). All three are simulated.",
         "The real optimizer runs on least squares with targets of variance 1, whose batches have that noise: with "
         "inputs +-sqrt(|l|), where every batch has the same curvature, and with normal inputs, where it varies.",
-        "SAM is the unnormalised ascent e = rho*g, for which the algebra closes; the normalised one is measured "
+        "SAM has the unnormalised ascent e = rho*g, for which there is a closed form; the normalised one is measured "
         "beside it.",
     ),
 )  # fmt: skip

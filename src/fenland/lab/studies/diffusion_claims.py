@@ -134,12 +134,12 @@ def between(measured: Measured) -> Finding:
 def claims(measured: Measured) -> Iterator[Claim]:
     """What the paper says, which noise it means, and what theory says."""
     groups = "Intervals over 20 groups of paths, each beside SGD on the same noise."
-    for method, source, which in (
-        ("USAM", SIGNS, "unnormalised ascent, the real optimizer on mini-batches"),
-        ("SAM", "shared", "normalised ascent, replicas with shared noise"),
+    for method, source, which, whose in (
+        ("USAM", SIGNS, "unnormalised ascent, the real optimizer on mini-batches", PAPER),
+        ("SAM", "shared", "normalised ascent, replicas with shared noise", ours("the paper's theory is of the other")),
     ):
         sentence = f"SAM's mean squared displacement at a saddle is smaller than SGD's ({which})."
-        yield Claim(sentence, PAPER, slower(method, source), notes=groups)
+        yield Claim(sentence, whose, slower(method, source), notes=groups)
     yield Claim(
         "At a saddle SAM's mean squared displacement is smaller by 2*eta*t^2*|l|^3*rho/B.",
         Source(f"{PAPER}, Corollary 1"), published, "exponents",

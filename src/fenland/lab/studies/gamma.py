@@ -173,14 +173,16 @@ STUDY = Study(
     claims=claims,
     figures=[draw],
     choices=(
-        "Only the caption was at hand: it defines gamma, and says SAM, two networks, 200 epochs and the radii 0.01, "
-        "0.05, 0.2. It names neither networks nor data, and no value: the claims below are readings, marked as ours.",
-        "The paper's SAM climbs rho times the gradient; Foret's, which most people use, climbs rho along it. Both are "
-        "run, and their radii are not comparable.",
-        "A point is the mean of gamma over the steps of an epoch, then over seeds, with the 95 % interval over seeds.",
-        "Preset paper: ResNet-20 and ResNet-56 on CIFAR-10, batches of 128, lr 0.05 (the authors' code), momentum 0.9, "
-        "weight decay 5e-4, cosine. Preset quick: an MLP and a residual network of 10 layers on scikit-learn's digits. "
-        "Preset two-cores: a LeNet on CIFAR-10.",
+        "We had the caption of the figure only. It defines gamma and names SAM, two networks, 200 epochs and the radii "
+        "0.01, 0.05 and 0.2. It gives no network, no data and no value, so the claims are our reading, and are marked "
+        "as ours.",
+        "The paper's SAM climbs by rho times the gradient. Foret's, which most people use, climbs a distance rho along "
+        "the gradient. Both are run, and their radii are not comparable.",
+        "A point of a curve is the mean of gamma over the steps of an epoch and then over seeds, with its 95 % "
+        "interval.",
+        "Preset paper trains ResNet-20 and ResNet-56 on CIFAR-10, batches of 128, lr 0.05 (the authors' code), "
+        "momentum 0.9, weight decay 5e-4, cosine. Preset quick trains an MLP and a residual network of 10 layers on "
+        "digits. Preset two-cores trains a LeNet on CIFAR-10.",
     ),
     beside=(lossy, lambda measured: left_out(measured["epochs"])),
 )  # fmt: skip

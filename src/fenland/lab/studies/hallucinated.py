@@ -221,13 +221,14 @@ STUDY = Study(
         Seeds("network", accuracy, "case", title="Accuracy on the training images, %"),
     ],
     choices=(
-        "The paper's examples are two-dimensional and networks; one weight is enough for the effect, and its shares "
-        "have closed forms. 1 - cos(w) has one kind of minimum; the second function has two, a wide one at 0 and a "
-        "narrow one at 4 behind the maximum at 3.",
-        "A start counts as hallucinated where the slope at w keeps its sign and stays above 0.01 over the last 60 "
-        "steps, and that at the ascent point has vanished or changes its sign; else it is at the nearer kind of "
-        "critical point.",
-        "Radii just below 3 are left out: there the cycle of SAM's steps around 0 leaves what remains of its basin.",
+        "The paper's examples have two weights, or are networks. One weight is enough for the effect, and then the "
+        "shares of starts have closed forms. The wave 1 - cos(w) has one kind of minimum. The second function has two, "
+        "a wide one at 0 and a narrow one at 4 behind the maximum at 3.",
+        "A start counts as hallucinated if the slope at w keeps its sign and stays above 0.01 over the last 60 "
+        "steps, and the slope at the ascent point has vanished or changes its sign. Otherwise it counts as being at "
+        "the nearest critical point.",
+        "Radii just below 3 are left out: there the cycle of SAM's steps around 0 is wider than what is left of its "
+        "basin.",
         "The paper's remedy is for networks. Here that is one tanh layer on 300 digits, full batch, cross-entropy.",
     ),
 )  # fmt: skip

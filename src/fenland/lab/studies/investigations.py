@@ -29,14 +29,14 @@ SHARE = 0.1  # what the smoothed labels of davda54/sam take from the true class
 # Epochs. Published runs have 200; below half of them the accuracy still rises, and faster methods look better ones.
 ENOUGH = 100
 CHOICES = (
-    "The report follows davda54/sam where it says nothing. From there: batches of 128, label smoothing that leaves 0.9 "
-    "to the true class, crop, flip, and cutout of 16 pixels with probability 0.5. lr 0.1, the step schedule, momentum "
-    "0.9 and weight decay 5e-4 are the report's own.",
-    "Preset quick: small networks on scikit-learn's digits, batches of 64, nothing augmented. It shows that the "
-    "comparison runs; what the report says about CIFAR-10 it cannot decide.",
+    "Where the report says nothing, it follows davda54/sam. From there come batches of 128, label smoothing that "
+    "leaves 0.9 to the true class, crop, flip, and cutout of 16 pixels with probability 0.5. lr 0.1, the step "
+    "schedule, momentum 0.9 and weight decay 5e-4 are the report's own.",
+    "Preset quick trains small networks on scikit-learn's digits, in batches of 64, without augmentation. It shows "
+    "that the comparison runs; it cannot decide what the report says about CIFAR-10.",
     "Numbers are those of the last epoch, never of the best one on the test set.",
 )
-WHICH = "The report says WideResNet and not which: preset paper takes WRN-16-8, as davda54/sam does."
+WHICH = "The report says WideResNet and does not say which. Preset paper takes WRN-16-8, as davda54/sam does."
 # The published scale, without the network.
 PAPER: dict[str, Any] = {
     "data": "cifar10", "epochs": 200, "batch_size": 128, "augment": True, "cutout": 16,

@@ -237,14 +237,18 @@ STUDY = Study(
         maps,
     ],
     choices=(
-        "Valleys: the softened lower one of two paraboloids of equal depth, curvatures 20 and 5 by default, round or "
-        "ten times steeper across than along; their centres are as far from the origin, so ASAM's |w| has no side.",
-        "A curve of minima u*v = 1 of curvature u^2 + v^2, where a method must walk along the valley to get flatter.",
-        "Sphere and Stiefel: the same wells at opposite points, whose Riemannian curvature is theirs exactly.",
-        "Radii are matched: every method has the same mean Euclidean length of e over the starts. One radius for all "
-        "would compare units, not shapes.",
-        "After the method plain descent settles: where it ends is the minimum that was reached.",
-        "Fisher-SAM and ASAM have the presets' own eta. On manifolds SAM, ASAM and Fisher-SAM ascend in "
-        "the space around; their point is left off the manifold (projected) or, for SAM, also taken back (retracted).",
+        "The valleys are two paraboloids of equal depth, with curvatures 20 and 5 by default, joined by a soft "
+        "minimum. They are round, or ten times steeper across than along. Both centres are equally far from the "
+        "origin, so ASAM's |w| favours neither.",
+        "The hyperbola is a curve of minima u*v = 1 with curvature u^2 + v^2. A method has to move along it to become "
+        "flatter.",
+        "The sphere and the Stiefel manifold have the same wells at opposite points, with exactly the same Riemannian "
+        "curvature.",
+        "Radii are matched, so that every method has the same mean Euclidean length of e over the starts. One radius "
+        "for all would compare units, not shapes.",
+        "After the method has run, plain descent follows; where that ends is the minimum that was reached.",
+        "Fisher-SAM and ASAM have the presets' own eta. On manifolds SAM, ASAM and Fisher-SAM ascend in the space "
+        "around. The ascent point then stays off the manifold (projected) or, for SAM, is also brought back to it "
+        "(retracted).",
     ),
 )  # fmt: skip

@@ -139,10 +139,11 @@ STUDY = Study(
     ],
     choices=(
         "The paper's WRN-16-8 on CIFAR-10 switches at epoch 175 of 200. Here the switch is at 0, 50, 75, 90 and 100 % "
-        "of the steps; SGD's schedule is not known here and is that of davda54/sam in preset paper.",
-        "Preset quick: an MLP on scikit-learn's digits at a constant learning rate, so that steps after the switch are "
-        "like those before.",
-        "The two phases are followed from the end of the runs by SGD alone, where training goes on with SAM and, "
-        "beside it, with SGD. A barrier is what the loss on a line rises over the straight line between its ends.",
+        "of the steps. The schedule of SGD is not known to us; preset paper takes that of davda54/sam.",
+        "Preset quick trains an MLP on scikit-learn's digits at a constant learning rate, so that steps after the "
+        "switch are like those before.",
+        "To follow the two phases, training continues from the end of the runs by SGD alone, once with SAM and once "
+        "with SGD. A barrier is how far the loss between two points rises above the straight line between their "
+        "losses.",
     ),
 )  # fmt: skip

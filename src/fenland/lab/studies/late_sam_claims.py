@@ -20,6 +20,11 @@ logarithm = Quantity("log_eigenvalue", "Largest eigenvalue of the training loss,
 sharpness = Quantity("eigenvalue", "Largest eigenvalue of the training loss")
 
 
+def about(measured: Measured) -> str:
+    """What the numbers are about, for claims on the way of the weights, which any scale can show."""
+    return f"About {measured.config.model}, {measured.config.here()}."
+
+
 def steps_left(measured: Measured) -> str:
     """How many steps SAM had."""
     runs = measured["runs"]
@@ -103,12 +108,14 @@ CLAIMS = (
     Claim("SAM from 90 % of training on reaches the test accuracy of SAM from the start.", SHORT,
           paired(accuracy, "start", 0.9, 0.0).within(0.5), "accuracy", "paper", notes="Paired over seeds."),
     Claim("SAM from the start ends flatter than SGD.", SHORT,
-          ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", notes="Paired over seeds."),
+          ratio(sharpness, "start", 0.0, SGD_ONLY) < 1, "sharpness", "paper", notes="Paired over seeds."),
     Claim("Late SAM's largest eigenvalue is nearer to that of SAM from the start than to SGD's.", SHORT, nearer,
-          "sharpness", notes=steps_left),
-    Claim("SAM leaves the end of SGD faster than SGD itself moves on.", SHORT, escapes, "after"),
+          "sharpness", "paper", notes=steps_left),
+    Claim("SAM leaves the end of SGD faster than SGD itself moves on.", SHORT, escapes, "after", notes=about),
     Claim("The way out leads uphill: loss and largest eigenvalue rise first.",
           ours("what an escape from a minimum is"), uphill, "after"),
-    Claim("After it SAM is at a flatter place than SGD, trained as long.", SHORT, settles, "after"),
-    Claim("Late SAM stays in the valley of SGD's end: no barrier lies between.", SHORT, same_valley, "lines"),
+    Claim("After it SAM is at a flatter place than SGD, trained as long.", SHORT, settles, "after",
+          notes=about),
+    Claim("Late SAM stays in the valley of SGD's end: no barrier lies between.", SHORT, same_valley, "lines",
+          notes=about),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from fenland.arguments import check_whole
 from fenland.lab.figures.plots import METHODS, Line, Panel, plain_number
 from fenland.lab.store.statistics import interval
 from fenland.lab.study import Claim, Plot, Study
-from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Tables
+from fenland.lab.study.parts import OURS, Finding, Lab, Measured, Piece, Source, Tables, ours
 from fenland.lab.study.published import next_draw
 from fenland.lab.study.quantities import statement
 from fenland.lab.study.rows import gathered, select
@@ -93,7 +93,7 @@ def claims(measured: Measured) -> Iterator[Claim]:
             yield Claim(sentence, TABLE, row(method), "table", notes=words)
         if "USAM" in methods:
             sentence = "The unnormalised ascent leaves float32 within four rows of the table (its 1.5e65 needs float64)"
-            yield Claim(sentence, TABLE, overflow, "table")
+            yield Claim(sentence, ours("read off the table's 1.5e65"), overflow, "table")
     sentences = {
         "SAM": ("SAM converges at every radius", FIGURE),
         "USAM": ("USAM converges up to rho = 0.01 and blows up at 0.1", FIGURE),
@@ -216,14 +216,14 @@ STUDY = Study(
         )(m) if RADIUS in m.config.radii else [],
     ],
     choices=(
-        "The loss is 1/(2m) Σ (⟨Aᵢ, UUᵀ⟩ − bᵢ)² and U has the shape (d, r): the paper's text leaves the factor and the "
-        "shape open, and this reading gives its numbers.",
+        "The loss is 1/(2m) Σ (⟨Aᵢ, UUᵀ⟩ − bᵢ)² and U has the shape (d, r). The paper's text leaves the factor and the "
+        "shape open; with this choice its numbers come out.",
         "The columns of the truth and of the start have unit length; the paper draws them normal and says no more.",
         "The table's step 1 is the loss at the start (field first; after is the other reading).",
         "The published losses at step 1 differ between SAM and USAM, so the paper's two runs had different draws. Here "
         "all methods of a seed share measurements, truth and start.",
-        "Float64: in float32 the fourth row of the table would be infinite.",
-        "A published number is one draw. It agrees where it lies in the interval that a new draw of ours would lie in "
-        "(Student's t over seeds, 95 % for the four rows together; logarithms for USAM).",
+        "All numbers are float64: in float32 the fourth row of the table would be infinite.",
+        "A published number is one draw. It agrees with ours if it lies in the interval in which a new draw of ours "
+        "would lie (Student's t over seeds, 95 % for the four rows together; logarithms for USAM).",
     ),
 )  # fmt: skip

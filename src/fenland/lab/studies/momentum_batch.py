@@ -133,15 +133,16 @@ STUDY = Study(
         by_batch("escape", "same lr", SAME), by_batch("effective", "same lr / (1 − momentum)", EFFECTIVE), accuracies,
     ],
     choices=(
-        "At the saddle every path starts on it, exactly; noise is normal with standard "
-        "deviation std / sqrt(B), one draw in both passes; escape is |y| >= out.",
+        "Every path starts exactly on the saddle. The noise is normal with standard deviation std / sqrt(B), and both "
+        "passes have the same draw. A path has escaped when |y| >= out.",
         "Momentum at the same lr also multiplies the step by 1/(1 - momentum). The other reading, the same "
         "lr/(1 - momentum), is run beside it, at the saddle and, in preset quick, in training.",
-        "Preset paper trains ResNet-18 on CIFAR-10: without batch norm and augmentation over radius, momentum and "
-        "batch, and with both over momentum. Learning rates, schedule, weight decay and epochs are not known and are "
+        "Preset paper trains ResNet-18 on CIFAR-10. Without batch norm and augmentation it varies radius, momentum and "
+        "batch; with both it varies momentum. Learning rates, schedule, weight decay and epochs are not known and are "
         "chosen here. Preset two-cores has the first grid on a LeNet, which has no batch norm either.",
-        "Preset quick: an MLP on scikit-learn's digits, constant learning rate, no weight decay, equal epochs: small "
-        "batches take more steps. It says what these settings do on a small task, not on the paper's benchmarks.",
+        "Preset quick trains an MLP on scikit-learn's digits with a constant learning rate, no weight decay and equal "
+        "epochs, so small batches take more steps. It says what these settings do on a small task, not on the paper's "
+        "benchmarks.",
     ),
     beside=(lossy,),
 )  # fmt: skip

@@ -213,15 +213,15 @@ STUDY = Study(
         theorem_3,
     ],
     choices=(
-        "From the authors' code: start (1, 2), the normalised ascent with rho 0.1, 0.5 and 1, at most 100,000 steps, "
-        "no momentum. Its learning rate is 1e-3/80, at which GD is at (2.53, 0.35) in the end. Here it is 1e-4, as a "
-        "summary of the paper says; preset quick takes 15,000 steps, after which GD is at (2.59, 0.38).",
+        "From the authors' code come the start (1, 2), the normalised ascent with rho 0.1, 0.5 and 1, at most 100,000 "
+        "steps, and no momentum. Its learning rate is 1e-3/80, with which GD ends at (2.53, 0.35). Here it is 1e-4, as "
+        "a summary of the paper says; preset quick takes 15,000 steps, after which GD is at (2.59, 0.38).",
         "The theory is about the unnormalised ascent w + rho*grad L(w). It is run from the same start.",
         f"A trajectory is at the saddle within {NEAR}, and at the minimum within {VALLEY}, which is where the code "
-        "lets gradient descent stop for having stalled. The demo on x^2 - y^2 does not empty the gradients between the "
-        "passes; it is run so (g + h), and clean.",
-        "The toy network's data are not known: y = x^2 for normal inputs, full batches, which leave a loss of 3/2 * "
-        "(v*u^2 - 1)^2; weights start as torch draws them. Noisy gradients stand for mini-batches.",
+        "stops gradient descent because it has stalled. The demo on x^2 - y^2 does not clear the gradients between the "
+        "passes. It is run in that way (g + h), and with cleared gradients.",
+        "The toy network's data are not known. Here y = x^2 for normal inputs in full batches, which gives a loss of "
+        "3/2 * (v*u^2 - 1)^2. Weights start as torch draws them, and noisy gradients take the place of mini-batches.",
         "Theorems 1 to 3 and Corollary 1 are those of a published summary (fenland.theory.published).",
     ),
 )  # fmt: skip

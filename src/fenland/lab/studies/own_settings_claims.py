@@ -159,7 +159,7 @@ def claims(measured: Measured) -> list[Claim]:
         Claim("Theorem 2 is that of the full gradient of L(w + rho*grad L(w)), Jacobian included, with noise that the "
               "ascent leaves alone.", ours("derived"), is_theorem_2(("full",)), "theorem-2"),
         Claim("Past Theorem 1's threshold, at rho*|l| = 2, Theorem 2 has the MSD of what is drawn to the saddle.",
-              SHORT.at("Theorems 1 and 2"), returns, "theorem-2"),
+              ours("Theorems 1 and 2 of Stability Analysis of SAM, taken together"), returns, "theorem-2"),
         Claim("Theorem 3 is the mean squared displacement of heavy ball.", SHORT.at("Theorem 3, with C2 = t/eta"),
               over_the_map(False), "theorem-3-saddle"),
         Claim("It is where eta*|l| <= 0.01*(1-m)^2 and (1-m)*steps >= 25.", ours("derived"), over_the_map(True),

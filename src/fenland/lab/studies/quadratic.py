@@ -176,9 +176,9 @@ STUDY = Study(
     choices=(
         "The paper's experiment on quadratics is known from its abstract alone; spectrum, radii and learning rates are "
         "ours.",
-        "A rate is the factor by which ‖w‖ changes a step over the last half of the run, the median over starts.",
-        "Noise is normal, of the same size in every direction, one draw a step in both gradients as one mini-batch "
-        "gives; the other two models stand beside it in the verdict.",
-        "Deterministic verdicts have no interval: they hold for every start or for the median, as they say.",
+        "A rate is the factor by which ‖w‖ changes per step over the last half of the run, as the median over starts.",
+        "The noise is normal and of the same size in every direction. Both gradients of a step have the same draw, as "
+        "with one mini-batch; the other two models are judged, too.",
+        "Verdicts without noise have no interval: they hold for every start or for the median, as they say.",
     ),
 )  # fmt: skip

@@ -154,12 +154,13 @@ STUDY = Study(
         of_cycle("distance", "Normalised SAM's distance from the minimum"),
     ],
     choices=(
-        "Starts are uniform in a box around the origin (field box); success is a distance below the tolerance after "
-        "the last step. The paper gives neither box nor tolerance nor steps.",
-        "The critical learning rate lies in the middle between the last one at which a start succeeds and the next of "
-        "the grid. Where the grid is coarse at first, the gap in which success ends is filled.",
-        "Unnormalised ascent (rho in w per gradient): USAM and SSAM-U, the paper's SSAM. Normalised ascent (rho in w): "
-        "SAM and SSAM. The caption does not say which one its curves have; both are run.",
-        "A start that is further out than 1000 is lost and counts as a failure.",
+        "Starts are uniform in a box around the origin (field box). A start succeeds if it is nearer to a minimum than "
+        "the tolerance after the last step. The paper gives neither box nor tolerance nor steps.",
+        "The critical learning rate is half way between the last one at which a start succeeds and the next of the "
+        "grid. If the grid is coarse, the gap in which success ends is filled with more learning rates.",
+        "The caption does not say which ascent its curves have, so both are run: the unnormalised one (rho in w per "
+        "gradient) with USAM and SSAM-U, which is the paper's SSAM, and the normalised one (rho in w) with SAM and "
+        "SSAM.",
+        "A start that gets further out than 1000 is lost and counts as a failure.",
     ),
 )  # fmt: skip

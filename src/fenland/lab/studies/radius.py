@@ -215,10 +215,10 @@ def falls(measured: Measured) -> list[Mark]:
 STUDY = investigation(
     "Fig. 1 and Table I", {"model": "wrn16-8"}, (
         WHICH,
-        "It does not say of what the loss in Table I is. Read as the one that davda54/sam prints: over the test set, "
+        "The report does not say which loss Table I has. We take the one that davda54/sam prints: over the test set, "
         "the divergence of the smoothed labels (0.9 on the true class) from the outputs. It is measured at the last "
-        "weights; the cross-entropy, without smoothing, stands beside it in the table and is drawn by epoch.",
-        "It calls 200 passes over the data steps; they are epochs here.",
+        "weights. The cross-entropy without smoothing is beside it in the table, and is drawn by epoch.",
+        "The report calls 200 passes over the data steps; here they are called epochs.",
     ),
     name="radius",
     title="The radius of SAM's ball",

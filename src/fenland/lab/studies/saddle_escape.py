@@ -141,12 +141,13 @@ STUDY = Study(
     ],
     choices=(
         "The loss is ‖W₂W₁ − I‖² summed over all elements (field normalization; half, samples and elements divide it "
-        "by 2, n and n²). The origin then has the eigenvalues ±2. The paper does not say.",
+        "by 2, n and n²). The origin then has the eigenvalues ±2. The paper does not give the factor.",
         "An epoch has 20 steps, one for each of the 20 unit vectors that the identity consists of, all with the full "
         "gradient (field steps_per_epoch). With one full-batch step an epoch, 500 epochs end long before the escape.",
         "N(0, 1e-4) is read as the variance 1e-4, a standard deviation of 0.01 (field spread).",
         "A trajectory has escaped when its loss is below half of that at the start (field escaped).",
-        "Unnormalised ascent (USAM; SSAM-U is the paper's SSAM): radii as the product rho·m, which decides. Normalised "
-        "ascent (SAM, SSAM): radii as lengths. The caption does not say which ascent its curves have.",
+        "The caption does not say which ascent its curves have, so both are run. For the unnormalised one (USAM; "
+        "SSAM-U is the paper's SSAM) radii are given as the product rho·m, which decides. For the normalised one they "
+        "are lengths.",
     ),
 )  # fmt: skip

@@ -132,7 +132,7 @@ STUDY = Study(
                   "of GD and USAM.")],
     choices=(
         "The paper's l is any convex, even function of slope at most 1 with l''(0) = 1; here it is sqrt(1 + u^2) - 1.",
-        "All starts lie beyond the edge, y^2 > 2/eta; from inside y^2 would stay about where it started.",
+        "All starts lie beyond the edge, y^2 > 2/eta. From a start inside y^2 would stay about where it is.",
         "SSAM is not in the paper.",
     ),
 )  # fmt: skip

@@ -14,11 +14,8 @@ from fenland.lab.study import Claim, Contrast, Finding, Measured, Quantity, Sour
 from fenland.lab.study.quantities import gap, logarithms, ratio_of
 from fenland.lab.study.words import by
 
-# (what, whose where no paper says it) by the table's rows.
-SIZES = {
-    "largest": "largest eigenvalue of the Hessian",
-    "trace": "trace of the Hessian",
-}
+# By the table's rows.
+SIZES = {"largest": "largest eigenvalue", "trace": "trace"}
 PAPER = Source("SSAM paper, abstract: flatter minima by Hessian analyses")
 GOAL = ours("what sharpness-aware training is for (Foret et al. 2021)")
 EQUAL = ours("near a fit the Hessian of cross-entropy shrinks with the loss, and at equal rho SSAM trains less far")
@@ -32,16 +29,17 @@ def sizes(measured: Measured, what: str, **where: Any) -> pd.DataFrame:
     return rows[rows["rank"] <= 1]
 
 
-def smaller(what: str, mine: str, theirs: str) -> Statement:
-    """The ratio of two positive numbers, by its logarithm, for each network."""
+def flatter(mine: str, theirs: str) -> Statement:
+    """The ratios of largest eigenvalues and of traces, by their logarithms, for each network."""
 
     def measure(measured: Measured) -> dict[str, Interval]:
         found = {}
-        for model, part in by(sizes(measured, what, reference=True), "model"):
-            means = " against ".join(_mean(part, name) for name in (mine, theirs))
-            found[f"{model}: {{value}} times as much ({means})"] = ratio_of(
-                gap(logarithms(part), "optimizer", mine, theirs)
-            )
+        for what, name in SIZES.items():
+            for model, part in by(sizes(measured, what, reference=True), "model"):
+                means = " against ".join(_mean(part, each) for each in (mine, theirs))
+                found[f"{model}, {name}: {{value}} times as large ({means})"] = ratio_of(
+                    gap(logarithms(part), "optimizer", mine, theirs)
+                )
         return found
 
     return Contrast(measure, "{key}", sign=False) < 1
@@ -53,30 +51,37 @@ def _mean(part: pd.DataFrame, optimizer: str) -> str:
 
 
 def at_equal_loss(mine: str, theirs: str) -> Statement:
-    """The ratio of the largest eigenvalues where one method, at some radius, fits the data as the other does."""
+    """The ratio of the largest eigenvalues where one method, trained longer or shorter, fits as the other does."""
 
     def measure(measured: Measured) -> dict[str, Interval]:
         found = {}
         for model, part in by(sizes(measured, "largest"), "model"):
-            of = {key: each for key, each in part.groupby(["optimizer", "seed"])}
-            seeds = [seed for seed in part["seed"].unique() if {(mine, seed), (theirs, seed)} <= set(of)]
-            apart = {seed: _apart(of[mine, seed], of[theirs, seed]) for seed in seeds}
-            kept = [float(np.mean(each)) for each in apart.values() if each]
-            words = f"{model}: {{value}} times as much ({sum(map(len, apart.values()))} points of equal loss)"
-            found[words] = ratio_of(interval(kept))
+            for rho in measured.config.rhos:
+                rows = part[part["rho"].isna() | (part["rho"] == rho)]
+                of = {key: each for key, each in rows.groupby(["optimizer", "seed"])}
+                seeds = [seed for seed in rows["seed"].unique() if {(mine, seed), (theirs, seed)} <= set(of)]
+                apart = [points for seed in seeds if (points := _apart(of[mine, seed], of[theirs, seed]))]
+                count = sum(map(len, apart))
+                words = f"{model}, rho = {rho:g}: {{value}} times as large ({count} points of equal loss)"
+                found[words] = ratio_of(interval([float(np.mean(each)) for each in apart]))
         return found
 
     return Contrast(measure, "{key}", sign=False) < 1
 
 
 def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> list[float]:
-    """Logarithms of mine over theirs at mine's losses, on the line through theirs; none beyond its ends."""
-    if len(theirs) < 2 <= len(mine):
-        return [-each for each in _apart(theirs, mine)]
-    line = theirs.sort_values("train_loss")
+    """Logarithms of mine over theirs at each one's losses, on the line through the other; none beyond its ends.
+
+    Two lines whose losses overlap at all have such a point: an end of the overlap is an end of one of them.
+    """
+    return [*_above(mine, theirs), *(-each for each in _above(theirs, mine))]
+
+
+def _above(own: pd.DataFrame, other: pd.DataFrame) -> list[float]:
+    line = other.sort_values("train_loss")
     x, y = np.log(line["train_loss"].to_numpy()), np.log(line["value"].to_numpy())
-    at, own = np.log(mine["train_loss"].to_numpy()), np.log(mine["value"].to_numpy())
-    return [float(b - np.interp(a, x, y)) for a, b in zip(at, own, strict=True) if x[0] <= a <= x[-1]]
+    at, height = np.log(own["train_loss"].to_numpy()), np.log(own["value"].to_numpy())
+    return [float(b - np.interp(a, x, y)) for a, b in zip(at, height, strict=True) if x[0] <= a <= x[-1]]
 
 
 def claims(measured: Measured) -> Iterator[Claim]:
@@ -84,22 +89,23 @@ def claims(measured: Measured) -> Iterator[Claim]:
     config = measured.config
     pairs = [(name, config.optimizers[0]) for name in config.optimizers[1:]]
     pairs += [pair for pair in STABLE if set(pair) <= set(config.optimizers) and pair[1] != config.optimizers[0]]
-    for what, words in SIZES.items():
-        for mine, theirs in pairs:
-            models = sizes(measured, what)["model"]
-            yield Claim(
-                f"{title_of(mine)} ends with a smaller {words} than {title_of(theirs)}.",
-                PAPER if mine.startswith("ssam") else GOAL, smaller(what, mine, theirs),
-                "largest" if what != "trace" else f"trace_{models.iloc[0]}" if len(models) else "",
-                expected="a ratio below 1, for each network", notes=("Paired over seeds, by logarithms.", losses),
-            )  # fmt: skip
+    for mine, theirs in pairs:
+        published = mine.startswith("ssam")
+        yield Claim(
+            f"{title_of(mine)} ends in flatter minima than {title_of(theirs)}, by the largest eigenvalue of the "
+            "Hessian and by its trace.", PAPER if published else GOAL, flatter(mine, theirs), "largest",
+            "paper" if published else "", "ratios below 1, for each network",
+            ("Paired over seeds, by logarithms.", losses),
+        )  # fmt: skip
+    lengths = ", ".join(map(str, config.lengths))
     for mine, theirs in pairs:
         yield Claim(
-            f"At equal train loss {title_of(mine)} ends with a smaller {SIZES['largest']} than {title_of(theirs)}.",
-            EQUAL, at_equal_loss(mine, theirs), "equal_loss", expected="a ratio below 1, for each network",
-            notes=f"Over rho = {', '.join(map('{:g}'.format, config.rhos))}: where a loss of the one lies between two "
-            "of the other, whose eigenvalue there is interpolated by logarithms; mean over these points, interval "
-            "over seeds. Open where there are none.",
+            f"At equal train loss {title_of(mine)} has a smaller largest eigenvalue of the Hessian than "
+            f"{title_of(theirs)}.",
+            EQUAL, at_equal_loss(mine, theirs), "equal_loss", expected="a ratio below 1, for each network and radius",
+            notes=f"Runs of {lengths} epochs make a line; where a loss of the one lies between two of the other, whose "
+            "eigenvalue there is interpolated by logarithms. Mean over these points, interval over seeds; open where "
+            "there are none.",
         )  # fmt: skip
     yield Claim(
         "Every eigenvalue is one: its residual |Hv − lv| is small against it.",

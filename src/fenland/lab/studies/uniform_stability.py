@@ -180,20 +180,20 @@ STUDY = Study(
     claims=claims,
     figures=[draw],
     choices=(
-        "Only the captions were at hand: an MLP on MNIST and LeNet on CIFAR-10, constant learning rate, no momentum, "
+        "We had the captions only: an MLP on MNIST and LeNet on CIFAR-10, constant learning rate, no momentum, "
         "no weight decay. Learning rate, radius, batch, epochs and number of pairs are chosen here.",
-        "The captions show distance and gap and state no order. Read from the abstract: SSAM generalises better than "
-        "SAM, and SAM than SGD, so their distances should be ordered alike.",
-        "Distance: |w − w'| / sqrt(|w|² + |w'|²), as Hardt, Recht and Singer 2016 (arXiv 1509.01240) plot it; |w − w'| "
-        "is drawn too, and judged with --set measure=absolute.",
-        "Gap: test loss minus train loss of the run on the unchanged set.",
-        "Each pair has its own train set, exchanged example, initial weights and order of batches; both members and "
-        "all optimizers of a pair share them.",
-        "Plain SAM is the unnormalised ascent in the paper (USAM and SSAM-U here), and Foret's, of length rho, stands "
-        "beside it; both have the same rho, in units that differ.",
+        "The captions name distance and gap and state no order. The abstract says that SSAM generalises better than "
+        "SAM, and SAM better than SGD, so we expect the same order of their distances.",
+        "The distance is |w − w'| / sqrt(|w|² + |w'|²), as Hardt, Recht and Singer 2016 (arXiv 1509.01240) plot it. "
+        "|w − w'| is drawn, too, and is judged with --set measure=absolute.",
+        "The gap is test loss minus train loss of the run on the unchanged set.",
+        "Each pair has its own train set, exchanged example, initial weights and order of batches. Both members of the "
+        "pair and all optimizers share them.",
+        "The paper's plain SAM has the unnormalised ascent (USAM and SSAM-U here). Foret's ascent, of length rho, is "
+        "run beside it. Both have the same rho, in different units.",
         "The bounds of fenland.theory.uniform_stability need convex losses with known constants. Neither network is "
-        "convex, so they are set beside a softmax regression instead, where L = sqrt(2)·R and beta = R²/2, R the "
-        "longest input with its constant. SSAM with the normalised ascent has no bound there.",
+        "convex, so the bounds are compared with a softmax regression, where L = sqrt(2)·R and beta = R²/2, and R is "
+        "the length of the longest input with its constant. SSAM with the normalised ascent has no bound there.",
     ),
     beside=(),
 )  # fmt: skip

@@ -18,7 +18,9 @@ from fenland.lab.study.words import by, left_out, lossy, sentences, shown
 READING = Source(
     "ours, as a reading of the SSAM paper's Figs. 4 and 5 by its abstract; the captions state no order", ours=True
 )
-GROWS = Source("SSAM paper, Figs. 4 and 5 by epoch; bounds grow with the steps (Hardt et al. 2016)")
+GROWS = Source(
+    "ours, as a reading of the SSAM paper's Figs. 4 and 5; bounds grow with the steps (Hardt et al. 2016)", ours=True
+)
 BOUND = Source("fenland.theory.uniform_stability (SGD: Hardt et al. 2016, theorem 3.8; others derived)", ours=True)
 # (less stable, more stable), as the paper is read: with its own unnormalised ascent, then with Foret's.
 ORDER = (("sgd", "usam"), ("usam", "ssam-u"), ("sgd", "sam"), ("sam", "ssam"))

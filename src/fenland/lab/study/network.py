@@ -33,15 +33,16 @@ def trained(run: RunConfig, weights: Path) -> tuple[nn.Module, Any]:
 def eigenvalues(
     run: RunConfig, weights: Path, *, examples: int | None, count: int, tol: float, products: int, draws: int
 ) -> pd.DataFrame:
-    """``kind, rank, value, error``: "largest" with their residuals, "trace" with its standard error."""
+    """``kind, rank, value, error``: "largest" with their residuals, "trace" with its standard error if it is drawn."""
     model, batches = trained(run, weights)
     data = list(batches.evaluation("train", examples))
     found = curvature.extreme_eigenvalues(
         model, loss_of, data, k=count, which="largest", tol=tol, max_products=products
     )  # fmt: skip
-    trace = curvature.trace(model, loss_of, data, draws=draws)
     rows = [("largest", rank, pair.value, pair.residual) for rank, pair in enumerate(found.largest, 1)]
-    rows.append(("trace", 0, trace.value, trace.standard_error))
+    if draws:
+        trace = curvature.trace(model, loss_of, data, draws=draws)
+        rows.append(("trace", 0, trace.value, trace.standard_error))
     return pd.DataFrame(rows, columns=["kind", "rank", "value", "error"])
 
 

@@ -194,7 +194,7 @@ def _section(record: Record, machines: Sequence[str]) -> str:
     said = f"{ran} Data: {data}. Scale: {size}. Machine: {machine}."
     numbered = list(enumerate(record.verdicts, 1))
     rows = _rows(numbered)
-    judged = table(("", "claim", "whose", "published or expected", "measured", "holds"), rows)
+    judged = table(("claim", "holds", "published or expected", "measured", "whose"), rows)
     told = [(number, [*filter(None, [_parts(each.measured)[1]]), *split(each.note)]) for number, each in numbered]
     notes = [f"- **{numbers}**: {cell(text)}" for numbers, text in shared(told)]
     return "\n".join(
@@ -209,7 +209,9 @@ def _rows(numbered: Sequence[tuple[int, Verdict]]) -> list[tuple[object, ...]]:
         own = (each.source, each.expected)
         pairs = zip(own, above, strict=True)
         told = [AS_ABOVE if len(text) > LONGEST_AGAIN and text == last else cell(text) for text, last in pairs]
-        rows.append((number, cell(each.claim), *told, cell(_parts(each.measured)[0]), HOLDS[each.holds]))
+        whose, expected = told
+        claim, measured = f"{number}. {cell(each.claim)}", cell(_parts(each.measured)[0])
+        rows.append((claim, HOLDS[each.holds], expected, measured, whose))
         above = own
     return rows
 

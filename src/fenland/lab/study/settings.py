@@ -17,7 +17,7 @@ def configure(study: Study, preset: str = "quick", overrides: Mapping[str, str] 
     In which dialect: see ``fenland.lab.config.words``.
     """
     if preset not in study.presets:
-        raise BadInput("preset", preset, f"{study.name}: {one_of(study.presets)}")
+        raise BadInput("preset", preset, f"{study.name}: {one_of(study.presets, preset)}")
     config = study.presets[preset]
     if not overrides:
         return config
@@ -25,7 +25,7 @@ def configure(study: Study, preset: str = "quick", overrides: Mapping[str, str] 
     values = {}
     for name, text in overrides.items():
         if name not in hints:
-            raise BadInput("set", f"{name}={text}", f"{study.name} has no such field; {one_of(hints)}")
+            raise BadInput("set", f"{name}={text}", f"{study.name} has no such field; {one_of(hints, name)}")
         try:
             values[name] = words.value(text, hints[name])
         except ValueError as error:

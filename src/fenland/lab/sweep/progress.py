@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 
 from fenland.lab.config import RunConfig
 from fenland.lab.sweep.runner import Outcome
@@ -45,14 +47,24 @@ def watch(configs: Sequence[RunConfig], console: Console) -> Iterator[Watcher]:
         return
     bars = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        _Detail("{task.fields[detail]}", table_column=Column(no_wrap=False)),
         console=console,
     )
     with bars:
         yield Bars(configs, bars)
+
+
+class _Detail(TextColumn):
+    """Words that stay on one line. Of all columns this one alone gives way on a narrow terminal."""
+
+    def render(self, task: Task) -> Text:
+        """The words, cut where the room ends."""
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 class _Course:

@@ -75,7 +75,7 @@ OPTIMIZERS: dict[str, Row] = {
 def check_optimizer(name: str) -> Row:
     """The row of a name."""
     if name not in OPTIMIZERS:
-        raise BadInput("optimizers", name, one_of(OPTIMIZERS))
+        raise BadInput("optimizers", name, one_of(OPTIMIZERS, name))
     return OPTIMIZERS[name]
 
 

@@ -1,16 +1,57 @@
-"""The usual step, in one ascent or several: the gradient at w, the way up along it, the gradient there."""
+"""SAM: its answers to the four questions, and the usual step, in one ascent or several."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from fenland.algebra import Lazy, Leaf, Scalar, inverse
 from fenland.arguments import check_among, check_instance, check_number, check_whole
-from fenland.rules.choices import AtAscentPoint, Combine, Gradient, Source
+from fenland.rules.choices import Ball, Combine, Source, When
 from fenland.rules.context import Context
 from fenland.rules.methods.base import Method
 from fenland.rules.parameters import ParameterNames
 from fenland.rules.requests import Grad, Program, Update
+
+
+@dataclass(frozen=True)
+class L2(Ball):
+    r"""e = rho * a / ||a||_2, one norm over all tensors of all groups with rho > 0.
+
+    The ball of SAM. Source: Foret, Kleiner, Mobahi, Neyshabur 2021, arXiv 2010.01412, eq. (2) with p = 2.
+    """
+
+    def steepest(self, a: Lazy, s: Context) -> Lazy:
+        return a * inverse(a.norm)
+
+    def norm(self, e: Lazy, a: Lazy, s: Context) -> Scalar:
+        return e.norm
+
+
+@dataclass(frozen=True)
+class Gradient(Source):
+    """a = g, the mini-batch gradient at w. Source: Foret et al. 2021, arXiv 2010.01412."""
+
+    def vector(self, g: Leaf, s: Context) -> Lazy:
+        return g
+
+
+@dataclass(frozen=True)
+class AtAscentPoint(Combine):
+    """d = h: SAM. Source: Foret et al. 2021, arXiv 2010.01412, eq. (3) (its second-order term dropped)."""
+
+    reads: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, g: Leaf, h: Leaf) -> Lazy:
+        return h
+
+
+@dataclass(frozen=True)
+class Always(When):
+    """Every step ascends: two gradient evaluations a step."""
+
+    def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -21,8 +62,8 @@ class Ascend(Method):
     ball, source, combine or when.
     """
 
-    source: Source = Gradient()  # noqa: RUF009 - rules are frozen
-    combine: Combine = AtAscentPoint()  # noqa: RUF009
+    source: Source = Gradient()
+    combine: Combine = AtAscentPoint()
 
     def __post_init__(self) -> None:
         check_instance("source", self.source, Source, "fenland.Gradient()")
@@ -72,7 +113,7 @@ class InnerSteps(Method):
     n: int = 2
     convention: Literal["split", "project", "full"] = "split"
     step_size: float = 1.0
-    combine: Combine = AtAscentPoint()  # noqa: RUF009 - rules are frozen
+    combine: Combine = AtAscentPoint()
 
     def __post_init__(self) -> None:
         check_whole("n", self.n, 1)

@@ -62,9 +62,11 @@ class SphericalSearch(Method):
 
     def __post_init__(self) -> None:
         check_number("alpha", self.alpha)
+        if not isinstance(self.grid, (tuple, list)) or not self.grid:
+            raise TypeError(f"grid = {self.grid!r}: must be a non-empty tuple of numbers, such as (0.0, 0.5, 1.0)")
         for alpha in self.grid:
             check_number("grid", alpha)
-        check_positive("rho_max", self.rho_max, "no search (grid=())")
+        check_positive("rho_max", self.rho_max)
         check_whole("every", self.every, 1)
 
     searches = True

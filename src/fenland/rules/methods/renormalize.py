@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fenland.algebra import ratio
-from fenland.arguments import check_among, check_instance
+from fenland.arguments import check_among, check_instance, check_positive
 from fenland.rules.context import Context
 from fenland.rules.methods.ascend import Ascend
 from fenland.rules.methods.base import Method
@@ -50,8 +50,7 @@ class Renormalize(Method):
                 f"Renormalize({self.method}): needs the gradient at w, which it never computes; "
                 "use a method with a clean gradient"
             )
-        if self.cap is not None and not self.cap > 0:
-            raise ValueError(f"cap = {self.cap!r}: the bound on gamma must be > 0, or None for no bound")
+        check_positive("cap", self.cap, "no bound on gamma")
 
     def step(self, s: Context) -> Program:
         inner, metric = self.method.step(s), self.gamma_norm == "metric"

@@ -1,7 +1,6 @@
-"""Who evaluates the gradients that a program asks for: a closure, the user in two calls, or one closure a micro-batch.
+"""A closure evaluates, called at w and again at w + e, or one closure a micro-batch (m-SAM).
 
-All three run the same steps (`step.py`). They take a list of runners, one an optimizer: a joint step is the same
-course with more than one of them.
+The runners are a list, one an optimizer: a joint step is the same course with more than one of them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from torch import Tensor
 
 from fenland.rules.requests import Grad, Highest
 from fenland.step.base_step import Handover, base_multiplies, clip_factor, multiply_in, settle
-from fenland.step.checks import refuse_two_calls
-from fenland.step.closures import Closure, PerSample, evaluate, loss_of, refuse_inner_step
-from fenland.step.gradients import Scaled, collect, drop, own_copy
-from fenland.step.guards import Snapshot
+from fenland.step.drivers.evaluation import Closure, PerSample, evaluate, refuse_inner_step
+from fenland.step.gradients import Scaled, collect, own_copy
+from fenland.step.guards.snapshots import Snapshot
 from fenland.step.runner import Runner
 from fenland.step.step import Step
 
@@ -77,73 +75,6 @@ def run_micro_batches(runner: Runner, closures: Sequence[Closure], scaling: Scal
         return values
 
     return _whole_step([runner], [scaling], passes)  # type: ignore[no-any-return]
-
-
-def ascend(runner: Runner, scaling: Scaled | None) -> bool:
-    """From the gradient in `p.grad` to w + e, for the user's second pass; whether the weights moved."""
-    runner.refuse("ascend", busy=True)
-    refuse_two_calls(runner.rules)
-    before = runner.watch.beginning() if runner.watch is not None else None
-    step = runner.new_step(scaling)
-    try:
-        if step.request.at is None and runner.rules.method.clean_gradient:
-            step.come_back()
-        runner.check_first(step, two_calls=True)
-        if runner.advanced is not None:
-            runner.advanced.note(1)
-        if before is None:
-            runner.warn_of_unseen(step)
-        if step.asks and step.request.at is not None:
-            step.go()
-        else:  # no ascent: d is g, or the gradient of the pass that comes
-            for leaf in step.alive:
-                leaf.own()
-            step.drop()
-        if runner.loss_scale.due:
-            runner.watch_loss_scale(step)
-        if runner.watch is not None:
-            runner.watch.quiet = True
-        runner.end_first_pass(guarded=before is not None, two_calls=True)
-        if before is not None:
-            runner.guard.bring_back(before, runner.after_first)
-        runner.pending, runner.before = step, before
-    except BaseException:
-        runner.roll_back([step], before)
-        raise
-    return bool(step.perturbation.params)
-
-
-def descend(runner: Runner, scaling: Scaled | None, hooks: Any = None) -> None:
-    """From the gradient at w + e, in `p.grad`, back to w, and one step of the base, between the wrapper's hooks."""
-    runner.refuse("descend", busy=False)
-    step: Any = runner.pending
-    before = runner.before
-    if getattr(step.scaling, "scaler", None) is not getattr(scaling, "scaler", None):
-        raise RuntimeError(
-            "a scaler in one half of the step only: both passes carry its scale, so call ascend(scaler=scaler) and "
-            "descend(scaler=scaler)"
-        )
-    step.scaling = scaling
-    try:
-        if step.asks:
-            step.come_back()
-        else:
-            step.drop()
-        runner.end_second_pass(moved=step.h is not None, two_calls=True)
-        step.settled = settle(step, whole=hooks is not None)
-        ok = runner.decide(step, before)
-    except BaseException:
-        runner.roll_back([step], before)
-        raise
-    finish([runner], [step], [ok], [before], hooks)
-
-
-def restore(runner: Runner) -> None:
-    """Give up the ascent: weights, buffers and generators are as before the step; gradients are None."""
-    runner.refuse("restore", busy=False)
-    pending: Any = runner.pending
-    runner.roll_back([pending], runner.before)
-    drop(runner.base.param_groups)
 
 
 def _whole_step(
@@ -222,11 +153,11 @@ class _Passes:
             runner.end_second_pass(moved=True, two_calls=False)
         return value
 
-    def search_again(self) -> Any:
-        """Once more, for a search, from the buffers and random numbers that pass 1 started from."""
+    def search_again(self) -> Tensor | None:
+        """The loss once more, for a search, from the buffers and random numbers that pass 1 started from."""
         for runner, then in zip(self.runners, self.before, strict=True):
             runner.guard.bring_back(then)
-        return self.call()
+        return self.call()[1]
 
     def one(self, steps: list[Step], asking: list[Step]) -> Any:
         """Go to where the gradient is asked for, run the closure, come back; the steps that ask get it."""
@@ -238,10 +169,9 @@ class _Passes:
         if looks:
             first.watch_loss_scale(steps[0])
         with _apart(self.runners, request) if any(map(_ranks_differ, self.runners)) else _TOGETHER:
-            value = self.call(request) if self.made else first.stale.watched(self.call, request, self.runners)
+            value, loss = self.call(request) if self.made else first.stale.watched(self.call, request, self.runners)
         if looks:
             first.loss_scale.refuse(two_calls=False)
-        loss = loss_of(value)
         for step in asking:
             away = bool(step.perturbation.params)
             step.come_back(None if self.samples is None else self.samples.losses)

@@ -1,17 +1,12 @@
-"""What cannot work is refused at construction, or before anything moves: by name, with the reason and the cure."""
+"""Bases and groups that a sharpness-aware step cannot serve."""
 
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-from fenland.rules import ParameterNames
-from fenland.step.numbers import check_rule_held
-from fenland.step.state import Rules
 
 # Bases that a sharpness-aware step cannot serve, by class name: they need more of a step than gradients in `p.grad`.
 _HESSIAN = "needs backward(create_graph=True), whose graph does not survive the way to w + e"
@@ -95,40 +90,3 @@ def listed(group: dict[str, Any]) -> list[Any]:
 def _is_dense(p: Any) -> bool:
     """Whether it is a plain tensor that has strides."""
     return p.layout == torch.strided and not torch.nn.parameter.is_lazy(p)
-
-
-def check_rules(rules: Rules, base: torch.optim.Optimizer, names: ParameterNames) -> None:
-    """Raise a ValueError where two choices cannot work together, or not with these parameters."""
-    method = rules.method
-    if not method.clean_gradient:
-        if rules.nonfinite == "base_step":
-            raise ValueError(f'nonfinite = "base_step": {method} has no gradient at w to fall back on; use "skip"')
-        if rules.when.looks_at_gradient:
-            raise ValueError(f"when = {rules.when}: looks at the gradient at w, which {method} never computes")
-    if rules.ball.geometry is not None and (method.evaluations > 2 or method.searches):
-        raise ValueError(f"method = {method}: several points around w need a flat ball, not {rules.ball}")
-    if method.reads_dual and not rules.ball.is_norm:
-        raise ValueError(f"method = {method}: reads the ball's dual norm, and {rules.ball} is no norm")
-    if method.corrects and any(group.get("lr", 0.0) is None for group in base.param_groups):
-        raise ValueError(
-            f"method = {method}: adds lr times a correction, and {type(base).__name__} has lr = None; give it a lr"
-        )
-    rules.ball.check(names)
-    method.check(names)
-    for rule in rules:
-        check_rule_held(rule, names.params)
-    if method.reads_base and all(group.get("momentum") == 0 for group in base.param_groups):
-        warnings.warn(
-            f"method = {method}: climbs along the base's momentum, and {type(base).__name__} has momentum = 0, so that "
-            "every step is one of the base alone; give the base a momentum, such as 0.9",
-            stacklevel=2,
-        )
-
-
-def refuse_two_calls(rules: Rules) -> None:
-    """Raise where the method asks for more gradients than two calls give, before anything moves."""
-    method = rules.method
-    if method.evaluations > 2 or method.per_sample:
-        raise RuntimeError(f"ascend(): {method} evaluates more than one gradient at w + e; use step(closure)")
-    if method.searches:
-        raise RuntimeError(f"ascend(): {method} evaluates more points; use step(closure)")

@@ -1,4 +1,4 @@
-"""State of modules that is no buffer: what a forward advances is found in one step, and guarded where a module asks.
+"""State of modules that is no buffer: what a forward advances is found in one step, and named.
 
 Attributes that are numbers, tensors, or lists, dictionaries, sets and deques of such; and parameters that no step of
 ours moves. Containers are compared by length and at their ends, so that a long one costs no more than a short one.
@@ -6,10 +6,8 @@ ours moves. Containers are compared by length and at their ends, so that a long 
 
 from __future__ import annotations
 
-import copy
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -17,42 +15,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from fenland.algebra.shards import local
+from fenland.step.guards.snapshots import CONTAINERS, OPT_IN
 
-OPT_IN = "fenland_guarded"  # a module lists here the attributes that a forward advances
-CONTAINERS = (list, dict, set, deque)
 _FEW = 16  # elements of a tensor that is a pointer or a counter; of a container at each end
 _TORCH_S_OWN = frozenset(vars(nn.Module()))  # its lists of hooks, parameters and buffers
-
-
-# Guarded where a module asks.
-
-
-def content_of(value: Any) -> Any:
-    """A copy of what an attribute holds: a tensor's numbers, a container's elements with their numbers."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if not isinstance(value, CONTAINERS):
-        return value
-    elements = value.values() if isinstance(value, dict) else value
-    return copy.copy(value), [(x, x.detach().clone()) for x in elements if isinstance(x, Tensor)]
-
-
-def refill(value: Any, content: Any) -> None:
-    """Make the contents as they were when `content_of` copied them."""
-    if isinstance(value, Tensor):
-        value.copy_(content)
-    elif isinstance(value, CONTAINERS):
-        elements, tensors = content
-        held: Any = value
-        held.clear()
-        held.extend(elements) if isinstance(value, (list, deque)) else held.update(elements)
-        for x, numbers in tensors:
-            x.copy_(numbers)
-
-
-# Found in one step.
-
-
 _LAST = 2  # passes after which the last look is taken
 Seen = dict[tuple[nn.Module, str], Any]  # by module and attribute
 

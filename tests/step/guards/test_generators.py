@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fenland
-from fenland.step import guards
+from fenland.step.guards import generators
 
 legacy = np.random.mtrand._rand  # NumPy's global generator itself: its functions are people's `numpy.random.*`
 DRAWS = {
@@ -64,12 +64,12 @@ def left_alone():
 def read(request, monkeypatch):
     """Both ways of reading; the second serves other interpreters and bit generators."""
     if request.param == "by its functions":
-        monkeypatch.setattr(guards, "_python", None)
-        monkeypatch.setattr(guards._NumPy, "_look", lambda self, generator, bits: None)
-        monkeypatch.setattr(guards, "_numpy", guards._NumPy())
+        monkeypatch.setattr(generators, "_python", None)
+        monkeypatch.setattr(generators._NumPy, "_look", lambda self, generator, bits: None)
+        monkeypatch.setattr(generators, "_numpy", generators._NumPy())
     else:
-        assert guards._python is not None
-        assert isinstance(guards._numpy.state(), tuple)
+        assert generators._python is not None
+        assert isinstance(generators._numpy.state(), tuple)
 
 
 def optimizer(**options):

@@ -54,8 +54,8 @@ class PerSample:
         self.losses: Tensor | None = None
         self.takes_indices = bool(inspect.signature(closure).parameters)
 
-    def __call__(self, request: Any = None) -> Tensor:
-        """The mean loss of all samples."""
+    def __call__(self, request: Any = None) -> tuple[Tensor, Tensor]:
+        """The mean loss of all samples, as value and as loss."""
         chosen = request.samples if isinstance(request, Grad) else None
         ahead = chosen if isinstance(chosen, Tensor) else None
         losses = self._losses(ahead)
@@ -67,10 +67,11 @@ class PerSample:
         with torch.enable_grad():
             loss = (losses if chosen is None else losses[chosen]).mean()
             torch.autograd.backward(loss if self.scaling is None else self.scaling.scale_loss(loss))
-        return self.losses.mean()
+        mean = self.losses.mean()
+        return mean, mean
 
     def _losses(self, keep: Tensor | None) -> Tensor:
-        losses = evaluate(lambda: self.closure(keep)) if self.takes_indices else evaluate(self.closure)  # type: ignore[call-arg]
+        losses, _ = evaluate(lambda: self.closure(keep)) if self.takes_indices else evaluate(self.closure)  # type: ignore[call-arg]
         if not isinstance(losses, Tensor) or losses.dim() != 1 or not losses.requires_grad:
             got = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
             raise ValueError(
@@ -80,8 +81,8 @@ class PerSample:
         return losses
 
 
-def evaluate(closure: Closure, request: Any = None) -> Any:
-    """Run the closure with gradients enabled and return what it returns.
+def evaluate(closure: Closure, request: Any = None) -> tuple[Any, Tensor | None]:
+    """Run the closure with gradients enabled; what it returns, and the loss in that.
 
     Raises:
         RuntimeError: the second call reused the graph of the first, or unscaled anew; the message says so.
@@ -91,7 +92,7 @@ def evaluate(closure: Closure, request: Any = None) -> Any:
     before = torch.is_grad_enabled()
     try:
         torch._C._set_grad_enabled(True)  # a `with` would cost a small model's step more
-        return closure()
+        value = closure()
     except RuntimeError as error:
         if any(text in str(error) for text in _STALE):
             raise RuntimeError(
@@ -107,6 +108,7 @@ def evaluate(closure: Closure, request: Any = None) -> Any:
     finally:
         torch._C._set_grad_enabled(before)
         del running
+    return value, loss_of(value)
 
 
 class _Running:
