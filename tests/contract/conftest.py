@@ -1,11 +1,12 @@
-"""The engine's own presets run the whole matrix of the contract in the fast tier, the rest of the family a thinned one.
+"""SAM and SSAM run the whole matrix of the contract in the fast tier, the rest of the family a thinned one.
 
-The slow tier runs what was thinned out.
+The other presets of the engine (USAM, SSAM-U, the capped SSAM) declare what these two do (tests/kinds.py). The slow
+tier runs what was thinned out.
 """
 
 import pytest
 
-WHOLE = {"SAM", "USAM", "SSAM", "SSAM-U", "SSAM(cap)"}
+WHOLE = {"SAM", "SSAM"}
 THIN = {
     "perturb": {"auto"},
     "base": {"sgd_momentum", "adamw"},

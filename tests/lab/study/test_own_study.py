@@ -73,6 +73,7 @@ def test_the_example_is_short():
     assert len(EXAMPLE.read_text().splitlines()) <= 40
 
 
+@pytest.mark.slow  # tests/lab/study/test_pieces.py has pieces of fenland's own in two processes
 def test_its_pieces_go_to_worker_processes(own, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "START_SECONDS", 0.0)
     try:

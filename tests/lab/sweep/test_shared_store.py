@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holder import hold
 
 from fenland.lab import cli
 from fenland.lab.config import RunConfig
@@ -67,13 +68,6 @@ def test_one_claim_a_run(tmp_path: Path) -> None:
     assert [folder.name for folder in store.folder.iterdir()] == [".live-a"]
     store.forget("a")
     assert not list(store.folder.iterdir())
-
-
-def hold(root: Path, ready: Any) -> None:
-    mine = Store(root).claim("a")
-    assert mine is not None
-    ready.set()
-    time.sleep(60)
 
 
 @linux

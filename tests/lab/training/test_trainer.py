@@ -323,7 +323,7 @@ def test_a_gpu_repeats_itself() -> None:
     assert numbers(train(config).records[-1:]) == numbers(train(config).records[-1:])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "ssam"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("ssam", marks=pytest.mark.slow)])
 def test_channels_last_is_another_layout_of_the_same_training(optimizer: str) -> None:
     """In float64, where the order of sums costs 1e-16: the same records; and the weights do lie so in memory."""
     config = dataclasses.replace(QUICK, optimizer=optimizer, model="resnet20", epochs=2, limit=128, precision="64-true")
