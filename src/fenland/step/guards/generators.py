@@ -2,9 +2,9 @@
 
 Most closures draw from torch alone, and reading the state of Python's and NumPy's global generators by their own
 functions costs more than all other guards of a small step (numpy 2.4: 41 us to get, 44 us to set). Both are Mersenne
-Twisters whose state lies in memory at a known place: there it is read as bytes, and it is set, by the generator's own
-function, only where it has moved. Where that place cannot be made sure of (another interpreter, another bit generator)
-the generator's own functions read it, too.
+Twisters whose state lies in memory at a known place: there it is read as bytes, where it has moved since the last look,
+and it is set, by the generator's own function, only where it has moved. Where that place cannot be made sure of
+(another interpreter, another bit generator) the generator's own functions read it, too.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ States = dict[Any, Any]  # by whose: "torch", "python", "numpy", a device, or a 
 
 _WORDS = 624  # of a Mersenne Twister, beside a position among them
 _BYTES = 4 * _WORDS + 4
+_FRONT = 68  # of these bytes: a position and 16 words beside it
 _HEAD = object.__basicsize__  # of an object in CPython's memory; its own fields follow
 
 
 def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     """The state now of the global generators, those of `devices`, and the generators `held`."""
-    now: States = {"torch": torch.default_generator.get_state()}
-    now["python"] = random.getstate() if _python is None else (_python.raw, random._inst.gauss_next)  # type: ignore[attr-defined]
-    if "numpy" in sys.modules:
-        now["numpy"] = _numpy.state()
+    now = _read()
+    now["torch"] = torch.default_generator.get_state()
     for d in devices:
         now[d] = torch.get_device_module(d).get_rng_state(d)
     for generator in held:
@@ -42,24 +41,51 @@ def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     return now
 
 
+def _read() -> States:
+    """The states of Python's and NumPy's global generators: (words and position, kept normal number), or their own."""
+    if _python is None:
+        now: States = {"python": random.getstate()}
+    else:
+        words = _python.words if _python.front.raw == _python.mark else _python.read()
+        now = {"python": (words, random._inst.gauss_next)}  # type: ignore[attr-defined]
+    if "numpy" in sys.modules:
+        generator = sys.modules["numpy"].random.mtrand._rand
+        bits = generator._bit_generator
+        if bits is not _numpy.seen[1] or generator is not _numpy.seen[0]:
+            _numpy.look(generator, bits)
+        twister = _numpy.twister
+        if twister is None:
+            now["numpy"] = _Full(generator.get_state(legacy=False))
+        else:
+            with bits.lock:
+                words = twister.words if twister.front.raw == twister.mark else twister.read()
+                now["numpy"] = words, _numpy.normal.raw
+    return now
+
+
 def set_states(then: States, now: States) -> None:
     """Set every generator to the state that it had then; `now` has what is known of their states now."""
+    now = now or (_read() if then else {})
     for whose, state in then.items():
         if whose == "torch":
             torch.default_generator.set_state(state)
         elif whose == "python":
-            if _python is None:
-                random.setstate(state)
-            elif state != (now.get(whose) or (_python.raw, random._inst.gauss_next)):  # type: ignore[attr-defined]
-                position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
-                random.setstate((random.Random.VERSION, (*words, position), state[1]))
+            if state != now[whose]:
+                _set_python(*state)
         elif whose == "numpy":
-            if state != (now[whose] if whose in now else _numpy.state()):
+            if state != now[whose]:
                 _numpy.set(state)
         elif isinstance(whose, torch.device):
             torch.get_device_module(whose).set_rng_state(state, device=whose)
         else:
             _set_held(whose, state)
+
+
+def _set_python(*state: Any) -> None:
+    if _python is not None:
+        position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
+        state = random.Random.VERSION, (*words, position), state[1]
+    random.setstate(state)
 
 
 def _set_held(generator: Any, state: Any) -> None:
@@ -91,7 +117,29 @@ def _memory(address: int, size: int) -> Any:
     return (ctypes.c_char * size).from_address(address)
 
 
-def _find_python() -> Any:
+class _Twister:
+    """The memory of a Mersenne Twister, which is copied only where it has moved since it was last.
+
+    A draw moves the position, and the one after the last word renews all of them: so position and the words beside it,
+    480 random bits and more, tell whether the copy still holds.
+
+    Attributes:
+        front: the memory that tells.
+        mark: what it told when words and position were copied.
+        words: the copy.
+    """
+
+    def __init__(self, address: int, front: int) -> None:
+        self._whole, self.front = _memory(address, _BYTES), _memory(front, _FRONT)
+        self.mark = self.words = b""
+
+    def read(self) -> bytes:
+        """Copy words and position."""
+        self.mark, self.words = self.front.raw, self._whole.raw  # in this order: a draw in between is seen next time
+        return self.words
+
+
+def _find_python() -> _Twister | None:
     """Where Python's global generator keeps its position and words; None unless a probe's are found there."""
     probe = random.Random(1)
     if sys.implementation.name != "cpython" or random.Random.__basicsize__ < _HEAD + _BYTES:
@@ -99,7 +147,8 @@ def _find_python() -> Any:
     probe.random()
     *words, position = probe.getstate()[1]
     found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
-    return _memory(id(random._inst) + _HEAD, _BYTES) if found else None
+    at = id(random._inst) + _HEAD  # type: ignore[attr-defined]
+    return _Twister(at, at) if found else None
 
 
 class _NumPy:
@@ -110,23 +159,12 @@ class _NumPy:
     """
 
     def __init__(self) -> None:
-        self._seen: tuple[Any, Any] = None, None  # generator and bit generator, which `set_bit_generator` may change
-        self._words: Any = None  # its memory; None: not known
-        self._normal: Any = None
-
-    def state(self) -> Any:
-        """(words and position, the kept normal number) as bytes, or what `get_state` says."""
-        generator = sys.modules["numpy"].random.mtrand._rand
-        bits = generator._bit_generator
-        if bits is not self._seen[1] or generator is not self._seen[0]:
-            self._look(generator, bits)
-        if self._words is None:
-            return _Full(generator.get_state(legacy=False))
-        with bits.lock:
-            return self._words.raw, self._normal.raw
+        self.seen: tuple[Any, Any] = None, None  # generator and bit generator, which `set_bit_generator` may change
+        self.twister: _Twister | None = None  # where that is not known None
+        self.normal: Any = None
 
     def set(self, state: Any) -> None:
-        """Set a state that `state()` gave."""
+        """Set a state that `_read` gave."""
         numpy: Any = sys.modules["numpy"]
         if isinstance(state, tuple):
             words = numpy.frombuffer(state[0], numpy.uint32, _WORDS)
@@ -135,8 +173,9 @@ class _NumPy:
         else:
             numpy.random.set_state(state.state)
 
-    def _look(self, generator: Any, bits: Any) -> None:
-        self._seen, self._words = (generator, bits), None
+    def look(self, generator: Any, bits: Any) -> None:
+        """Find the memory of these."""
+        self.seen, self.twister = (generator, bits), None
         kind = sys.modules["numpy"].random.MT19937
         if sys.implementation.name != "cpython" or type(bits) is not kind:
             return
@@ -150,8 +189,9 @@ class _NumPy:
             probe.standard_normal()
             after = struct.unpack("=ixxxxd", _memory(id(probe) + _HEAD + at, 16).raw)
             if after == probe.get_state()[3:]:
-                self._words = _memory(bits.ctypes.state_address, _BYTES)
-                self._normal = _memory(id(generator) + _HEAD + at, 16)
+                address = bits.ctypes.state_address
+                self.twister = _Twister(address, address + _BYTES - _FRONT)  # its position comes last
+                self.normal = _memory(id(generator) + _HEAD + at, 16)
 
 
 class _Full:
