@@ -1,10 +1,10 @@
 """States of random generators: torch's, Python's and NumPy's global ones, those of devices, and a model's own.
 
-Most closures draw from torch alone, and reading the state of Python's and NumPy's global generators by their own
-functions costs more than all other guards of a small step (numpy 2.4: 41 us to get, 44 us to set). Both are Mersenne
-Twisters whose state lies in memory at a known place: there it is read as bytes, where it has moved since the last look,
-and it is set, by the generator's own function, only where it has moved. Where that place cannot be made sure of
-(another interpreter, another bit generator) the generator's own functions read it, too.
+Many closures draw nothing, and reading the global generators by their own functions costs more than all other guards of
+a small step (numpy 2.4: 41 us to get, 44 us to set). All three are Mersenne Twisters whose state lies in memory at a
+known place: there is seen whether it has moved since the last look, and only then it is read, and set by its own
+function. Where that place cannot be made sure of (another interpreter, another bit generator) the generator's own
+functions read it, too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 States = dict[Any, Any]  # by whose: "torch", "python", "numpy", a device, or a generator that somebody holds
 
 _WORDS = 624  # of a Mersenne Twister, beside a position among them
 _BYTES = 4 * _WORDS + 4
+_TORCH_HEAD = 24  # bytes of torch's state before its words; its own memory has as many there
+_NEAR = 128  # bytes of it that may come before the words
 _FRONT = 68  # of these bytes: a position and 16 words beside it
 _HEAD = object.__basicsize__  # of an object in CPython's memory; its own fields follow
 
@@ -30,7 +33,6 @@ _HEAD = object.__basicsize__  # of an object in CPython's memory; its own fields
 def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     """The state now of the global generators, those of `devices`, and the generators `held`."""
     now = _read()
-    now["torch"] = torch.default_generator.get_state()
     for d in devices:
         now[d] = torch.get_device_module(d).get_rng_state(d)
     for generator in held:
@@ -42,12 +44,14 @@ def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
 
 
 def _read() -> States:
-    """The states of Python's and NumPy's global generators: (words and position, kept normal number), or their own."""
+    """The states of the global generators: of Python's and NumPy's words, position and kept normal number."""
+    moved = _torch.marks is None or _torch.marks[0].raw != _torch.mark[0] or _torch.marks[1].raw != _torch.mark[1]
+    now: States = {"torch": _torch.read() if moved else _torch.state}
     if _python is None:
-        now: States = {"python": random.getstate()}
+        now["python"] = random.getstate()
     else:
         words = _python.words if _python.front.raw == _python.mark else _python.read()
-        now = {"python": (words, random._inst.gauss_next)}  # type: ignore[attr-defined]
+        now["python"] = words, random._inst.gauss_next  # type: ignore[attr-defined]
     if "numpy" in sys.modules:
         generator = sys.modules["numpy"].random.mtrand._rand
         bits = generator._bit_generator
@@ -68,7 +72,8 @@ def set_states(then: States, now: States) -> None:
     now = now or (_read() if then else {})
     for whose, state in then.items():
         if whose == "torch":
-            torch.default_generator.set_state(state)
+            if state is not now[whose]:
+                torch.default_generator.set_state(state)
         elif whose == "python":
             if state != now[whose]:
                 _set_python(*state)
@@ -115,6 +120,63 @@ _copied = copy.deepcopy  # a bit generator's state is a dict of arrays
 def _memory(address: int, size: int) -> Any:
     """That memory, read anew whenever its `raw` is asked for."""
     return (ctypes.c_char * size).from_address(address)
+
+
+class _Torch:
+    """Torch's global generator, whose state is taken anew only where it has moved since it was last.
+
+    Its words lie in memory behind seed and position, and before the second of two normal numbers, which may be kept.
+
+    Attributes:
+        marks: the memory that moves with every draw; None: not known.
+        mark: what it held when the state was taken.
+        state: that state.
+    """
+
+    def __init__(self) -> None:
+        self.marks = self._find(torch.default_generator)
+        self.mark = b"", b""
+        self.state: Any = None
+
+    def read(self) -> Tensor:
+        """Take the state."""
+        if self.marks is not None:
+            self.mark = self.marks[0].raw, self.marks[1].raw
+        self.state = torch.default_generator.get_state()
+        return self.state  # type: ignore[no-any-return]
+
+    def _find(self, generator: torch.Generator) -> tuple[Any, Any] | None:
+        """The generator's marks, if those of a probe move with each kind of draw."""
+        probe = torch.Generator().manual_seed(1)
+        torch.rand(3, generator=probe)
+        if sys.implementation.name != "cpython" or not hasattr(probe, "_cdata"):
+            return None
+        state = bytes(probe.get_state().tolist())
+        words = struct.pack(f"={_WORDS}I", *struct.unpack_from(f"={_WORDS}Q", state, _TORCH_HEAD))
+        at = _memory(probe._cdata, len(words) + _NEAR).raw.find(words)
+        if at < _TORCH_HEAD:
+            return None
+        marks = _torch_marks(probe, at)
+        for draw in (
+            lambda: torch.rand(1, generator=probe),
+            lambda: torch.randn(1, generator=probe),
+            lambda: torch.randn(1, generator=probe),  # the one that was kept
+            lambda: torch.randn(1, generator=probe, dtype=torch.float64),
+            lambda: torch.randn(1, generator=probe, dtype=torch.float64),
+            lambda: torch.rand(_WORDS, generator=probe),
+            lambda: probe.manual_seed(2),
+        ):
+            before = [x.raw for x in marks]
+            draw()
+            if [x.raw for x in marks] == before:
+                return None
+        return _torch_marks(generator, at)
+
+
+def _torch_marks(generator: Any, at: int) -> tuple[Any, Any]:
+    """Seed, position and the first 16 words; what is behind the words."""
+    begin, end = generator._cdata + at - _TORCH_HEAD, generator._cdata + at + 4 * _WORDS
+    return _memory(begin, _TORCH_HEAD + 64), _memory(end, 32)
 
 
 class _Twister:
@@ -201,4 +263,4 @@ class _Full:
         self.state = state
 
 
-_python, _numpy = _find_python(), _NumPy()
+_python, _numpy, _torch = _find_python(), _NumPy(), _Torch()
