@@ -52,18 +52,20 @@ def _read() -> States:
     else:
         words = _python.words if _python.front.raw == _python.mark else _python.read()
         now["python"] = words, random._inst.gauss_next  # type: ignore[attr-defined]
-    if "numpy" in sys.modules:
-        generator = sys.modules["numpy"].random.mtrand._rand
+    if _numpy.module is not None or "numpy" in sys.modules:
+        _numpy.module = _numpy.module or sys.modules["numpy"].random.mtrand
+        generator = _numpy.module._rand
         bits = generator._bit_generator
         if bits is not _numpy.seen[1] or generator is not _numpy.seen[0]:
             _numpy.look(generator, bits)
         twister = _numpy.twister
         if twister is None:
             now["numpy"] = _Full(generator.get_state(legacy=False))
+        elif twister.front.raw == twister.mark:
+            now["numpy"] = twister.words, _numpy.normal.raw
         else:
             with bits.lock:
-                words = twister.words if twister.front.raw == twister.mark else twister.read()
-                now["numpy"] = words, _numpy.normal.raw
+                now["numpy"] = twister.read(), _numpy.normal.raw
     return now
 
 
@@ -221,6 +223,7 @@ class _NumPy:
     """
 
     def __init__(self) -> None:
+        self.module: Any = None  # that has the generator, once it is imported
         self.seen: tuple[Any, Any] = None, None  # generator and bit generator, which `set_bit_generator` may change
         self.twister: _Twister | None = None  # where that is not known None
         self.normal: Any = None
