@@ -49,7 +49,7 @@ class Step(StepContext):
         if request.keep is not None:
             kept |= _leaves_of(request.keep)
         for leaf in self.alive:
-            leaf.look()
+            leaf.look()  # who else uses its memory, while `p.grad` still has it
         if self.last is None or (self.g is not None and any(self.g.held)):  # else nobody's views are given up
             self.views_lost = are_views(self.groups)
         if request.at is not None:

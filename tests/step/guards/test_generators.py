@@ -27,6 +27,15 @@ DRAWS = {
     "python's words, many": lambda: [random.random() for _ in range(2000)],
     "python's normal": lambda: random.gauss(0, 1),
     "python's three normals": lambda: [random.gauss(0, 1) for _ in range(3)],
+    "torch's number": lambda: float(torch.rand(())),
+    "torch's words, all once": lambda: torch.rand(624).tolist(),
+    "torch's words, all twice": lambda: torch.rand(1248).tolist(),
+    "torch's normal": lambda: float(torch.randn(())),
+    "torch's three normals": lambda: [float(torch.randn(())) for _ in range(3)],
+    "torch's normals in double": lambda: [float(torch.randn((), dtype=torch.float64)) for _ in range(3)],
+    "torch's many normals": lambda: torch.randn(100).tolist(),
+    "torch's seed": lambda: (torch.manual_seed(int(torch.randint(1000, ()))).initial_seed(), float(torch.rand(()))),
+    "torch's order": lambda: torch.randperm(7).tolist(),
     "python's seed": lambda: (random.seed(random.getrandbits(8)), random.random()),
     "both": lambda: (random.gauss(0, 1), legacy.standard_normal()),
 }
@@ -47,15 +56,17 @@ def _other_normal():
 
 def state():
     kind, words, *rest = legacy.get_state()
-    return random.getstate(), kind, words.tolist(), rest
+    return random.getstate(), kind, words.tolist(), rest, torch.get_rng_state().tolist()
 
 
 @pytest.fixture(autouse=True)
 def left_alone():
-    python, numpy = random.getstate(), legacy.get_state()
+    python, numpy, ours = random.getstate(), legacy.get_state(), torch.get_rng_state()
     random.seed(1)
     legacy.seed(1)
+    torch.manual_seed(1)
     yield
+    torch.set_rng_state(ours)
     random.setstate(python)
     legacy.set_state(numpy)
 
@@ -65,11 +76,13 @@ def read(request, monkeypatch):
     """Both ways of reading; the second serves other interpreters and bit generators."""
     if request.param == "by its functions":
         monkeypatch.setattr(generators, "_python", None)
-        monkeypatch.setattr(generators._NumPy, "_look", lambda self, generator, bits: None)
+        monkeypatch.setattr(generators._NumPy, "look", lambda self, generator, bits: None)
         monkeypatch.setattr(generators, "_numpy", generators._NumPy())
+        monkeypatch.setattr(generators._torch, "marks", None)
     else:
+        assert generators._torch.marks is not None
         assert generators._python is not None
-        assert isinstance(generators._numpy.state(), tuple)
+        assert isinstance(generators._read()["numpy"], tuple)
 
 
 def optimizer(**options):
@@ -97,13 +110,14 @@ def steps(draw, p, opt, n=2):
 @pytest.mark.parametrize("kind", DRAWS)
 def test_pass_2_draws_what_pass_1_drew_and_the_step_leaves_one_draw(kind, before, read):
     BEFORE[before]()
-    start = random.getstate(), legacy.get_state()
+    start = random.getstate(), legacy.get_state(), torch.get_rng_state()
     expected, states = [], []
     for _ in range(2):
         expected.append(DRAWS[kind]())
         states.append(state())
     random.setstate(start[0])
     legacy.set_state(start[1])
+    torch.set_rng_state(start[2])
     p, opt = optimizer()
     for (first, second), alone in zip(steps(DRAWS[kind], p, opt), expected, strict=True):
         assert first == second == alone

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeAlias
 
 import torch
@@ -172,9 +173,9 @@ class Program:
         """Take the step where it is finite and the replica is not lost; note goals and losses."""
         V, lost = Stacked(), old["lost"][0]
         alive = lost < 0
-        sound = alive
-        for x in seen:  # squares: finite where the norm is, and cheaper
-            sound = sound & torch.isfinite(V.dot(x, x))
+        squares = [V.dot(x, x) for x in seen]  # finite where the norms are, and cheaper
+        # x - x is 0 where x is finite, else NaN: in a fused loop less arithmetic than `isfinite` of each.
+        sound = alive & (reduce(torch.add, [x - x for x in squares]) == 0)
         for name, vector in new.items():
             if name not in ("hit", "lost"):
                 # What is kept for the first time (no old value) belongs to a lost replica in vain.

@@ -37,7 +37,7 @@ def ascend(runner: Runner, scaling: Scaled | None) -> bool:
             runner.watch.quiet = True
         runner.end_first_pass(guarded=before is not None, two_calls=True)
         if before is not None:
-            runner.guard.bring_back(before, runner.after_first)
+            runner.guard.bring_back(before)
         runner.pending, runner.before = step, before
     except BaseException:
         runner.roll_back([step], before)

@@ -1,10 +1,10 @@
 """States of random generators: torch's, Python's and NumPy's global ones, those of devices, and a model's own.
 
-Most closures draw from torch alone, and reading the state of Python's and NumPy's global generators by their own
-functions costs more than all other guards of a small step (numpy 2.4: 41 us to get, 44 us to set). Both are Mersenne
-Twisters whose state lies in memory at a known place: there it is read as bytes, and it is set, by the generator's own
-function, only where it has moved. Where that place cannot be made sure of (another interpreter, another bit generator)
-the generator's own functions read it, too.
+Many closures draw nothing, and reading the global generators by their own functions costs more than all other guards of
+a small step (numpy 2.4: 41 us to get, 44 us to set). All three are Mersenne Twisters whose state lies in memory at a
+known place: there is seen whether it has moved since the last look, and only then it is read, and set by its own
+function. Where that place cannot be made sure of (another interpreter, another bit generator) the generator's own
+functions read it, too.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 States = dict[Any, Any]  # by whose: "torch", "python", "numpy", a device, or a generator that somebody holds
 
 _WORDS = 624  # of a Mersenne Twister, beside a position among them
 _BYTES = 4 * _WORDS + 4
+_TORCH_HEAD = 24  # bytes of torch's state before its words; its own memory has as many there
+_NEAR = 128  # bytes of it that may come before the words
+_FRONT = 68  # of these bytes: a position and 16 words beside it
 _HEAD = object.__basicsize__  # of an object in CPython's memory; its own fields follow
 
 
 def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     """The state now of the global generators, those of `devices`, and the generators `held`."""
-    now: States = {"torch": torch.default_generator.get_state()}
-    now["python"] = random.getstate() if _python is None else (_python.raw, random._inst.gauss_next)  # type: ignore[attr-defined]
-    if "numpy" in sys.modules:
-        now["numpy"] = _numpy.state()
+    now = _read()
     for d in devices:
         now[d] = torch.get_device_module(d).get_rng_state(d)
     for generator in held:
@@ -42,24 +43,56 @@ def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
     return now
 
 
+def _read() -> States:
+    """The states of the global generators: of Python's and NumPy's words, position and kept normal number."""
+    moved = _torch.marks is None or _torch.marks[0].raw != _torch.mark[0] or _torch.marks[1].raw != _torch.mark[1]
+    now: States = {"torch": _torch.read() if moved else _torch.state}
+    if _python is None:
+        now["python"] = random.getstate()
+    else:
+        words = _python.words if _python.front.raw == _python.mark else _python.read()
+        now["python"] = words, random._inst.gauss_next  # type: ignore[attr-defined]
+    if _numpy.module is not None or "numpy" in sys.modules:
+        _numpy.module = _numpy.module or sys.modules["numpy"].random.mtrand
+        generator = _numpy.module._rand
+        bits = generator._bit_generator
+        if bits is not _numpy.seen[1] or generator is not _numpy.seen[0]:
+            _numpy.look(generator, bits)
+        twister = _numpy.twister
+        if twister is None:
+            now["numpy"] = _Full(generator.get_state(legacy=False))
+        elif twister.front.raw == twister.mark:
+            now["numpy"] = twister.words, _numpy.normal.raw
+        else:
+            with bits.lock:
+                now["numpy"] = twister.read(), _numpy.normal.raw
+    return now
+
+
 def set_states(then: States, now: States) -> None:
     """Set every generator to the state that it had then; `now` has what is known of their states now."""
+    now = now or (_read() if then else {})
     for whose, state in then.items():
         if whose == "torch":
-            torch.default_generator.set_state(state)
+            if state is not now[whose]:
+                torch.default_generator.set_state(state)
         elif whose == "python":
-            if _python is None:
-                random.setstate(state)
-            elif state != (now.get(whose) or (_python.raw, random._inst.gauss_next)):  # type: ignore[attr-defined]
-                position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
-                random.setstate((random.Random.VERSION, (*words, position), state[1]))
+            if state != now[whose]:
+                _set_python(*state)
         elif whose == "numpy":
-            if state != (now[whose] if whose in now else _numpy.state()):
+            if state != now[whose]:
                 _numpy.set(state)
         elif isinstance(whose, torch.device):
             torch.get_device_module(whose).set_rng_state(state, device=whose)
         else:
             _set_held(whose, state)
+
+
+def _set_python(*state: Any) -> None:
+    if _python is not None:
+        position, *words = struct.unpack(f"=i{_WORDS}I", state[0])
+        state = random.Random.VERSION, (*words, position), state[1]
+    random.setstate(state)
 
 
 def _set_held(generator: Any, state: Any) -> None:
@@ -91,7 +124,86 @@ def _memory(address: int, size: int) -> Any:
     return (ctypes.c_char * size).from_address(address)
 
 
-def _find_python() -> Any:
+class _Torch:
+    """Torch's global generator, whose state is taken anew only where it has moved since it was last.
+
+    Its words lie in memory behind seed and position, and before the second of two normal numbers, which may be kept.
+
+    Attributes:
+        marks: the memory that moves with every draw; None: not known.
+        mark: what it held when the state was taken.
+        state: that state.
+    """
+
+    def __init__(self) -> None:
+        self.marks = self._find(torch.default_generator)
+        self.mark = b"", b""
+        self.state: Any = None
+
+    def read(self) -> Tensor:
+        """Take the state."""
+        if self.marks is not None:
+            self.mark = self.marks[0].raw, self.marks[1].raw
+        self.state = torch.default_generator.get_state()
+        return self.state  # type: ignore[no-any-return]
+
+    def _find(self, generator: torch.Generator) -> tuple[Any, Any] | None:
+        """The generator's marks, if those of a probe move with each kind of draw."""
+        probe = torch.Generator().manual_seed(1)
+        torch.rand(3, generator=probe)
+        if sys.implementation.name != "cpython" or not hasattr(probe, "_cdata"):
+            return None
+        state = bytes(probe.get_state().tolist())
+        words = struct.pack(f"={_WORDS}I", *struct.unpack_from(f"={_WORDS}Q", state, _TORCH_HEAD))
+        at = _memory(probe._cdata, len(words) + _NEAR).raw.find(words)
+        if at < _TORCH_HEAD:
+            return None
+        marks = _torch_marks(probe, at)
+        for draw in (
+            lambda: torch.rand(1, generator=probe),
+            lambda: torch.randn(1, generator=probe),
+            lambda: torch.randn(1, generator=probe),  # the one that was kept
+            lambda: torch.randn(1, generator=probe, dtype=torch.float64),
+            lambda: torch.randn(1, generator=probe, dtype=torch.float64),
+            lambda: torch.rand(_WORDS, generator=probe),
+            lambda: probe.manual_seed(2),
+        ):
+            before = [x.raw for x in marks]
+            draw()
+            if [x.raw for x in marks] == before:
+                return None
+        return _torch_marks(generator, at)
+
+
+def _torch_marks(generator: Any, at: int) -> tuple[Any, Any]:
+    """Seed, position and the first 16 words; what is behind the words."""
+    begin, end = generator._cdata + at - _TORCH_HEAD, generator._cdata + at + 4 * _WORDS
+    return _memory(begin, _TORCH_HEAD + 64), _memory(end, 32)
+
+
+class _Twister:
+    """The memory of a Mersenne Twister, which is copied only where it has moved since it was last.
+
+    A draw moves the position, and the one after the last word renews all of them: so position and the words beside it,
+    480 random bits and more, tell whether the copy still holds.
+
+    Attributes:
+        front: the memory that tells.
+        mark: what it told when words and position were copied.
+        words: the copy.
+    """
+
+    def __init__(self, address: int, front: int) -> None:
+        self._whole, self.front = _memory(address, _BYTES), _memory(front, _FRONT)
+        self.mark = self.words = b""
+
+    def read(self) -> bytes:
+        """Copy words and position."""
+        self.mark, self.words = self.front.raw, self._whole.raw  # in this order: a draw in between is seen next time
+        return self.words
+
+
+def _find_python() -> _Twister | None:
     """Where Python's global generator keeps its position and words; None unless a probe's are found there."""
     probe = random.Random(1)
     if sys.implementation.name != "cpython" or random.Random.__basicsize__ < _HEAD + _BYTES:
@@ -99,7 +211,8 @@ def _find_python() -> Any:
     probe.random()
     *words, position = probe.getstate()[1]
     found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
-    return _memory(id(random._inst) + _HEAD, _BYTES) if found else None
+    at = id(random._inst) + _HEAD  # type: ignore[attr-defined]
+    return _Twister(at, at) if found else None
 
 
 class _NumPy:
@@ -110,23 +223,13 @@ class _NumPy:
     """
 
     def __init__(self) -> None:
-        self._seen: tuple[Any, Any] = None, None  # generator and bit generator, which `set_bit_generator` may change
-        self._words: Any = None  # its memory; None: not known
-        self._normal: Any = None
-
-    def state(self) -> Any:
-        """(words and position, the kept normal number) as bytes, or what `get_state` says."""
-        generator = sys.modules["numpy"].random.mtrand._rand
-        bits = generator._bit_generator
-        if bits is not self._seen[1] or generator is not self._seen[0]:
-            self._look(generator, bits)
-        if self._words is None:
-            return _Full(generator.get_state(legacy=False))
-        with bits.lock:
-            return self._words.raw, self._normal.raw
+        self.module: Any = None  # that has the generator, once it is imported
+        self.seen: tuple[Any, Any] = None, None  # generator and bit generator, which `set_bit_generator` may change
+        self.twister: _Twister | None = None  # where that is not known None
+        self.normal: Any = None
 
     def set(self, state: Any) -> None:
-        """Set a state that `state()` gave."""
+        """Set a state that `_read` gave."""
         numpy: Any = sys.modules["numpy"]
         if isinstance(state, tuple):
             words = numpy.frombuffer(state[0], numpy.uint32, _WORDS)
@@ -135,8 +238,9 @@ class _NumPy:
         else:
             numpy.random.set_state(state.state)
 
-    def _look(self, generator: Any, bits: Any) -> None:
-        self._seen, self._words = (generator, bits), None
+    def look(self, generator: Any, bits: Any) -> None:
+        """Find the memory of these."""
+        self.seen, self.twister = (generator, bits), None
         kind = sys.modules["numpy"].random.MT19937
         if sys.implementation.name != "cpython" or type(bits) is not kind:
             return
@@ -150,8 +254,9 @@ class _NumPy:
             probe.standard_normal()
             after = struct.unpack("=ixxxxd", _memory(id(probe) + _HEAD + at, 16).raw)
             if after == probe.get_state()[3:]:
-                self._words = _memory(bits.ctypes.state_address, _BYTES)
-                self._normal = _memory(id(generator) + _HEAD + at, 16)
+                address = bits.ctypes.state_address
+                self.twister = _Twister(address, address + _BYTES - _FRONT)  # its position comes last
+                self.normal = _memory(id(generator) + _HEAD + at, 16)
 
 
 class _Full:
@@ -161,4 +266,4 @@ class _Full:
         self.state = state
 
 
-_python, _numpy = _find_python(), _NumPy()
+_python, _numpy, _torch = _find_python(), _NumPy(), _Torch()
