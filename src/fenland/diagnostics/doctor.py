@@ -48,20 +48,20 @@ def diagnose(
     """Measure curvature, gradient and ascent at the present weights, and say what follows for this optimizer.
 
     The limits are those of `fenland.theory` for SGD, SAM and SSAM on the local quadratic model, with the base's
-    momentum and weight decay. They hold for steps with the gradient of the mean over `batches`; a network trained near
-    them moves so that the curvature follows the learning rate (Cohen et al. 2021, arXiv 2103.00065), so read "unstable"
-    as "the loss rises before it falls again, if it does". Nothing is changed: weights, buffers, `.grad`, generators.
+    momentum and weight decay. They hold for steps with the mean gradient over `batches`. A network that trains near
+    them moves so that the curvature follows the learning rate (Cohen et al. 2021, arXiv 2103.00065). So read "unstable"
+    as "the loss rises before it falls again, if it does". Weights, buffers, `.grad` and generators stay as they are.
 
     Args:
-        model: see `Objective`.
-        loss_fn: see `Objective`.
-        batches: see `Objective`; a few hundred examples of the training set will do.
+        model: the module; it must not be sharded.
+        loss_fn: a function of model and batch that returns the batch's mean loss, as in training.
+        batches: a list of batches or a loader; a few hundred examples of the training set are enough.
         optimizer: fenland's or torch's, on the model's parameters; None measures curvature and gradient only.
         mode: "train" (as the optimizer sees the loss; dropout masks are the same in every pass), "eval" or "keep".
         near: distance (unit of w) within which a saddle counts as near, beside the normalised ascent's own rho.
-        tol: of the eigenvalues, see `curvature.extreme_eigenvalues`.
-        max_products: likewise.
-        hvp: likewise.
+        tol: largest relative residual of the eigenvalues, see `curvature.extreme_eigenvalues`.
+        max_products: the most products with the Hessian, see there.
+        hvp: how such a product is made, see there.
         step: of hvp="difference", see `Hessian`.
         dtype: see `Objective`.
         size: see `Objective`.

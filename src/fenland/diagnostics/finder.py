@@ -43,17 +43,17 @@ def find_rho(
     mode: Mode = "train",
     dtype: torch.dtype | None = None,
 ) -> RhoRange:
-    """Loss rise, cosine(g, h) and gamma against rho on a few batches, and a radius to start from.
+    """Measure loss rise, cosine(g, h) and gamma against rho on a few batches, and propose a radius to start from.
 
     At each radius every batch ascends by its own gradient, as it would in training. The proposal is the radius at which
-    the gradient at w + e has turned to a cosine of 0.9 from that at w: far enough that it is another gradient, near
-    enough that it still belongs to w. That rule is ours; docs/choosing-rho.md says what it was set beside. Use it at
-    weights that have trained for a while: at random ones the loss is flatter than it will be. Nothing is changed.
+    the cosine between the gradients at w + e and at w has fallen to 0.9. There the second gradient differs from the
+    first, and still says something about w. The rule is ours; docs/choosing-rho.md compares it with others. Use it at
+    weights that have trained for a while: at random weights the loss is flatter than it will be. Nothing is changed.
 
     Args:
-        model: see `Objective`.
-        loss_fn: see `Objective`.
-        batches: see `Objective`; of the size that you train with.
+        model: the module; it must not be sharded.
+        loss_fn: a function of model and batch that returns the batch's mean loss, as in training.
+        batches: a list of batches or a loader, of the size that you train with.
         optimizer: fenland's, whose ball and parameters are taken; None takes `ball` and all parameters.
         rhos: radii > 0 to try; None takes `points` from |e|_2 = 1e-3 to 3.
         ball: where there is no fenland optimizer; None is L2.

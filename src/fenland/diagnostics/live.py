@@ -29,20 +29,25 @@ PASSES = 2.0  # guess, before the first measurement: a product with the Hessian 
 
 
 class Live:
-    """Watches an optimizer's steps; every `every` steps it emits one record of plain numbers.
+    """Watches an optimizer's steps, and makes one record of plain numbers every `every` steps.
 
-    A record has "step" (steps seen), the means since the last record of loss, loss_ascent, grad_norm, gamma, radius and
-    "sharpness" (loss_ascent - loss), of cosine and realised_radius where the optimizer samples them (`record_every=`),
-    and "monitor_share", the share of the time since the first update that this object has taken. With a probe it has
-    "largest_eigenvalue" and "smallest_eigenvalue" with "..._residual", unless that would pass the budget: then the next
-    records go without, until it fits. Beside them, over SGD, it has "edge", the edge of stability at the learning rate
-    and the means of radius, grad_norm and gamma, and "edge_sgd", that without the ascent (2 / lr for plain SGD), see
-    `theory.edge_curvature`: training near the edge has its largest eigenvalue there. Of mini-batches, whose gradients
-    are longer than their mean, "edge" is too high. Reading the numbers waits for the device, once a record.
+    A record has:
 
-    The budget bounds the share of time of all that this object does. The first eigenvalues wait until a guess of their
-    cost (2 steps a product) fits; later ones until their last measured cost does. So the share stays below the budget
-    but for one measurement that took longer than foreseen, and falls back below it. Steps are not slowed otherwise.
+    - "step": how many steps it has seen.
+    - loss, loss_ascent, "sharpness" (loss_ascent - loss), grad_norm, gamma and radius: means since the last record. If
+      the optimizer samples them (`record_every=`), also cosine and realised_radius.
+    - "monitor_share": the share of the time since the first update that this object has taken.
+    - "largest_eigenvalue" and "smallest_eigenvalue" with "..._residual", if there is a probe and the budget allows it.
+    - "edge", beside the eigenvalues and over SGD: the edge of stability at the learning rate and the means of radius,
+      grad_norm and gamma (`theory.edge_curvature`). Training near the edge has its largest eigenvalue there. For
+      mini-batches, whose gradients are longer than their mean, it is too high. "edge_sgd" is the edge without the
+      ascent, 2 / lr for plain SGD.
+
+    Reading the numbers waits for the device, once a record.
+
+    The budget bounds the share of time that this object takes. The first eigenvalues wait until a guess of their cost
+    (2 steps a product) fits into it, and later ones until their last measured cost does. So the share exceeds the
+    budget only if a measurement took longer than foreseen, and then falls back below it.
 
     Args:
         optimizer: a fenland optimizer.
@@ -51,12 +56,12 @@ class Live:
         probe: a few fixed batches for the eigenvalues, see `Objective`; None measures none.
         every: steps between two records.
         budget: largest share of the time, in (0, 1].
-        products: Hessian-vector products for one measurement, at most; the residuals say how well it did.
-        tol: of the eigenvalues, see `curvature.extreme_eigenvalues`.
+        products: the most Hessian-vector products for one measurement; the residuals say how exact it is.
+        tol: largest relative residual of the eigenvalues, see `curvature.extreme_eigenvalues`.
         mode: see `Objective`.
         hvp: see `curvature.extreme_eigenvalues`.
         on_record: called with each record, for a tracker.
-        clock: seconds, for tests.
+        clock: a function that returns seconds, for tests.
 
     Attributes:
         records: all records so far.

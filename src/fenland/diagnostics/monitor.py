@@ -48,19 +48,19 @@ class Summary:
 
 
 class Monitor:
-    """Collects `opt.last` after each step; an alarm where the ascent does nothing.
+    """Collects `opt.last` after each step, and warns if the ascent does nothing.
 
-    `update` keeps device tensors and asks the host for nothing; every `batch` records they are read, all in one copy.
-    Costs one small copy a batch, and no pass. The alarm needs sampled records (`record_every=`), which pay one pass
-    over the weights; it warns, once each, when over `patience` sampled records
+    `update` keeps tensors on the device and does not wait for them. After `batch` records all of them are read in one
+    small copy. The warnings need sampled records (`record_every=`), each of which takes one pass over the weights. Over
+    `patience` sampled records there is one warning if
 
     - cos(g, h) and |g| / |h| are 1: pass 2 sees the gradient of pass 1, so the perturbation has no effect;
-    - the realised |e| is off the wanted one by more than 5 %, at the median: the precision of the weights loses it.
+    - the median of the realised |e| is off by more than 5 %: the precision of the weights loses the perturbation.
 
     Args:
         optimizer: the optimizer to watch.
         batch: records between two readings.
-        patience: sampled records that an alarm needs.
+        patience: sampled records that a warning needs.
 
     Example:
         >>> monitor = Monitor(opt)

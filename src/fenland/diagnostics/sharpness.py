@@ -85,7 +85,7 @@ def sharpness(
     size: Callable[[Any], float] | None = None,
     seed: int = 0,
 ) -> Sharpness:
-    r"""L(w + e) - L(w) for perturbations of length rho, over all batches; model, gradients and generators stay.
+    r"""Measure L(w + e) - L(w) for perturbations of length rho, over all batches; nothing is changed.
 
     - "first_order": e = rho * argmax <g, e>, SAM's own (Foret et al. 2021, arXiv 2010.01412, eq. 2).
     - "worst": the largest L(w + e) found in ||e|| <= rho by `steps` steps of ascent from there. Each goes part of the
@@ -99,9 +99,9 @@ def sharpness(
     2021, arXiv 2102.11600).
 
     Args:
-        model: see `Objective`.
-        loss_fn: see `Objective`.
-        batches: see `Objective`.
+        model: the module; it must not be sharded.
+        loss_fn: a function of model and batch that returns the batch's mean loss, as in training.
+        batches: a list of batches or a loader that gives the same examples each time.
         rho: radius in the ball's norm, > 0.
         kind: "first_order", "worst" or "average".
         ball: any ball of `fenland.rules` without a retraction; None is L2. "worst" and "average" need a norm.

@@ -72,11 +72,18 @@ def test_keys_walk_along_the_curve_and_tell_its_numbers(browser, records):
     chrome.run("$('curves').focus()")
     chrome.press("ArrowRight", times=3)
     row = bands(records.metrics[records.metrics["label"] == "sgd"], "test_accuracy").iloc[2]
-    mean, low, high = (f"{100 * row[name]:.4g}" for name in ("mean", "low", "high"))
+    mean, low, high = (f"{100 * row[name]:#.4g}" for name in ("mean", "low", "high"))
     assert said(chrome, "curves").startswith(f"epoch 3: SGD {mean} ({low} to {high}); SAM ")
     assert chrome.run("document.querySelector('#curves .tip').textContent").count("to") == 3
     chrome.press("End")
     assert said(chrome, "curves").startswith("epoch 12: ")
+
+
+def test_a_small_loss_is_not_rounded_to_a_thousandth(browser, records):
+    chrome = opened(browser, records)
+    shown = chrome.run("[0.000671, 1.5e-9, -1320, 0, 97, null].map(x => number(x))")
+    assert shown == ["0.000671", "1.500e−9", "−1,320", "0", "97", "–"]
+    assert chrome.run("[0.000671, 97, 98.1].map(measured)") == ["0.0006710", "97.00", "98.10"]
 
 
 def test_a_pointer_shows_the_same_numbers(browser, records):

@@ -28,8 +28,8 @@ _QUICK = (
 class Bench:
     """Time the step of every method beside the floor, the base, the textbook code and pip's.
 
-    All take turns in one run; figures are medians with half of the interquartile range. A method's cost is what it adds
-    to the base's own step, in floors: two norms and one pass a + s * b over the parameters' bytes.
+    All take turns in one run, and figures are medians with half of the interquartile range. A method's cost is what it
+    adds to the base's own step. Its unit is the floor: two norms and one pass a + s * b over the parameters.
 
     Example: fenland bench --sets resnet20 --bases sgd-fused --names SAM SSAM "textbook SAM"
     """

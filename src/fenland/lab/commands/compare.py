@@ -45,8 +45,8 @@ else:
 class Compare(_Fields):
     """Train several optimizers with several seeds and compare them.
 
-    Prints a table and writes OUT/report.html. Runs that are stored under OUT are not repeated: stop it and start it
-    again as you like. 'auto' takes the data set's default.
+    It prints a table and writes OUT/report.html. Runs that are stored under OUT are not repeated, so you may stop the
+    command and start it again. 'auto' takes the default of the data set.
 
     Example: fenland compare --data digits --optimizers sgd sam ssam --out out/demo
 

@@ -22,8 +22,8 @@ _MOST = 20  # classes that are listed
 class Data:
     """Show what --data would load, before you train on it.
 
-    Splits, classes, counts, modes and sizes, test images that are train images too, and sixteen images as one PNG; of
-    texts how long they are, and some of them.
+    It shows splits, classes, counts, modes and sizes, how many test images are train images too, and sixteen images as
+    one PNG. For texts it shows their lengths and some of them.
 
     Example: fenland data data/mnist --sheet out/mnist.png
     """

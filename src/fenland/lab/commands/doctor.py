@@ -25,8 +25,8 @@ Patient = tuple[Any, Any, Any, Any]
 class Doctor:
     """Say whether a model's training is stable: curvature, gamma, saddle, learning rates allowed, advice.
 
-    Of a stored run with weights (--run), or of what a function returns: model, loss_fn(model, batch), batches and, if
-    it likes, the optimizer. A stored run is judged at the highest learning rate of its schedule.
+    It looks at a stored run with weights (--run), or at what a function of yours returns: model, loss_fn(model, batch),
+    batches and, if you like, the optimizer. A stored run is judged at the highest learning rate of its schedule.
 
     Example: fenland doctor out/demo --run 3f2a
     """
@@ -115,7 +115,7 @@ def _called(target: str) -> Patient:
         sys.path.remove("")
     if not isinstance(found, tuple) or len(found) not in (3, 4):
         raise BadInput(
-            "DIR", target, "the function must return model, loss_fn, batches and, if it likes, the optimizer"
+            "DIR", target, "the function must return model, loss_fn, batches and, if you like, the optimizer"
         )
     return (*found, None)[:4]
 

@@ -25,9 +25,9 @@ _NAME = "explorer.html"
 class Explore:
     """Write a page to play with: choose landscape, method, rho, learning rate and momentum, and see every step.
 
-    One HTML file that needs no network: trajectories with their ascent points, how many starts reach a minimum, and
-    the predicted limits beside the simulated ones. The first time measures for about a minute; what was measured is
-    kept in the cache folder (FENLAND_CACHE, else ~/.cache/fenland).
+    It is one HTML file that needs no network. It shows trajectories with their ascent points, how many starts reach a
+    minimum, and the predicted limits beside the simulated ones. The first call measures for some minutes and keeps the
+    result in the cache folder (FENLAND_CACHE, else ~/.cache/fenland).
 
     Example: fenland explore --out out/explorer.html --studies out/studies
 

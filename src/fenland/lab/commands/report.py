@@ -19,8 +19,9 @@ from fenland.lab.errors import BadInput
 class Report:
     """Write pages again from what is stored, without training or measuring.
 
-    The report of a comparison, or every study's page and an index over all studies and comparisons below a folder
-    (DIR/index.html). Of two folders: one page that shows them side by side, what differs in numbers and settings.
+    For a comparison it writes the report. For a folder above studies and comparisons it writes every study's page and
+    an index over all of them (DIR/index.html). For two folders it writes one page that shows them side by side: the
+    numbers, and the settings that differ.
 
     Example: fenland report out/demo, or fenland report out/monday out/tuesday
 

@@ -33,13 +33,13 @@ _LOG = logging.getLogger(__name__)
 class Study:
     """Repeat figures and tables of the papers, and judge their claims.
 
-    Writes OUT/NAME/report.html for each study and OUT/index.html over all. What is stored under OUT is not measured
-    again: stop it and start it again as you like.
+    It writes OUT/NAME/report.html for each study and OUT/index.html over all. What is stored under OUT is not measured
+    again, so you may stop the command and start it again.
 
     Example: fenland study quartic --preset quick --set radii=0.1,0.5 --out out/studies
 
-    Exit codes: 0 every study ran (also where a verdict does not hold: that is a finding), 1 some failed, 2 wrong
-    arguments, 130 interrupted.
+    Exit codes: 0 every study ran (a verdict that does not hold is a finding), 1 some failed, 2 wrong arguments,
+    130 interrupted.
     """
 
     names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()

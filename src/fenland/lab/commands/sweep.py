@@ -26,13 +26,12 @@ COMPARE = "compare"
 class Sweep:
     """Run every combination of the values that you set fields to.
 
-    TARGET is compare, whose fields are those of a training run, or a study (see fenland study --list), which is run
-    once for each combination. Values stand between commas and 0..9 are the numbers from 0 to 9; a field that is a list
-    itself has its values between semicolons.
+    TARGET is compare, with the fields of a training run, or a study (see fenland study --list), which is run once for
+    each combination. Separate values by commas; 0..9 means the numbers from 0 to 9. If a field is a list itself,
+    separate its lists by semicolons.
 
-    Runs that are stored under OUT are not repeated, and one that was cut off goes on from its checkpoint: kill it and
-    start it again as you like. Several sweeps may work on one OUT at the same time and share the work. What failed is
-    told in OUT/log.txt.
+    Runs that are stored under OUT are not repeated, and a run that was cut off continues from its checkpoint. So you
+    may kill a sweep and start it again. Several sweeps may share the work on one OUT. OUT/log.txt says what failed.
 
     Example: fenland sweep compare --set optimizer=sgd,sam,ssam --set rho=0.01,0.05,0.1 --set seed=0..9 --workers 2
     --out out/radii

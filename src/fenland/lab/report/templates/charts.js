@@ -1,7 +1,11 @@
 // The page's own charts. What stands here serves both kinds: colours, numbers, words for those who do not see them.
 const $ = id => document.getElementById(id);
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const number = (x, digits = 4) => x === null || x === undefined ? "–" : Number(x.toPrecision(digits)).toLocaleString("en").replace("-", "−");
+// Significant digits, for losses get small: a fixed number of decimals would make 0.00067 one thousandth.
+const significant = (x, least, most) => x !== 0 && Math.abs(x) < 1e-6 ? x.toExponential(most - 1)
+  : x.toLocaleString("en", {minimumSignificantDigits: least, maximumSignificantDigits: most});
+const number = (x, least = 1, most = 4) => x === null || x === undefined ? "–" : significant(x, least, most).replaceAll("-", "−");
+const measured = x => number(x, 4);
 const fixed = (x, digits) => x === null ? "–" : x.toFixed(digits).replace("-", "−");
 const within = ([mean, low, high], show) => show(mean) + (low === null ? "" : ` (${show(low)} to ${show(high)})`);
 const escaped = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);

@@ -65,7 +65,7 @@ function curves(data) {
       if (k < 0) return [];
       const {mean, low, high} = y(data.means[i]);
       const seeds = state.seeds ? runs(i).map(run => y(run)[nearest(x(run), at)]) : [];
-      return [[i, within([mean[k], low[k], high[k]], number), seeds.map(v => number(v)).join(", ")]];
+      return [[i, within([mean[k], low[k], high[k]], measured), seeds.map(measured).join(", ")]];
     });
   }
   const place = at => `${data.along.find(each => each.name === state.along).title} ${number(at)}`;
@@ -84,7 +84,7 @@ function curves(data) {
       toolbox: {top: -40, feature: {dataZoom: {yAxisIndex: "none", brushStyle: {color: css("--accent"), opacity: 0.2}}}},
       dataZoom: [{type: "slider", filterMode: "none", height: 26, bottom: 8, startValue: window[0], endValue: window[1], showDetail: false, brushSelect: false, borderColor: css("--line"), fillerColor: css("--wash"), handleStyle: {color: css("--card"), borderColor: css("--soft")}, moveHandleStyle: {color: css("--soft")}, dataBackground: {lineStyle: {color: css("--line")}, areaStyle: {color: css("--line")}}, selectedDataBackground: {lineStyle: {color: css("--soft")}, areaStyle: {color: css("--line")}}, emphasis: {handleStyle: {borderColor: css("--accent")}, moveHandleStyle: {color: css("--accent")}}}],
       xAxis: axis({type: "value", min: span()[0], max: span()[1], name: named, nameLocation: "middle", nameGap: 26, axisLine: {show: true, onZero: false, lineStyle: {color: css("--soft")}}, axisLabel: {...font(), hideOverlap: true, formatter: v => number(v)}, minInterval: state.along === "epoch" ? 1 : 0}),
-      yAxis: axis({type: log() ? "log" : "value", min: low, max: high, splitLine: {show: true, lineStyle: {color: css("--line")}}, axisLabel: {...font(), hideOverlap: true, showMinLabel: log(), showMaxLabel: log(), formatter: v => number(v, 3)}}),
+      yAxis: axis({type: log() ? "log" : "value", min: low, max: high, splitLine: {show: true, lineStyle: {color: css("--line")}}, axisLabel: {...font(), hideOverlap: true, showMinLabel: log(), showMaxLabel: log(), formatter: v => number(v, 1, 3)}}),
       series: visible().flatMap(i => [band(i), line(i), ...runs(i).map(single)]),
     }, {notMerge: true});
     made.dispatchAction({type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: !matchMedia("(pointer: coarse)").matches});
