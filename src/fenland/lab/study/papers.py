@@ -15,6 +15,7 @@ class Item:
     study: str  # that repeats it
     needs: str  # what a faithful repetition takes
     differs: str = ""  # in what the study's preset ``paper`` is not the paper, or may not be; empty where it is
+    anyway: str = ""  # whether it is faithful and why, where that does not depend on the preset; empty where it does
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def faithful(item: Item, ran: Sequence[Ran]) -> tuple[str, str]:
     if not own:
         return "nothing yet", "no: not run"
     words = "; ".join(dict.fromkeys(each.words for each in own))
+    if item.anyway:
+        return words, item.anyway
     if any(each.published for each in own):
         return words, f"in part: {item.differs}" if item.differs else "yes"
     return words, "no: at a smaller scale" + (f", and {item.differs}" if item.differs else "")
