@@ -43,9 +43,9 @@ python docs/reproduction.py
 **Scale** is the preset. `quick` is small and meant for two cores. Where it says "as published", it is the paper's own
 setting. **JPEG** marks images that were compressed again with losses. Accuracies on them differ from published ones, so
 compare the methods with each other. Numbers in brackets are 95 % intervals, over seeds where there are several.
-**Computed in** is, for records since 28 November 2026, the computing time of all processes, restarts included; earlier
-records give the wall-clock time of the last process. A commit that ends in `-dirty` had uncommitted
-edits when the study ran.
+**Computed in** is the computing time of all processes, restarts included. Records from before 28 November 2026 give the
+wall-clock time of the last process, and records of that day may count the training of networks by the wall clock.
+A commit that ends in `-dirty` had uncommitted edits when the study ran.
 """
 
 

@@ -32,6 +32,8 @@ def test_the_first_table_says_what_was_run_and_whether_that_is_faithful(out):
         Item("Pacioli 1494", "Fig. 1", "toy", "a die"),
         Item("Pacioli 1494", "Fig. 2", "toy", "a fair die", "its die is lost"),
         Item("Cardano 1663", "chapter 9", "other", "two dice"),
+        Item("Cardano 1663", "chapter 10", "toy", "no die", anyway="no: nothing was thrown"),
+        Item("Cardano 1663", "chapter 11", "other", "no die", anyway="no: nothing was thrown"),
     ]
 
     def table(*records):
@@ -43,12 +45,15 @@ def test_the_first_table_says_what_was_run_and_whether_that_is_faithful(out):
         ["a die", small, "no: at a smaller scale |"],
         ["a fair die", small, "no: at a smaller scale, and its die is lost |"],
         ["two dice", "nothing yet", "no: not run |"],
+        ["no die", small, "no: nothing was thrown |"],
+        ["no die", "nothing yet", "no: not run |"],
     ]
     paper = replace(record, preset="paper", changed={}, published=True)
     assert table(record, paper)[:2] == [
         ["a die", f"{small}; paper", "yes |"],
         ["a fair die", f"{small}; paper", "in part: its die is lost |"],
     ]
+    assert table(record, paper)[3] == ["no die", f"{small}; paper", "no: nothing was thrown |"]
 
 
 def test_every_item_names_a_study_and_every_study_is_that_of_an_item():

@@ -45,6 +45,15 @@ def test_gradient_evaluations_are_those_of_the_steps():
     assert evaluations([RunConfig("cifar10", "lenet", "sgd", epochs=2, batch_size=512)]) == 2 * 97
 
 
+def test_late_ascents_are_counted_from_their_step_on():
+    _, config, runs = runs_of("late-sam", "paper")
+    steps = 200 * (50_000 // 128)
+    assert config.starts == (0.0, 0.5, 0.75, 0.9, 1.0)
+    assert evaluations(runs) == 3 * round(steps * (2 + 1.5 + 1.25 + 1.1 + 1))
+    (part,) = measure([RunConfig("digits", "mlp", "windowsam", epochs=2, batch_size=64, options=("start=40",))])
+    assert (part.steps, part.evaluations) == (44, 44 + 4)
+
+
 def test_runs_are_grouped_by_what_a_step_costs():
     _, _, runs = runs_of("momentum-batch", "two-cores")
     groups = distinct(runs)

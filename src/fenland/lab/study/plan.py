@@ -73,10 +73,18 @@ def distinct(runs: Iterable[RunConfig]) -> dict[RunConfig, list[RunConfig]]:
 
 def evaluations(runs: Iterable[RunConfig]) -> int:
     """Gradient evaluations of all of them."""
+    return round(sum(steps_of(run) * passes_of(run) for run in {run.hash: run for run in runs}.values()))
+
+
+def passes_of(run: RunConfig) -> float:
+    """Gradient evaluations a step, mean over the run; of a window of ascents those that fall into the run."""
     from fenland.lab.training.optimizers import check_optimizer
 
-    once = {run.hash: run for run in runs}.values()
-    return round(sum(steps_of(run) * check_optimizer(run.optimizer).passes for run in once))
+    if run.optimizer != "windowsam":
+        return check_optimizer(run.optimizer).passes
+    window, steps = dict(option.split("=") for option in run.options), steps_of(run)
+    climbs = min(steps, int(window.get("stop", steps))) - int(window.get("start", 0))
+    return 1 + max(0, climbs) / max(1, steps)
 
 
 def steps_of(run: RunConfig) -> int:
@@ -100,7 +108,7 @@ def measure(runs: Sequence[RunConfig]) -> Iterator[Part]:
         weights = 4 * cost.parameters * COPIES[row.rho is not None]
         size = count * shape[0] * shape[1] * shape[2]
         yield Part(
-            same[0], len(same), round(steps * row.passes), cost.seconds, cost.timed, cost.flop,
+            same[0], len(same), evaluations(same), cost.seconds, cost.timed, cost.flop,
             weights + cost.saved + size, extra, steps,
         )  # fmt: skip
 
