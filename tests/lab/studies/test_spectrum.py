@@ -17,7 +17,8 @@ from fenland.lab.study.run import run_study
 STUDY = find("spectrum")
 OPTIMIZERS = ("sgd", "sam", "ssam")
 SMALL = {"models": "mlp", "epochs": "1", "lengths": "1,2", "seeds": "0", "optimizers": "sgd,sam", "examples": "100",
-         "count": "2", "draws": "16", "rhos": "0.05,0.1", "paths": "1", "steps": "20", "lr": "0.2"}  # fmt: skip
+         "count": "2", "draws": "16", "limit": "500", "rhos": "0.05,0.1", "paths": "1", "steps": "20",
+         "lr": "0.2"}  # fmt: skip
 
 
 def dense(weights, images):
@@ -72,11 +73,16 @@ def test_a_small_run_has_the_eigenvalues_of_its_dense_hessian(tmp_path, monkeypa
 def _digits():
     from fenland.lab.config import RunConfig
 
-    return data.load(RunConfig("digits", "mlp", "sgd"))
+    return data.load(RunConfig("digits", "mlp", "sgd", limit=500))
 
 
 RHOS, LENGTHS = (0.05, 0.2), (20, 40, 80, 160)
-SCALE = {"data": "cifar10", "epochs": 200, "lengths": (20, 200)}  # at which the paper's claims are decided
+SCALE = {
+    "data": "cifar10",
+    "limit": None,
+    "epochs": 200,
+    "lengths": (20, 200),
+}  # at which the paper's claims are decided
 
 
 def tables(sizes=(3.0, 2.0, 1.0), traces=(30.0, 20.0, 10.0), spread=0.01, residual=1e-4, fit=(1.0, 1.0, 1.0)):
