@@ -211,7 +211,7 @@ def _find_python() -> _Twister | None:
     probe.random()
     *words, position = probe.getstate()[1]
     found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
-    at = id(random._inst) + _HEAD  # type: ignore[attr-defined]
+    at = id(random._inst) + _HEAD
     return _Twister(at, at) if found else None
 
 
