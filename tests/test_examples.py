@@ -28,7 +28,7 @@ RUNS = [
     ("lightning_trainer", "lightning", [], ()),
     ("hf_trainer", "transformers", [], ()),
 ]
-FAST = {"plain_loop", "accumulation"}  # the shortest of those that take one process
+FAST = {"plain_loop"}  # the plainest; each is a process that imports torch anew
 
 
 def run(name: str, options: list[str], start: tuple[str, ...]) -> str:

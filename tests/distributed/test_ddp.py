@@ -69,7 +69,7 @@ def train_local(rank, name, base):
 
 
 LONG = [*((kind, "local") for kind in KINDS), ("SSAM", "global")]
-FAST = {("SSAM", "global", torch.float32), ("blend", "local", torch.bfloat16)}  # a thousand steps take 7 s
+FAST = {("blend", "local", torch.bfloat16)}  # a thousand steps take 7 s; here ranks drift first, if they do
 long_runs = [
     pytest.param(*run, dtype, marks=[] if (*run, dtype) in FAST else pytest.mark.slow, id="-".join([*run, str(dtype)]))
     for run in LONG for dtype in (torch.float32, torch.bfloat16)

@@ -73,8 +73,8 @@ def test_fenland_trains_with_torch_alone():
     ("module", "cure"),
     [
         ("lightning", "pip install lightning"),
-        ("transformers", "pip install transformers accelerate"),
-        ("accelerate", "pip install accelerate"),
+        pytest.param("transformers", "pip install transformers accelerate", marks=pytest.mark.slow),
+        pytest.param("accelerate", "pip install accelerate", marks=pytest.mark.slow),
     ],
 )
 def test_an_adapter_names_what_it_needs(module, cure):

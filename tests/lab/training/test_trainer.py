@@ -22,7 +22,10 @@ QUICK = RunConfig("digits", "mlp", "sgd", lr=0.05, batch_size=64, epochs=3)
 
 @pytest.mark.parametrize(
     ("optimizer", "model"),
-    [*((name, "mlp") for name in ("sgd", "sam", "looksam", "msam", "rst", "esam")), ("ssam", "resnet20")],
+    [
+        *((name, "mlp") for name in ("sgd", "sam", "ssam", "looksam", "msam", "rst", "esam")),
+        pytest.param("ssam", "resnet20", marks=pytest.mark.slow),
+    ],
 )
 def test_same_configuration_same_numbers(optimizer: str, model: str) -> None:
     config = dataclasses.replace(QUICK, optimizer=optimizer, model=model, epochs=2, limit=192)
