@@ -79,6 +79,14 @@ def test_keys_walk_along_the_curve_and_tell_its_numbers(browser, records):
     assert said(chrome, "curves").startswith("epoch 12: ")
 
 
+@pytest.mark.parametrize(("key", "epoch"), [("End", 12), ("Home", 1), ("ArrowLeft", 12), ("ArrowRight", 1)])
+def test_the_first_key_goes_where_it_says(browser, records, key, epoch):
+    chrome = opened(browser, records)
+    chrome.run("$('curves').focus()")
+    chrome.press(key)
+    assert said(chrome, "curves").startswith(f"epoch {epoch}: ")
+
+
 def test_a_small_loss_is_not_rounded_to_a_thousandth(browser, records):
     chrome = opened(browser, records)
     shown = chrome.run("[0.000671, 1.5e-9, -1320, 0, 97, null].map(x => number(x))")

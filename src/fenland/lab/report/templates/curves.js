@@ -113,7 +113,8 @@ function curves(data) {
     const [from, to] = state.window ?? span(), all = stops(), allowed = [...all.keys()].filter(k => all[k] >= from && all[k] <= to);
     if (!allowed.length) return "nothing is shown";
     const now = allowed.indexOf(state.at);
-    state.at = allowed[now < 0 ? (steps > 0 ? 0 : allowed.length - 1) : clamp(now + steps, 0, allowed.length - 1)];
+    const begin = now >= 0 ? now : steps > 0 ? -1 : allowed.length;
+    state.at = allowed[clamp(begin + steps, 0, allowed.length - 1)];
     const series = made.getOption().series.findIndex(each => each.id.startsWith("mean") && each.data.length);
     made.dispatchAction({type: "showTip", seriesIndex: series, dataIndex: state.at});
     return words(all[state.at]);
