@@ -114,9 +114,10 @@ class _JointRunner(Runner):
         self.names: Any = _Names([runner.names for runner in runners])
         self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
         self.watch = self.pending = self.before = self.after_first = None
-        nobody_named = None not in [runner.unguarded for runner in runners]
-        self.unguarded = UnguardedWarning([p for group in groups for p in group["params"]]) if nobody_named else None
         self.watches = [watch for runner in runners for watch in runner.watches]
+        params = [p for group in groups for p in group["params"]]
+        unguarded = UnguardedWarning(params, [watch.model for watch in self.watches])
+        self.unguarded = unguarded if unguarded.needed and any(runner.unguarded for runner in runners) else None
         self._warned_of_nothing = True
 
     def scaling(self, scalings: Sequence[Scaled | None]) -> Scaled | None:

@@ -60,7 +60,8 @@ class Runner:
         self.guard = Guard(model, replay_rng, {p.device for p in params})
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
         self.watches = [] if self.watch is None else [self.watch]
-        self.unguarded = UnguardedWarning(params) if model is None else None
+        unguarded = UnguardedWarning(params, () if model is None else (model,))
+        self.unguarded = unguarded if unguarded.needed else None
         self.loss_scale = LossScaleWatch()
         self.storage = StorageCache()
         self.record = StepRecord()

@@ -1,4 +1,4 @@
-"""Without `model=` nobody knows which modules a step runs: one pass at w + e is watched for what should be guarded."""
+"""What no `model=` holds is guarded by nobody: one pass at w + e is watched for what should be."""
 
 from __future__ import annotations
 
@@ -15,18 +15,30 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 class UnguardedWarning:
     """Watches the calls of modules in the pass at w + e of one step, and notes what that pass changes unseen.
 
-    Only modules that hold parameters of the optimizer count, with all that is inside them. That a module draws random
+    Only modules count that hold parameters of the optimizer and that no `model=` holds: without `model=` all of them,
+    with the wrong `model=` those that train, with a part of the network the rest. That a module draws random
     numbers is seen from the generator, so that `F.dropout`, attention and recurrent layers count as `nn.Dropout` does.
     The hooks are torch's global ones, which are everybody's: they are there between `watch` and `stop`, never longer.
+
+    Args:
+        params: of the optimizer.
+        guarded: the modules that `model=` named.
     """
 
-    def __init__(self, params: Iterable[Tensor]) -> None:
-        self._params = {id(p) for p in params}
+    def __init__(self, params: Iterable[Tensor], guarded: Iterable[nn.Module] = ()) -> None:
+        named = list(guarded)
+        self._params = {id(p) for p in params} - {id(p) for model in named for p in model.parameters()}
+        self._guarded = {id(m) for model in named for m in model.modules()}
         self._seen: set[int] = set()
         self._buffers: str | None = None
         self._random: str | None = None
         self._outermost: tuple[int, Tensor] | None = None
         self._handles: list[Any] = []
+
+    @property
+    def needed(self) -> bool:
+        """Whether the optimizer has a parameter that no guarded module holds."""
+        return bool(self._params)
 
     def watch(self) -> None:
         """Begin to watch, until `stop`."""
@@ -53,16 +65,22 @@ class UnguardedWarning:
         self._handles, self._outermost = [], None
 
     def _enter(self, module: nn.Module) -> None:
+        if id(module) in self._guarded:
+            return
         if id(module) not in self._seen:
             inside = list(module.modules())
             if not any(id(p) in self._params for p in module.parameters()):
                 self._seen.update(id(m) for m in inside)
                 return
             for m in inside:
-                if any(b is not None for b in m._buffers.values()):
+                if id(m) not in self._guarded and any(b is not None for b in m._buffers.values()):
                     self._buffers = self._buffers or type(m).__name__
-        if self._outermost is None and self._random is None and torch.is_grad_enabled():
+        if self._outermost is None and self._random is None and torch.is_grad_enabled() and not self._wraps(module):
             self._outermost = id(module), torch.get_rng_state()
+
+    def _wraps(self, module: nn.Module) -> bool:
+        """Whether a guarded module is inside, whose random numbers are replayed."""
+        return bool(self._guarded) and any(id(m) in self._guarded for m in module.modules())
 
     def _leave(self, module: nn.Module) -> None:
         if self._outermost is None or self._outermost[0] != id(module):
@@ -80,8 +98,11 @@ class UnguardedWarning:
         if self._random and of_randomness:
             found.append(f"{self._random} draws random numbers (dropout?), and others at the ascent point")
         if found:
+            cure = "build the optimizer with model=your_model and fenland guards both"
+            if self._guarded:
+                cure = "model= does not hold it: give model= the module that holds all parameters of the optimizer"
             warnings.warn(
-                f"{' and '.join(found)}; build the optimizer with model=your_model and fenland guards both",
+                f"{' and '.join(found)}; {cure}",
                 UserWarning,
                 stacklevel=5,
             )
