@@ -62,8 +62,8 @@ def at_equal_loss(mine: str, theirs: str) -> Statement:
                 seeds = [seed for seed in rows["seed"].unique() if {(mine, seed), (theirs, seed)} <= set(of)]
                 apart = [points for seed in seeds if (points := _apart(of[mine, seed], of[theirs, seed]))]
                 count = sum(map(len, apart))
-                words = f"{model}, rho = {rho:g}: {{value}} times as large ({count} points of equal loss)"
-                found[words] = ratio_of(interval([float(np.mean(each)) for each in apart]))
+                words = f" times as large ({count} points of equal loss)" if count else " (no points of equal loss)"
+                found[f"{model}, rho = {rho:g}: {{value}}{words}"] = ratio_of(interval([*map(np.mean, apart)]))
         return found
 
     return Contrast(measure, "{key}", sign=False) < 1
