@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fenland.lab.studies import STUDIES, find
-from fenland.lab.study import Piece, identity
+from fenland.lab.study import Piece, identity, statements
 from fenland.lab.study.laboratory import Laboratory, training_code
 from fenland.lab.study.load import load
 from fenland.lab.study.run import identity_of, run_study
@@ -111,12 +111,12 @@ def test_an_edit_of_a_claim_measures_nothing_and_one_of_the_measurement_everythi
 
 
 def edited(module, old, new):
-    """`identity._parse` as if one file of fenland were edited."""
+    """`statements._parse` as if one file of fenland were edited."""
     importlib.import_module(module)
-    real, parse = sys.modules[module].__file__, identity._parse
+    real, parse = sys.modules[module].__file__, statements._parse
     text = Path(real).read_text(encoding="utf-8")
     assert old in text
-    other = identity._statements(text.replace(old, new, 1))
+    other = statements._statements(text.replace(old, new, 1))
     return lambda path, changed: other if path == real else parse(path, changed)
 
 
@@ -153,7 +153,7 @@ def test_an_edit_of_a_shared_module_redoes_the_studies_that_use_it_and_no_other(
 ):
     forget()
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "_parse", edited(module, old, new))
+        patch.setattr(statements, "_parse", edited(module, old, new))
         after = identities()
     forget()
     found = {name for name in before if before[name] != after[name]}
