@@ -20,7 +20,7 @@ demo: setup  ## train SGD, SAM and SSAM on real data and write a report
 lint: setup  ## ruff (lint and format) and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -63,7 +63,8 @@ def at_equal_loss(mine: str, theirs: str) -> Statement:
                 apart = [points for seed in seeds if (points := _apart(of[mine, seed], of[theirs, seed]))]
                 count = sum(map(len, apart))
                 words = f" times as large ({count} points of equal loss)" if count else " (no points of equal loss)"
-                found[f"{model}, rho = {rho:g}: {{value}}{words}"] = ratio_of(interval([*map(np.mean, apart)]))
+                means = interval([float(np.mean(each)) for each in apart])
+                found[f"{model}, rho = {rho:g}: {{value}}{words}"] = ratio_of(means)
         return found
 
     return Contrast(measure, "{key}", sign=False) < 1
