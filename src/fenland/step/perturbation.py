@@ -289,7 +289,8 @@ def _calibrate() -> tuple[int, int]:
     p.grad = torch.zeros(1)
     grads = [q.grad for q in [p]]
     (references,) = map(sys.getrefcount, grads)
-    return references, _storage_users(grads[0].untyped_storage()._cdata)  # type: ignore[union-attr]
+    storage = grads[0].untyped_storage()  # type: ignore[union-attr]
+    return references, _storage_users(storage._cdata)  # while it is held, as by those who ask: torch 2.6 counts it
 
 
 _UNSEEN, _ALONE_STORAGE = _calibrate()

@@ -1,6 +1,8 @@
 """Whatever a closure draws from Python's or NumPy's global generator, pass 2 draws again, and the next step goes on."""
 
+import itertools
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -177,3 +179,48 @@ def test_generators_that_a_module_holds_are_replayed():
     opt.step(closure)
     opt.step(closure)
     assert seen[0] == seen[1] != seen[2] == seen[3]
+
+
+class _Interrupt:
+    """Raises at the n-th line that generators.py begins."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, frame, event, arg):
+        if frame.f_code.co_filename != generators.__file__:
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_while_they_are_read_leaves_no_stale_copy(recwarn):
+    """At each line, with a NumPy generator that has been looked at and with one that has not."""
+    for n in itertools.count(1):
+        for fresh in (False, True):
+            generators.states_of([], [])
+            torch.rand(3), random.random(), legacy.random_sample()
+            if fresh:
+                generators._numpy.seen = None, None
+            sys.settrace(_Interrupt(n))
+            try:
+                generators.states_of([], [])
+            except KeyboardInterrupt:
+                interrupted = True
+            else:
+                interrupted = False
+            finally:
+                sys.settrace(None)
+            before = torch.get_rng_state(), random.getstate(), str(legacy.get_state(legacy=False))
+            state = generators.states_of([], [])
+            torch.rand(700), random.getrandbits(32 * 700), legacy.random_sample(700)
+            generators.set_states(state, {})
+            after = torch.get_rng_state(), random.getstate(), str(legacy.get_state(legacy=False))
+            assert torch.equal(before[0], after[0]), f"line {n}: torch"
+            assert before[1:] == after[1:], f"line {n}: Python or NumPy"
+        if not interrupted:
+            break
+    assert n > 20

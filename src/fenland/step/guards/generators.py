@@ -142,9 +142,10 @@ class _Torch:
 
     def read(self) -> Tensor:
         """Take the state."""
-        if self.marks is not None:
-            self.mark = self.marks[0].raw, self.marks[1].raw
+        mark = self.mark if self.marks is None else (self.marks[0].raw, self.marks[1].raw)
+        self.mark = b"", b""  # an interrupt in between leaves a copy that no mark stands for
         self.state = torch.default_generator.get_state()
+        self.mark = mark
         return self.state  # type: ignore[no-any-return]
 
     def _find(self, generator: torch.Generator) -> tuple[Any, Any] | None:
@@ -199,7 +200,10 @@ class _Twister:
 
     def read(self) -> bytes:
         """Copy words and position."""
-        self.mark, self.words = self.front.raw, self._whole.raw  # in this order: a draw in between is seen next time
+        mark = self.front.raw  # before the words: a draw in between is seen next time
+        self.mark = b""  # an interrupt in between leaves a copy that no mark stands for
+        self.words = self._whole.raw
+        self.mark = mark
         return self.words
 
 
@@ -255,8 +259,8 @@ class _NumPy:
             after = struct.unpack("=ixxxxd", _memory(id(probe) + _HEAD + at, 16).raw)
             if after == probe.get_state()[3:]:
                 address = bits.ctypes.state_address
-                self.twister = _Twister(address, address + _BYTES - _FRONT)  # its position comes last
                 self.normal = _memory(id(generator) + _HEAD + at, 16)
+                self.twister = _Twister(address, address + _BYTES - _FRONT)  # its position comes last
 
 
 class _Full:
