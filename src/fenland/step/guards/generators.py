@@ -64,8 +64,7 @@ def _read() -> States:
         elif twister.front.raw == twister.mark:
             now["numpy"] = twister.words, _numpy.normal.raw
         else:
-            with bits.lock:
-                now["numpy"] = twister.read(), _numpy.normal.raw
+            now["numpy"] = twister.keep(twister.front.raw, _numpy_words(generator)), _numpy.normal.raw
     return now
 
 
@@ -200,11 +199,14 @@ class _Twister:
 
     def read(self) -> bytes:
         """Copy words and position."""
-        mark = self.front.raw  # before the words: a draw in between is seen next time
+        return self.keep(self.front.raw, self._whole.raw)
+
+    def keep(self, mark: bytes, words: bytes) -> bytes:
+        """Keep a copy, and the mark from before it was made: a draw in between is seen next time."""
         self.mark = b""  # an interrupt in between leaves a copy that no mark stands for
-        self.words = self._whole.raw
+        self.words = words
         self.mark = mark
-        return self.words
+        return words
 
 
 def _find_python() -> _Twister | None:
@@ -217,6 +219,12 @@ def _find_python() -> _Twister | None:
     found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
     at = id(random._inst) + _HEAD
     return _Twister(at, at) if found else None
+
+
+def _numpy_words(generator: Any) -> bytes:
+    """The words and position of NumPy's generator, which locks itself meanwhile: no interrupt can leave it locked."""
+    state = generator.get_state(legacy=False)["state"]
+    return bytes(state["key"].tobytes() + struct.pack("=i", state["pos"]))
 
 
 class _NumPy:
