@@ -18,7 +18,9 @@ def installing(extra: str) -> str:
 def _shown(value: Any) -> str:
     """The value as one writes it; of one that takes lines (an optimizer, a tensor, a module) its type."""
     text = repr(value)
-    return text if "\n" not in text and len(text) <= _LONGEST else f"<{type(value).__name__}>"
+    if isinstance(value, (int, float, str)) or ("\n" not in text and len(text) <= _LONGEST):
+        return text
+    return f"<{type(value).__name__}>"
 
 
 def check_among(name: str, value: Any, allowed: Sequence[str]) -> None:
