@@ -19,7 +19,7 @@ from fenland.step.drivers.evaluation import Closure, refuse_caller
 from fenland.step.gradients import Gradient, Scaled
 from fenland.step.guards.snapshots import Guard
 from fenland.step.perturbation import StorageCache
-from fenland.step.refusals.unguarded import UnguardedWarning
+from fenland.step.refusals.unguarded import watch_of_unguarded
 from fenland.step.runner import Runner
 from fenland.step.state import Memory
 from fenland.step.step import Step
@@ -115,9 +115,10 @@ class _JointRunner(Runner):
         self.reduction, self.on_host = first.reduction, all(runner.on_host for runner in runners)
         self.watch = self.pending = self.before = self.after_first = None
         self.watches = [watch for runner in runners for watch in runner.watches]
-        params = [p for group in groups for p in group["params"]]
-        unguarded = UnguardedWarning(params, [watch.model for watch in self.watches])
-        self.unguarded = unguarded if unguarded.needed and any(runner.unguarded for runner in runners) else None
+        self.unguarded = None
+        if any(runner.unguarded for runner in runners):  # asked first: a joint runner is made at every step
+            params = [p for group in groups for p in group["params"]]
+            self.unguarded = watch_of_unguarded(params, [watch.model for watch in self.watches])
         self._warned_of_nothing = True
 
     def scaling(self, scalings: Sequence[Scaled | None]) -> Scaled | None:

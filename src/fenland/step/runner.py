@@ -22,7 +22,7 @@ from fenland.step.reduction import reduction
 from fenland.step.refusals.attributes import AdvancedWarning
 from fenland.step.refusals.loss_scale import LossScaleWatch
 from fenland.step.refusals.rules import check_rules
-from fenland.step.refusals.unguarded import UnguardedWarning
+from fenland.step.refusals.unguarded import watch_of_unguarded
 from fenland.step.state import Memory, Rules
 from fenland.step.step import Step
 
@@ -60,8 +60,7 @@ class Runner:
         self.guard = Guard(model, replay_rng, {p.device for p in params})
         self.watch = ForwardWatch(model, self.guard.take) if model is not None else None
         self.watches = [] if self.watch is None else [self.watch]
-        unguarded = UnguardedWarning(params, () if model is None else (model,))
-        self.unguarded = unguarded if unguarded.needed else None
+        self.unguarded = watch_of_unguarded(params, () if model is None else (model,))
         self.loss_scale = LossScaleWatch()
         self.storage = StorageCache()
         self.record = StepRecord()

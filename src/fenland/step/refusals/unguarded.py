@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,24 +21,18 @@ class UnguardedWarning:
     The hooks are torch's global ones, which are everybody's: they are there between `watch` and `stop`, never longer.
 
     Args:
-        params: of the optimizer.
+        params: identities of the optimizer's parameters that no `model=` holds.
         guarded: the modules that `model=` named.
     """
 
-    def __init__(self, params: Iterable[Tensor], guarded: Iterable[nn.Module] = ()) -> None:
-        named = list(guarded)
-        self._params = {id(p) for p in params} - {id(p) for model in named for p in model.parameters()}
-        self._guarded = {id(m) for model in named for m in model.modules()}
+    def __init__(self, params: set[int], guarded: Iterable[nn.Module] = ()) -> None:
+        self._params = params
+        self._guarded = {id(m) for model in guarded for m in model.modules()}
         self._seen: set[int] = set()
         self._buffers: str | None = None
         self._random: str | None = None
         self._outermost: tuple[int, Tensor] | None = None
         self._handles: list[Any] = []
-
-    @property
-    def needed(self) -> bool:
-        """Whether the optimizer has a parameter that no guarded module holds."""
-        return bool(self._params)
 
     def watch(self) -> None:
         """Begin to watch, until `stop`."""
@@ -106,3 +100,9 @@ class UnguardedWarning:
                 UserWarning,
                 stacklevel=5,
             )
+
+
+def watch_of_unguarded(params: Iterable[Tensor], guarded: Sequence[nn.Module]) -> UnguardedWarning | None:
+    """A watch, if one of the optimizer's parameters is held by no module that `model=` named."""
+    rest = {id(p) for p in params} - {id(p) for model in guarded for p in model.parameters()}
+    return UnguardedWarning(rest, guarded) if rest else None
