@@ -14,11 +14,11 @@ import ctypes
 import random
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 States = dict[Any, Any]  # by whose: "torch", "python", "numpy", a device, or a generator that somebody holds
 
@@ -45,12 +45,13 @@ def states_of(devices: Iterable[torch.device], held: Iterable[Any]) -> States:
 
 def _read() -> States:
     """The states of the global generators: of Python's and NumPy's words, position and kept normal number."""
-    moved = _torch.marks is None or _torch.marks[0].raw != _torch.mark[0] or _torch.marks[1].raw != _torch.mark[1]
-    now: States = {"torch": _torch.read() if moved else _torch.state}
+    mark: Any = None if _torch.marks is None else (_torch.marks[0].raw, _torch.marks[1].raw)
+    now: States = {"torch": _torch.state if mark is not None and mark == _torch.mark else _torch.keep(mark)}
     if _python is None:
         now["python"] = random.getstate()
     else:
-        words = _python.words if _python.front.raw == _python.mark else _python.read()
+        mark = _python.front.raw
+        words = _python.state if mark == _python.mark else _python.keep(mark)
         now["python"] = words, random._inst.gauss_next  # type: ignore[attr-defined]
     if _numpy.module is not None or "numpy" in sys.modules:
         _numpy.module = _numpy.module or sys.modules["numpy"].random.mtrand
@@ -61,10 +62,9 @@ def _read() -> States:
         twister = _numpy.twister
         if twister is None:
             now["numpy"] = _Full(generator.get_state(legacy=False))
-        elif twister.front.raw == twister.mark:
-            now["numpy"] = twister.words, _numpy.normal.raw
         else:
-            now["numpy"] = twister.keep(twister.front.raw, _numpy_words(generator)), _numpy.normal.raw
+            mark = twister.front.raw
+            now["numpy"] = twister.state if mark == twister.mark else twister.keep(mark), _numpy.normal.raw
     return now
 
 
@@ -123,29 +123,39 @@ def _memory(address: int, size: int) -> Any:
     return (ctypes.c_char * size).from_address(address)
 
 
-class _Torch:
+class _Copy:
+    """A copy of a generator's state, which holds as long as the generator's memory shows the same mark.
+
+    Attributes:
+        mark: what that memory held before the copy was made, so that a draw in between is seen next time.
+        state: the copy.
+    """
+
+    def __init__(self, take: Callable[[], Any]) -> None:
+        self._take = take
+        self.mark: Any = None
+        self.state: Any = None
+
+    def keep(self, mark: Any) -> Any:
+        """Take a copy and return it; an interrupt on the way leaves one that no mark stands for."""
+        self.mark = None
+        self.state = self._take()
+        self.mark = mark
+        return self.state
+
+
+class _Torch(_Copy):
     """Torch's global generator, whose state is taken anew only where it has moved since it was last.
 
     Its words lie in memory behind seed and position, and before the second of two normal numbers, which may be kept.
 
     Attributes:
         marks: the memory that moves with every draw; None: not known.
-        mark: what it held when the state was taken.
-        state: that state.
     """
 
     def __init__(self) -> None:
+        super().__init__(torch.default_generator.get_state)
         self.marks = self._find(torch.default_generator)
-        self.mark = b"", b""
-        self.state: Any = None
-
-    def read(self) -> Tensor:
-        """Take the state."""
-        mark = self.mark if self.marks is None else (self.marks[0].raw, self.marks[1].raw)
-        self.mark = b"", b""  # an interrupt in between leaves a copy that no mark stands for
-        self.state = torch.default_generator.get_state()
-        self.mark = mark
-        return self.state  # type: ignore[no-any-return]
 
     def _find(self, generator: torch.Generator) -> tuple[Any, Any] | None:
         """The generator's marks, if those of a probe move with each kind of draw."""
@@ -181,32 +191,16 @@ def _torch_marks(generator: Any, at: int) -> tuple[Any, Any]:
     return _memory(begin, _TORCH_HEAD + 64), _memory(end, 32)
 
 
-class _Twister:
-    """The memory of a Mersenne Twister, which is copied only where it has moved since it was last.
+class _Twister(_Copy):
+    """The words of a Mersenne Twister, which are copied only where they have moved since they were last.
 
     A draw moves the position, and the one after the last word renews all of them: so position and the words beside it,
     480 random bits and more, tell whether the copy still holds.
-
-    Attributes:
-        front: the memory that tells.
-        mark: what it told when words and position were copied.
-        words: the copy.
     """
 
-    def __init__(self, address: int, front: int) -> None:
-        self._whole, self.front = _memory(address, _BYTES), _memory(front, _FRONT)
-        self.mark = self.words = b""
-
-    def read(self) -> bytes:
-        """Copy words and position."""
-        return self.keep(self.front.raw, self._whole.raw)
-
-    def keep(self, mark: bytes, words: bytes) -> bytes:
-        """Keep a copy, and the mark from before it was made: a draw in between is seen next time."""
-        self.mark = b""  # an interrupt in between leaves a copy that no mark stands for
-        self.words = words
-        self.mark = mark
-        return words
+    def __init__(self, front: int, take: Callable[[], bytes]) -> None:
+        super().__init__(take)
+        self.front = _memory(front, _FRONT)
 
 
 def _find_python() -> _Twister | None:
@@ -218,7 +212,8 @@ def _find_python() -> _Twister | None:
     *words, position = probe.getstate()[1]
     found = _memory(id(probe) + _HEAD, _BYTES).raw == struct.pack(f"=i{_WORDS}I", position, *words)
     at = id(random._inst) + _HEAD
-    return _Twister(at, at) if found else None
+    whole = _memory(at, _BYTES)
+    return _Twister(at, lambda: whole.raw) if found else None
 
 
 def _numpy_words(generator: Any) -> bytes:
@@ -268,7 +263,7 @@ class _NumPy:
             if after == probe.get_state()[3:]:
                 address = bits.ctypes.state_address
                 self.normal = _memory(id(generator) + _HEAD + at, 16)
-                self.twister = _Twister(address, address + _BYTES - _FRONT)  # its position comes last
+                self.twister = _Twister(address + _BYTES - _FRONT, partial(_numpy_words, generator))  # position last
 
 
 class _Full:
