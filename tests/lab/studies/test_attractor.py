@@ -1,5 +1,7 @@
 """The study `attractor`: its functions, the capture thresholds, and verdicts that can fail."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -92,9 +94,9 @@ def _near(inside=100, outside=0):
     return table.assign(saddle=0, starts=100, function="beale", strength=27.75, rho=0.1)
 
 
-def _ends(saddle_below=False, lost=False):
+def _ends(saddle_below=False, lost=False, config=None):
     rows = []
-    config = Config()
+    config = config or Config()
     for name, stage in SCENES.items():
         for method in ("SGD", "USAM", "SSAM-U", "SAM", "SSAM"):
             for rho in radii(config, stage, method):
@@ -105,10 +107,13 @@ def _ends(saddle_below=False, lost=False):
     return pd.DataFrame(rows, columns=["function", "method", "rho", "x", "y", "end"])
 
 
-def _judged(near, ends):
+def _verdicts(near, ends, config):
     split = near["method"].isin(["USAM", "SSAM-U"])
-    tables = {"thresholds": near[split], "regions": near[~split], "basins": ends}
-    return {v.claim: v.holds for v in find("attractor").judge(Config(), tables)}
+    return find("attractor").judge(config, {"thresholds": near[split], "regions": near[~split], "basins": ends})
+
+
+def _judged(near, ends):
+    return {v.claim: v.holds for v in _verdicts(near, ends, Config())}
 
 
 def test_doctored_tables_flip_the_verdicts():
@@ -121,6 +126,19 @@ def test_doctored_tables_flip_the_verdicts():
     assert not any(below[c] for c in held if "whole box" in c)
     lost = _judged(_near(), _ends(lost=True))
     assert not any(lost[c] for c in held if "Beale" in c or "whole box" in c or "no threshold" in c)
+
+
+def test_a_box_is_judged_up_to_where_runs_are_long_enough():
+    """Just below the threshold a run ends before it has left the saddle: that is told, and decides nothing."""
+    config = replace(Config(), ratios=(0.5, 0.95, 1.2, 2.0))
+    ends = _ends(config=config)
+    ratio = ends["rho"] * ends["function"].map({name: strongest(stage) for name, stage in SCENES.items()})
+    slow = ends["method"].isin(["USAM", "SSAM-U"]) & (ends["x"] < 5) & ratio.between(0.91, 0.99)
+    assert slow.any()
+    ends.loc[slow, "end"] = SADDLE
+    (box,) = (v for v in _verdicts(_near(), ends, config) if "whole box" in v.claim)
+    assert box.holds
+    assert "between it and the threshold at most 12.5 %" in box.measured
 
 
 def test_shares_have_wilsons_interval():
@@ -151,6 +169,8 @@ def test_the_study_runs_and_draws(tmp_path, files):
 def test_bad_settings_are_named():
     with pytest.raises(BadInput, match="ratios"):
         Config(ratios=(0.5, 0.9))
+    with pytest.raises(BadInput, match=r"ratios.*up to 0\.9"):
+        Config(ratios=(0.95, 2.0))
     with pytest.raises(BadInput, match="m, k"):
         Config(k=0.0)
     with pytest.raises(BadInput, match="functions"):

@@ -16,6 +16,7 @@ from fenland.lab.replicas.problems import Beale, Problem, Saddle
 from fenland.lab.replicas.trajectories import run
 
 ENDS = ("minimum", "saddle", "maximum", "elsewhere")
+CLOSE = 1e-6  # distance of starts that are beside a saddle
 _FAR = 10.0  # lost beyond this many times the size of the box
 
 
@@ -145,10 +146,11 @@ def thresholds(stage: Stage, method: str, ratios: Sequence[float], count: int, h
     """Unnormalised ascents near every saddle: rows ``saddle, strength, ratio, rho, captured, starts``.
 
     ``ratio`` is rho * |lambda|; captured are starts that end nearer to the saddle along its descending direction.
+    They lie at a distance of ``CLOSE``: the threshold is one of the quadratic at the saddle.
     """
     rows = []
     for number, saddle in enumerate(stage.saddles):
-        begin = around(saddle, 1e-3, count, seed + number)
+        begin = around(saddle, CLOSE, count, seed + number)
         ratio = torch.tensor(list(ratios), dtype=torch.float64).repeat_interleave(count)
         held = nearby(stage, saddle, method, ratio / -saddle.least, begin.repeat(len(ratios), 1), how)
         for value, part in zip(ratios, held.reshape(len(ratios), count), strict=True):

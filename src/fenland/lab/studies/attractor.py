@@ -12,9 +12,27 @@ import pandas as pd
 from fenland.lab.errors import BadInput, one_of
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.plots import Mark, Panel
-from fenland.lab.replicas.capture import Stage, basins, portrait_field, portrait_paths, regions, stages, thresholds
+from fenland.lab.replicas.capture import (
+    CLOSE,
+    Stage,
+    basins,
+    portrait_field,
+    portrait_paths,
+    regions,
+    stages,
+    thresholds,
+)
 from fenland.lab.store.statistics import Interval
-from fenland.lab.studies.attractor_claims import NORMALISED, UNNORMALISED, at_saddle, claims, held, scenes_of, strongest
+from fenland.lab.studies.attractor_claims import (
+    CLEAR,
+    NORMALISED,
+    UNNORMALISED,
+    at_saddle,
+    claims,
+    held,
+    scenes_of,
+    strongest,
+)
 from fenland.lab.study import Plot, Study
 from fenland.lab.study.parts import Lab, Measured, Piece, Source, Tables
 from fenland.lab.study.portraits import NAMES, portrait
@@ -48,6 +66,10 @@ class Config:
             values = getattr(self, name)
             if not (any(x < 1 for x in values) and any(x > 1 for x in values)) or 1 in values:
                 raise BadInput(name, values, "give values on both sides of the threshold 1, not 1 itself")
+        if min(self.ratios) > CLEAR:
+            raise BadInput(
+                "ratios", self.ratios, f"give one up to {CLEAR:g}: nearer to 1 runs are too short"
+            )
 
 
 def radii(config: Config, stage: Stage, method: str) -> list[float]:
@@ -152,7 +174,7 @@ STUDY = Study(
     figures=[
         Plot(
             "threshold", "Share held beside a saddle, unnormalised ascent", threshold_drawn,
-            "All saddles of the functions together, starts at a distance of 0.001. Bands: 95 % (Wilson).",
+            f"All saddles of the functions together, starts at a distance of {CLOSE:g}. Bands: 95 % (Wilson).",
         ),
         Plot(
             "region", "Share held beside a saddle, normalised ascent", region_drawn,
