@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from fenland.arguments import check_among, check_number, check_whole
 from fenland.diagnostics import lanczos, spectra
+from fenland.diagnostics.chosen import Chosen
 from fenland.diagnostics.hessian import Hessian, Hvp
-from fenland.diagnostics.objective import Chosen, LossFn, Mode, Objective
+from fenland.diagnostics.objective import LossFn, Mode, Objective
 
 ROUNDING = 10  # rounding errors of the largest eigenvalue that a residual may have beside `tol`
 Which = Literal["both", "largest", "smallest"]

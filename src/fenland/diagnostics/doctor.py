@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fenland.algebra import Lists, Vector
-from fenland.arguments import check_number, check_whole
+from fenland.arguments import check_instance, check_number, check_whole
 from fenland.diagnostics import curvature
 from fenland.diagnostics.advice import Findings, advice, verdict
 from fenland.diagnostics.climbing import Climber
@@ -23,7 +23,7 @@ from fenland.diagnostics.diagnosis import STALLED, Ascent, Diagnosis, Saddle
 from fenland.diagnostics.hessian import Hessian, Hvp
 from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
-from fenland.diagnostics.recipe import Recipe, allowed, radii_of, read
+from fenland.diagnostics.recipe import Recipe, allowed, names_of, radii_of, read
 from fenland.theory import held_beside
 
 STILL = 1e-6  # float32 cannot tell cos(g, h) better from 1
@@ -76,9 +76,10 @@ def diagnose(
     check_number("near", near, low=0.0)
     check_number("tol", tol, low=0.0)
     check_whole("max_products", max_products, 1)
+    check_instance("model", model, nn.Module, "the module that you train")
     start = time.perf_counter()
     recipe = read(optimizer)
-    names = None if optimizer is None else _names(model, recipe)
+    names = None if optimizer is None else names_of(model, recipe)
     with Objective(model, loss_fn, batches, mode=mode, parameters=names, dtype=dtype, size=size) as objective:
         loss, g = objective.gradient(at_w=True)
         norm = float(Lists().norm(g))
@@ -116,14 +117,6 @@ def diagnose(
         products=extremes.products,
         seconds=time.perf_counter() - start,
     )
-
-
-def _names(model: nn.Module, recipe: Recipe) -> list[str]:
-    """The model's parameters that the optimizer has."""
-    found = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
-    if not found:
-        raise ValueError("optimizer: it has none of the model's trainable parameters; was it made for another model?")
-    return found
 
 
 def _ascend(objective: Objective, recipe: Recipe, radii: Sequence[float], loss: float, g: Vector) -> Ascent:

@@ -16,10 +16,11 @@ from torch import nn
 
 from fenland.algebra import Vector
 from fenland.arguments import check_among, check_between, check_number, check_whole
-from fenland.diagnostics.batches import split
+from fenland.diagnostics.batches import examples, split
+from fenland.diagnostics.chosen import Chosen
 from fenland.diagnostics.climbing import Climber
 from fenland.diagnostics.intervals import interval
-from fenland.diagnostics.objective import Chosen, LossFn, Mode, Objective
+from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
 from fenland.rules import L2, Adaptive, Ball
 
@@ -136,7 +137,7 @@ def sharpness(
     objective = Objective(model, loss_fn, batches, mode=mode, parameters=parameters, dtype=dtype, size=size)
     climb = _Climb(chosen, rho, kind, steps, draws, seed)
     if m is not None:
-        return _by_micro_batch(objective, climb, m, mode, parameters, level)
+        return _by_micro_batch(objective, climb, m, level)
     with objective:
         before, after, slope = climb.rises(objective)
     weights = [weight for _, weight in before]
@@ -205,19 +206,17 @@ class _Climb:
         return best
 
 
-def _by_micro_batch(
-    objective: Objective, climb: _Climb, m: int, mode: Mode, parameters: Chosen, level: float
-) -> Sharpness:
+def _by_micro_batch(objective: Objective, climb: _Climb, m: int, level: float) -> Sharpness:
     """The mean of the rises of all micro-batches of m examples, each with its own e."""
     rises: list[float] = []
     losses: list[float] = []
     slopes: list[float] = []
-    seen = 0.0
+    seen = 0
     with objective:
-        for batch, weight in objective.passes():
-            seen += weight
+        for batch, _ in objective.passes():
+            seen += examples(batch) or 0
             for part in split(batch, m):
-                with Objective(objective.model, objective.loss_fn, [part], mode=mode, parameters=parameters) as small:
+                with objective.alone(part) as small:
                     before, after, slope = climb.rises(small)
                 losses.append(before[0][0])
                 rises.append(sum(run[0][0] for run in after) / len(after) - before[0][0])
@@ -226,8 +225,6 @@ def _by_micro_batch(
         raise ValueError(f"m = {m}: no batch has so many examples")
     mean, low, high = interval(rises, level)
     loss, slope = sum(losses) / len(losses), sum(slopes) / len(slopes)
-    left_out = round(seen) - m * len(rises)
+    left_out = seen - m * len(rises)
     kind, rho, ball = climb.kind, climb.rho, repr(climb.ball)
-    return Sharpness(
-        mean, low, high, level, "micro-batches", tuple(rises), loss, slope, kind, rho, ball, m, max(left_out, 0)
-    )
+    return Sharpness(mean, low, high, level, "micro-batches", tuple(rises), loss, slope, kind, rho, ball, m, left_out)
