@@ -168,7 +168,8 @@ def extreme_eigenvalues(
         model: see `Objective`.
         loss_fn: see `Objective`.
         batches: see `Objective`.
-        k: eigenvalues at each end.
+        k: eigenvalues at each end; one of several eigenvectors counts as often as it has. With k > 1 further products
+            look for those, until `max_products`.
         which: "both", "largest" or "smallest".
         tol: bound on the residual as a share of the eigenvalue (of 1 % of the largest |eigenvalue| where it is smaller
             than that). The eigenvalue's own error is far smaller, about residual^2 over the gap to the next. Much below
