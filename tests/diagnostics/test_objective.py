@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import fenland
-from fenland.diagnostics import curvature
+from fenland.diagnostics import curvature, landscape
 from fenland.diagnostics.objective import Objective
 
 
@@ -381,3 +381,33 @@ def test_a_loss_that_changes_is_said_once():
         warnings.simplefilter("always")
         curvature.extreme_eigenvalues(model(), drifts, DATA)
     assert sum("changed from" in str(each.message) for each in caught) == 1
+
+
+ELSEWHERE = {
+    **EVERY,
+    "hutch++": lambda m, f, b: curvature.trace(m, f, b, draws=6, method="hutch++"),
+    "restarted": lambda m, f, b: curvature.extreme_eigenvalues(m, f, b, k=2, tol=1e-9, dtype=torch.float64),
+    "average": lambda m, f, b: fenland.sharpness(m, f, b, kind="average", draws=2),
+    "doctor": lambda m, f, b: fenland.diagnose(m, f, b, optimized(m)),
+    "trajectory": lambda m, f, b: landscape.trajectory(m, f, b, checkpoints(m), points=3),
+}
+
+
+def checkpoints(net):
+    return [
+        {k: x + i * i * (k == "head.bias") + i * (k == "unused") for k, x in net.state_dict().items()} for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize("call", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_another_default_device_changes_nothing(call):
+    """`torch.set_default_device` says where new tensors go that name no device; on "meta" none of them has a number."""
+
+    def loss_fn(net, batch):
+        x, y = batch
+        return F.cross_entropy(net(x.to(net.head.weight)), y)
+
+    want = text(call(model(), loss_fn, DATA))
+    net = model()
+    with torch.device("meta"):
+        assert text(call(net, loss_fn, DATA)) == want

@@ -73,7 +73,7 @@ class Climber:
 
     def random(self, generator: torch.Generator, a: Vector) -> Vector:
         """A direction of norm 1: a Gaussian draw, stretched by |w| in an adaptive ball, scaled to the surface."""
-        draw = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for x in a]
+        draw = [torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device) for x in a]
         covered = self.unit(a)
         if isinstance(self.ball, OnlyLayers):
             draw = [x if bool(u.any()) else torch.zeros_like(x) for x, u in zip(draw, covered, strict=True)]
@@ -111,9 +111,9 @@ class _Here(Context):
 
 def points_along(ball: Ball) -> bool:
     """Whether e is a multiple of the vector that is climbed along, as in L2 and the unnormalised ascent."""
-    param = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
-    here = _Here([param], [param.detach()], ["weight"], [nn.LayerNorm(2)])
-    a = Leaf([torch.tensor([1.0, -2.0])], Lists(), [param])
+    param = torch.nn.Parameter(torch.tensor([3.0, 4.0], device="cpu"))
+    here = _Here([param], [param.detach()], ["weight"], [nn.LayerNorm(2, device="cpu")])
+    a = Leaf([torch.tensor([1.0, -2.0], device="cpu")], Lists(), [param])
     try:
         best = ball.steepest(a, here)
     except (NotImplementedError, ValueError, AttributeError):  # it asks for a step's loss, say

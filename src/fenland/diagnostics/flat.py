@@ -28,7 +28,7 @@ class Flat:
     def join(self, parts: Sequence[Tensor | None]) -> Tensor:
         """One vector; None counts as zeros."""
         pairs = zip(parts, self.params, strict=True)
-        whole = [torch.zeros(p.numel()) if x is None else x.detach().reshape(-1) for x, p in pairs]
+        whole = [torch.zeros(p.numel(), device=self.device) if x is None else x.detach().reshape(-1) for x, p in pairs]
         return torch.cat([x.to(self.device, self.dtype) for x in whole])
 
     def split(self, v: Tensor) -> list[Tensor]:
@@ -42,5 +42,5 @@ class Flat:
 
     def signs(self, generator: torch.Generator) -> Tensor:
         """A random vector with entries +1 and -1."""
-        bits = torch.randint(0, 2, (self.size,), generator=generator)
+        bits = torch.randint(0, 2, (self.size,), generator=generator, device="cpu")
         return (2 * bits - 1).to(self.device, self.dtype)

@@ -159,8 +159,12 @@ class _Iteration:
 
     def _look(self) -> bool:
         """Solve the small problem; whether all wanted pairs have converged, or nothing is left to find."""
-        off = torch.tensor(self.betas[:-1], dtype=torch.float64)
-        small = torch.diag(torch.tensor(self.alphas, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
+        off = torch.tensor(self.betas[:-1], dtype=torch.float64, device="cpu")
+        small = (
+            torch.diag(torch.tensor(self.alphas, dtype=torch.float64, device="cpu"))
+            + torch.diag(off, 1)
+            + torch.diag(off, -1)
+        )
         self.values, self.vectors = torch.linalg.eigh(small)
         self.scale = float(self.values.abs().max())
         if self.betas[-1] <= BREAKDOWN * torch.finfo(self.hessian.dtype).eps * self.scale:
@@ -203,7 +207,7 @@ def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
     least = float(first.values[first._wanted()].abs().min()) / scale
 
     def product(x: Any) -> Any:
-        v = torch.as_tensor(x.reshape(-1)).to(start)
+        v = torch.from_numpy(x.reshape(-1)).to(start)
         return hessian.matvec(v).double().cpu().numpy() + 2 * scale * x.reshape(-1)
 
     wrapped = linalg.LinearOperator((hessian.size, hessian.size), matvec=product, dtype=numpy.float64)
@@ -221,6 +225,6 @@ def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
     except linalg.ArpackNoConvergence:
         return known
     order = values.argsort()
-    ordered = [torch.as_tensor(vectors[:, i].copy()).to(start) for i in order]
+    ordered = [torch.from_numpy(vectors[:, i].copy()).to(start) for i in order]
     found = {id(v): float(values[i]) - 2 * scale for v, i in zip(ordered, order, strict=True)}
     return Ends(ordered[:low], ordered[len(ordered) - high :], first.scale, found)

@@ -121,7 +121,7 @@ class Evaluator:
     def _sums(self, places: Sequence[Place], run: Callable[[Sequence[Place], Any], Tensor]) -> list[float]:
         """Mean over the examples of all batches, which start from the same random numbers as every pass."""
         self._preserved.again()
-        totals, batches, count = torch.zeros(len(places), dtype=torch.float64), 0, 0.0
+        totals, batches, count = torch.zeros(len(places), dtype=torch.float64, device="cpu"), 0, 0.0
         for batch, size in weighed(self.batches, self.size):
             totals += size * run(places, usable(batch)).double().cpu()
             batches, count = batches + 1, count + size
