@@ -208,6 +208,8 @@ def test_the_density_has_the_mass_and_the_moments_of_the_spectrum():
     assert found.share_below(6.0) == pytest.approx(1.0)
     _, unknown = curvature.density(model, nets.value, [torch.ones(1)], draws=1, steps=5).on(grid)
     assert unknown.isnan().all()
+    with pytest.raises(ValueError, match=r"width = -1\.0"):
+        found.on(grid, width=-1.0)
 
 
 def test_layers_are_diagonal_blocks():

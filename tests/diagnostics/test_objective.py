@@ -130,6 +130,8 @@ def test_wrong_arguments():
     for options, match in [
         ({"parameters": 3}, "parameters = 3: must be a list of names"),
         ({"parameters": model().parameters()}, "parameters: has a Parameter in it; .* such as 'unused'"),
+        ({"size": 5}, "size = 5: must be a function"),
+        ({"seed": None}, "seed = None: must be a whole number"),
         ({"dtype": "float64"}, "dtype = 'float64': must be a floating point dtype"),
         ({"dtype": torch.int64}, "dtype = torch.int64"),
         ({"dtype": torch.complex64}, "dtype = torch.complex64"),
@@ -297,7 +299,9 @@ def optimized(net):
 ALL = {
     "diagnose": lambda net, f, b, **o: fenland.diagnose(net, f, b, optimized(net), **o),
     "find_rho": lambda net, f, b, **o: fenland.find_rho(net, f, b, optimized(net), points=3, **o),
-    "some parameters": lambda net, f, b, **o: fenland.sharpness(net, f, b, parameters=["conv.weight"], **o),
+    "some parameters": lambda net, f, b, **o: fenland.sharpness(
+        net, f, b, parameters=lambda name: "weight" in name or name == "twin", **o
+    ),
     "layers": lambda net, f, b, **o: curvature.per_layer(net, f, b, **o),
 }
 
@@ -411,3 +415,12 @@ def test_another_default_device_changes_nothing(call):
     net = model()
     with torch.device("meta"):
         assert text(call(net, loss_fn, DATA)) == want
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_two_parameters_in_one_memory_are_named(call):
+    """Each would be moved by itself, the second on top of the first."""
+    net = model()
+    net.twin = nn.Parameter(net.conv.weight.data)
+    with pytest.raises(ValueError, match=r"twin and conv\.weight are two parameters in the same memory.*tie them"):
+        call(net, nets.cross_entropy, DATA)

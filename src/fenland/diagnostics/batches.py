@@ -38,6 +38,12 @@ def check_batches(batches: Any) -> None:
             )
 
 
+def check_size(size: Any) -> None:
+    """Raise unless `size` is None or can be called with a batch."""
+    if size is not None and not callable(size):
+        raise TypeError(f"size = {size!r}: must be a function of a batch, such as lambda batch: len(batch[0]), or None")
+
+
 def _is_record(batch: Any) -> bool:
     return dataclasses.is_dataclass(batch) and not isinstance(batch, type)
 

@@ -30,8 +30,16 @@ def chosen(model: nn.Module, wanted: Chosen) -> tuple[list[str], list[nn.Paramet
     params = list(kept.values())
     if any_dtensor(params):
         raise ValueError("model: its parameters are sharded (DTensor); load the checkpoint into a whole model")
+    places: dict[int, str] = {}
     for name, p in kept.items():
         _check_real(name, p)
+        if p.numel() and p.device.type != "meta":
+            other = places.setdefault(p.data_ptr(), name)
+            if other != name:
+                raise ValueError(
+                    f"model: {other} and {name} are two parameters in the same memory, so that moving one moves the "
+                    "other; tie them as one parameter (a.weight = b.weight)"
+                )
     return list(kept), params
 
 

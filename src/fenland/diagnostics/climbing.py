@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from fenland.algebra import Lazy, Leaf, Lists, Vector
 from fenland.arguments import check_instance
+from fenland.diagnostics.flat import length
 from fenland.diagnostics.objective import Objective
 from fenland.rules import Adaptive, Ball, Context, OnlyLayers
 from fenland.rules.parameters import ParameterNames
@@ -85,6 +87,16 @@ class Climber:
 
     def _leaf(self, a: Vector) -> Leaf:
         return Leaf(list(a), Lists(), self.objective.params)
+
+
+def compared(g: Vector, h: Vector) -> tuple[float, float, float, float]:
+    """|g|, |h|, their cosine and gamma = |g| / |h|, in float64; cosine and gamma are 1 where one of them is zero."""
+    lengths = [math.hypot(*(length(x) for x in each)) for each in (g, h)]
+    if min(lengths) == 0:
+        return lengths[0], lengths[1], 1.0, lengths[0] / lengths[1] if lengths[1] else 1.0
+    pairs = zip(g, h, strict=True)
+    shares = [float((x / lengths[0]).flatten().double() @ (y / lengths[1]).flatten().double()) for x, y in pairs]
+    return lengths[0], lengths[1], math.fsum(shares), lengths[0] / lengths[1]
 
 
 class _Here(Context):

@@ -17,7 +17,7 @@ from torch import nn
 
 from fenland.algebra import Lists, Vector
 from fenland.arguments import check_between, check_instance, check_number, check_whole
-from fenland.diagnostics.climbing import Climber
+from fenland.diagnostics.climbing import Climber, compared
 from fenland.diagnostics.finder_result import Mean, RhoPoint, RhoRange
 from fenland.diagnostics.intervals import interval
 from fenland.diagnostics.objective import LossFn, Mode, Objective
@@ -131,10 +131,8 @@ def _try(objective: Objective, rho: float, unit: Vector, loss: float, g: Vector)
             above, h = objective.gradient()
     except ValueError:
         return _Sample(math.nan, math.nan, math.nan, math.nan)
-    V = Lists()
-    g_norm, h_norm, gh = (float(x) for x in (V.norm(g), V.norm(h), V.dot(g, h)))
-    cosine = gh / (g_norm * h_norm) if g_norm * h_norm > 0 else 1.0
-    return _Sample(above - loss, float(V.dot(g, e)), cosine, g_norm / h_norm if h_norm > 0 else 1.0)
+    _, _, cosine, gamma = compared(g, h)
+    return _Sample(above - loss, float(Lists().dot(g, e)), cosine, gamma)
 
 
 def _point(rho: float, samples: list[_Sample], level: float) -> RhoPoint:

@@ -10,6 +10,11 @@ from torch import Tensor
 from fenland.diagnostics.objective import Objective
 
 
+def length(v: Tensor) -> float:
+    """|v|_2 in float64: squares of float32 leave its range where curvature is far below 1e-19 or beyond 1e19."""
+    return float(torch.linalg.vector_norm(v, dtype=torch.float64))
+
+
 class Flat:
     """Between one tensor a parameter and one vector of shape (size,), in at least float32.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fenland.diagnostics.flat import length
 from fenland.diagnostics.hessian import Hessian
 from fenland.diagnostics.spectra import draws, matrix, need
 
@@ -114,9 +115,9 @@ def _orthonormal(vectors: list[Tensor]) -> Tensor:
     for v in vectors:
         for _ in range(2):
             v = v - basis.T @ (basis @ v)
-        length = float(v.norm())
-        if length > 0.1:
-            basis = torch.cat([basis, (v / length)[None]])
+        left = float(v.norm())
+        if left > 0.1:
+            basis = torch.cat([basis, (v / left)[None]])
     return basis
 
 
@@ -148,7 +149,7 @@ class _Iteration:
                 rest = rest - known.T @ (known @ rest)
                 if len(self.away):
                     rest = rest - self.away.T @ (self.away @ rest)
-            self.betas.append(float(rest.norm()))
+            self.betas.append(length(rest))
             self.converged = self._look()
             if self.converged or step + 1 == steps:
                 return

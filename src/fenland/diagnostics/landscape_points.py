@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fenland.arguments import check_among
-from fenland.diagnostics.batches import check_batches, fresh, generators_of, usable, weighed
+from fenland.diagnostics.batches import check_batches, check_size, fresh, generators_of, usable, weighed
 from fenland.diagnostics.calls import check_loss_fn
 from fenland.diagnostics.preserve import PreserveState
 from fenland.step.guards.generators import is_generator, set_states, states_of
@@ -54,6 +54,7 @@ class Evaluator:
             raise TypeError(f"model = {model!r}: must be the module that you train")
         check_loss_fn(loss_fn)
         check_batches(batches)
+        check_size(size)
         check_among("bn", bn, BN)
         check_among("engine", engine, ENGINES)
         self.model, self.batches, self.size = model, batches, size

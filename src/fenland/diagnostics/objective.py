@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fenland.arguments import check_among, check_instance
 from fenland.diagnostics import graph
-from fenland.diagnostics.batches import CURE, cast, check_batches, fresh, generators_of, usable, weighed
+from fenland.diagnostics.batches import CURE, cast, check_batches, check_size, fresh, generators_of, usable, weighed
 from fenland.diagnostics.calls import check_loss_fn
 from fenland.diagnostics.chosen import Chosen, chosen, copied
 from fenland.diagnostics.preserve import MODES, PreserveState
@@ -63,6 +63,7 @@ class Objective:
                 )
         check_loss_fn(loss_fn)
         check_batches(batches)
+        check_size(size)
         check_among("mode", mode, MODES)
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise TypeError(f"dtype = {dtype!r}: must be a floating point dtype, such as torch.float64, or None")

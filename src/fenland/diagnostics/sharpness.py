@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fenland.algebra import Vector
-from fenland.arguments import check_among, check_between, check_number, check_whole
+from fenland.arguments import check_among, check_between, check_number, check_seed, check_whole
 from fenland.diagnostics.batches import examples, split
 from fenland.diagnostics.chosen import Chosen
 from fenland.diagnostics.climbing import Climber
@@ -91,7 +91,8 @@ def sharpness(
     - "first_order": e = rho * argmax <g, e>, SAM's own (Foret et al. 2021, arXiv 2010.01412, eq. 2).
     - "worst": the largest L(w + e) found in ||e|| <= rho by `steps` steps of ascent from there. Each goes part of the
       way to the ball's steepest point for the gradient at w + e, and a shorter part after a step that gained nothing
-      (Frank and Wolfe 1956); it never ends below "first_order". A lower bound of the true maximum.
+      (Frank and Wolfe 1956); it never ends below "first_order". Where g = 0 it
+      starts in a random direction. A lower bound of the true maximum.
     - "average": the mean over random directions of length rho, a Gaussian scaled to the ball's surface.
 
     With `m`, each micro-batch of m examples has its own e, and the value is the mean of their rises: m-sharpness
@@ -115,7 +116,7 @@ def sharpness(
         parameters: see `Objective`.
         dtype: see `Objective`; rises below about 1e-6 of the loss need `torch.float64`.
         size: see `Objective`.
-        seed: of the draws.
+        seed: of the draws, and of the start of "worst" where g = 0.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -129,6 +130,7 @@ def sharpness(
     check_whole("steps", steps, 1)
     check_whole("draws", draws, 2)
     check_between("level", level, 0.5, 0.9999)
+    check_seed(seed)
     if m is not None:
         check_whole("m", m, 1)
     if adaptive and ball is not None:
@@ -179,6 +181,8 @@ class _Climb:
             return before, after, slope
         e = climber.unit(g)
         if self.kind == "worst":
+            if not any(bool(x.any()) for x in e):  # at a critical point each direction is as good as another
+                e = climber.random(torch.Generator().manual_seed(self.seed), g)
             e = self._worst(objective, climber, e, g)
         return before, [self._at(objective, e)], slope
 
