@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fenland.algebra import Lists, Vector
-from fenland.arguments import check_instance, check_number, check_seed, check_whole
+from fenland.arguments import check_number, check_seed, check_whole
 from fenland.diagnostics import curvature
 from fenland.diagnostics.advice import Findings, advice, verdict
 from fenland.diagnostics.climbing import Climber, compared
@@ -79,7 +79,6 @@ def diagnose(
     check_number("tol", tol, low=0.0)
     check_whole("max_products", max_products, 1)
     check_seed(seed)
-    check_instance("model", model, nn.Module, "the module that you train")
     start = time.perf_counter()
     recipe = read(optimizer)
     names = None if optimizer is None else names_of(model, recipe)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fenland.algebra import Lists, Vector
-from fenland.arguments import check_between, check_instance, check_number, check_whole
+from fenland.arguments import check_between, check_number, check_whole
 from fenland.diagnostics.climbing import Climber, compared
 from fenland.diagnostics.finder_result import Mean, RhoPoint, RhoRange
 from fenland.diagnostics.intervals import interval
@@ -80,7 +80,6 @@ def find_rho(
             check_number("rhos", rho, low=0.0)
         if not rhos or min(rhos) <= 0:
             raise ValueError(f"rhos = {rhos!r}: must be a non-empty list of numbers > 0")
-    check_instance("model", model, nn.Module, "the module that you train")
     recipe = read(optimizer)
     if ball is not None and recipe.aware and recipe.ball != ball:
         raise ValueError(f"ball = {ball!r}: the optimizer has one, {recipe.ball!r}; give one of them")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fenland.arguments import check_instance
 from fenland.diagnostics.climbing import points_along
 from fenland.optimizer import SharpnessAware
 from fenland.rules import L2, Ascend, AtAscentPoint, Ball, Renormalize, Unnormalized
@@ -236,6 +237,7 @@ def radii_of(recipe: Recipe, originals: Sequence[Tensor]) -> list[float]:
 
 def names_of(model: nn.Module, recipe: Recipe) -> list[str]:
     """The model's parameters that the optimizer has."""
+    check_instance("model", model, nn.Module, "the module that you train")
     found = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
     if not found:
         raise ValueError("optimizer: it has none of the model's trainable parameters; was it made for another model?")
