@@ -80,6 +80,13 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
         raise ValueError(f"{name} = {_shown(value)}: must be a finite number{bounds}")
 
 
+def check_seed(seed: Any) -> None:
+    """Raise unless `seed` is a whole number that torch's generators take."""
+    check_whole("seed", seed, -(2**63))
+    if seed >= 2**64:
+        raise ValueError(f"seed = {_shown(seed)}: must be < 2**64, what torch's generators take")
+
+
 def check_whole(name: str, value: Any, low: int) -> None:
     """Raise unless `value` is a whole number >= low."""
     if isinstance(value, bool) or not isinstance(value, int):

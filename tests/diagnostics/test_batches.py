@@ -1,14 +1,17 @@
 """Batches of every kind weigh by their examples, or ask for their number."""
 
 import dataclasses
+from collections import UserDict
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import nets
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, TensorDataset
 
 import fenland
 from fenland.diagnostics import batches as each
@@ -175,3 +178,72 @@ def test_a_list_of_inputs_is_a_list_of_batches():
     each.check_batches([X, X[:7], X[:1]])
     each.check_batches([X])
     assert [weight for _, weight in each.weighed([X, X[:7]])] == [40, 7]
+
+
+class Both(IterableDataset):
+    """A data set that shuffles by a generator of its own."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(5)
+
+    def __iter__(self):
+        return iter([(X[i], Y[i]) for i in torch.randperm(len(X), generator=self.generator).tolist()])
+
+
+def loaders():
+    data = TensorDataset(X, Y)
+    seeded = [torch.Generator().manual_seed(i) for i in range(3)]
+    sampler = RandomSampler(data, generator=seeded[1])
+    drawn = BatchSampler(RandomSampler(data, generator=seeded[2]), 9, drop_last=True)
+    own = Both()
+    return {
+        "loader": (DataLoader(data, 9, shuffle=True, drop_last=True, generator=seeded[0]), seeded[0]),
+        "sampler": (DataLoader(data, 9, sampler=sampler, drop_last=True), seeded[1]),
+        "batch sampler": (DataLoader(data, batch_sampler=drawn), seeded[2]),
+        "data set": (DataLoader(own, 9, drop_last=True), own.generator),
+    }
+
+
+@pytest.mark.parametrize("kind", list(loaders()))
+def test_a_loader_s_own_generator_gives_each_pass_the_same_batches_and_stays(kind):
+    loader, generator = loaders()[kind]
+    same, state = list(loaders()[kind][0]), generator.get_state()
+    for measured in (*MEASURED.values(), lambda f, b: fenland.sharpness(net(), f, b).values):
+        assert measured(nets.cross_entropy, loader) == measured(nets.cross_entropy, same)
+        assert torch.equal(generator.get_state(), state)
+
+
+MEASURED = {
+    "sharpness": lambda f, b: fenland.sharpness(net(), f, b).value,
+    "curvature": lambda f, b: curvature.extreme_eigenvalues(net(), f, b).largest,
+    "find_rho": lambda f, b: fenland.find_rho(net(), f, b, points=3).points,
+    "diagnose": lambda f, b: str(fenland.diagnose(net(), f, b)),
+    "landscape": lambda f, b: landscape.random_slice(net(), f, b, dims=1, points=3).losses.tolist(),
+    "loop": lambda f, b: landscape.random_slice(net(), f, b, dims=1, points=3, engine="loop").losses.tolist(),
+}
+
+
+@pytest.mark.parametrize("call", MEASURED.values(), ids=MEASURED)
+def test_a_loss_may_take_things_out_of_its_batch(call):
+    batches = [{"x": [X[a:b]], "y": UserDict(y=Y[a:b])} for a, b in CUTS]
+
+    def takes(model, batch):
+        return loss_fn(model, (batch.pop("x").pop(), batch["y"].pop("y")))
+
+    def reads(model, batch):
+        return loss_fn(model, (batch["x"][0], batch["y"]["y"]))
+
+    assert call(takes, batches) == call(reads, batches)
+    assert all(set(batch) == {"x", "y"} and batch["x"] and batch["y"] for batch in batches)
+
+
+def test_what_is_used_up_after_one_pass_says_so():
+    class Once:
+        def __init__(self):
+            self.left = iter(PAIRS)
+
+        def __iter__(self):
+            return self.left
+
+    with pytest.raises(ValueError, match=r"3 batches with 40 examples in the first pass, 0 with .* DataLoader"):
+        fenland.sharpness(net(), loss_fn, Once())

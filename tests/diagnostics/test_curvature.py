@@ -107,6 +107,35 @@ def test_signs_zeros_and_scales(eigenvalues):
     assert found.largest[0].residual <= 1.01e-5 * size
 
 
+REPEATED = {
+    "largest": [5.0, 5.0, 5.0, *torch.linspace(0.1, 3, 57).tolist()],
+    "null space": [*[0.0] * 55, 1.0, 2.0, 3.0, 4.0, 5.0],
+    "both ends": [-3.0, -3.0, *torch.linspace(-1, 1, 96).tolist(), 3.0, 3.0],
+    "constant": [2.0] * 60,
+    "zero": [0.0] * 60,
+    "rank-one": [*[0.0] * 59, 1.0],
+    "all but": [5.0, 5.0, 4.999, *torch.linspace(0.1, 3, 57).tolist()],
+}
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("case", REPEATED)
+def test_an_eigenvalue_of_several_eigenvectors_counts_as_often_as_it_has(case, k):
+    """One Krylov space sees one vector of each, so that 5, 5, 3 would be 5, 3, 2.9, converged."""
+    model, ordered = nets.Linear(nets.symmetric(REPEATED[case])), sorted(REPEATED[case])
+    for which in ("both", "largest", "smallest"):
+        found = curvature.extreme_eigenvalues(
+            model, nets.value, [torch.ones(1)], k=k, which=which, tol=1e-4, vectors=True
+        )
+        assert found.converged
+        got = [[pair.value for pair in pairs] for pairs in (found.largest, found.smallest)]
+        assert got[0] == pytest.approx([] if which == "smallest" else ordered[: -k - 1 : -1], abs=1e-5)
+        assert got[1] == pytest.approx([] if which == "largest" else ordered[:k], abs=1e-5)
+        for pairs in filter(None, (found.largest, found.smallest)):
+            vectors = torch.stack([pair.vector["w"] for pair in pairs])
+            torch.testing.assert_close(vectors @ vectors.T, torch.eye(k).to(vectors), atol=1e-5, rtol=0)
+
+
 def test_it_says_when_it_stops_early():
     model = nets.Linear(nets.symmetric(torch.linspace(0, 1, 300).tolist()))
     with pytest.warns(UserWarning, match="raise max_products"):
@@ -179,6 +208,8 @@ def test_the_density_has_the_mass_and_the_moments_of_the_spectrum():
     assert found.share_below(6.0) == pytest.approx(1.0)
     _, unknown = curvature.density(model, nets.value, [torch.ones(1)], draws=1, steps=5).on(grid)
     assert unknown.isnan().all()
+    with pytest.raises(ValueError, match=r"width = -1\.0"):
+        found.on(grid, width=-1.0)
 
 
 def test_layers_are_diagonal_blocks():

@@ -279,3 +279,74 @@ def test_the_report_is_short_and_plain():
         assert word in text
     assert json.loads(json.dumps(report.as_dict()))["largest"]["value"] == pytest.approx(4.0)
     assert "no optimizer" in str(diagnose(model, nets.value, ONE))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_rounding_of_the_loss_near_a_minimum_is_no_curvature(momentum):
+    """In float32 a decrease of 1e-12 beside a loss of 1 rounds to nothing: that is no reason to mistrust the limits."""
+    torch.manual_seed(0)
+    data = [(torch.randn(200, 5), torch.randint(0, 3, (200,)))]
+    net = torch.nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, momentum=momentum)
+    for _ in range(400):
+        optimizer.zero_grad()
+        nets.cross_entropy(net, data[0]).backward()
+        optimizer.step()
+    for dtype in (None, torch.float64):
+        report = fenland.diagnose(net, nets.cross_entropy, data, optimizer, dtype=dtype)
+        assert report.gradient_norm < 1e-5
+        assert report.strayed < 0.05
+        assert report.verdict == "stable"
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e20])
+def test_the_loss_may_have_any_unit(scale):
+    """Squares of gradients and products leave float32's range long before they themselves do."""
+    torch.manual_seed(0)
+    data = [(torch.randn(20, 5), torch.randint(0, 3, (20,)))]
+    net = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    optimizer = fenland.SSAM(torch.optim.SGD(net.parameters(), lr=0.1 / scale), rho=0.05)
+    report = fenland.diagnose(net, lambda m, b: scale * nets.cross_entropy(m, b), data, optimizer)
+    optimizer.param_groups[0]["lr"] = 0.1
+    one = fenland.diagnose(net, nets.cross_entropy, data, optimizer)
+    for name in ("largest", "smallest"):
+        assert getattr(report, name).value == pytest.approx(scale * getattr(one, name).value, rel=1e-4)
+    for name in ("gamma", "cosine", "fidelity"):
+        assert getattr(report.ascent, name) == pytest.approx(getattr(one.ascent, name), rel=1e-5)
+    assert report.strayed == pytest.approx(one.strayed, abs=1e-3)
+    assert report.verdict == one.verdict == "stable"
+    turns = [
+        [point.cosine.value for point in fenland.find_rho(net, f, data, rhos=[0.1, 1.0]).points]
+        for f in (nets.cross_entropy, lambda m, b: scale * nets.cross_entropy(m, b))
+    ]
+    assert turns[0] == pytest.approx(turns[1], rel=1e-5)
+
+
+def test_where_the_gradient_is_zero_no_radius_is_advised():
+    model = nets.Linear(nets.symmetric([1.0, 2.0, 3.0]))
+    torch.nn.init.zeros_(model.w)
+    report = fenland.diagnose(model, nets.value, ONE, fenland.SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.1))
+    assert "diagnose where there is a gradient (it is zero here" in str(report)
+    assert "raise rho" not in str(report)
+
+
+def test_who_steps_uphill_has_no_limit():
+    net = torch.nn.Linear(5, 3)
+    data = [(torch.randn(20, 5), torch.randint(0, 3, (20,)))]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, maximize=True)
+    report = fenland.diagnose(net, nets.cross_entropy, data, optimizer)
+    assert report.verdict == "unknown"
+    assert "maximize=True steps uphill" in str(report.advice)
+
+
+def test_groups_of_several_momenta_are_said():
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+    data = [(torch.randn(20, 5), torch.randint(0, 3, (20,)))]
+    groups = [
+        {"params": net[0].parameters(), "momentum": 0.9, "nesterov": True},
+        {"params": net[1].parameters(), "momentum": 0.5, "dampening": 0.5, "weight_decay": 0.1},
+    ]
+    report = fenland.diagnose(net, nets.cross_entropy, data, torch.optim.SGD(groups, lr=0.1))
+    assert report.verdict == "stable"
+    for said in ("momentum from 0.5 to 0.9", "dampening from 0 to 0.5", "weight_decay from 0 to 0.1"):
+        assert said in str(report)

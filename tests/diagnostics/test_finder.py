@@ -3,6 +3,7 @@
 import math
 
 import nets
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -156,3 +157,17 @@ def test_more_bad_input():
     still = nets.Linear(torch.zeros(2, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="the gradient is zero"):
         find_rho(still, nets.value, ONE)
+
+
+def test_torch_s_optimizer_says_what_moves_and_has_no_ball():
+    net, other = nets.Conv(), nets.Conv()
+    base, data = torch.optim.SGD([net.conv.weight], lr=0.1), nets.images()
+    one = fenland.find_rho(net, nets.cross_entropy, data, base, ball=fenland.Adaptive(), rhos=np.array([0.1, 0.2]))
+    two = fenland.find_rho(
+        net, nets.cross_entropy, data, fenland.ASAM(torch.optim.SGD([net.conv.weight], lr=0.1)), rhos=[0.1, 0.2]
+    )
+    assert one.points == two.points
+    with pytest.raises(ValueError, match="none of the model's trainable parameters"):
+        fenland.find_rho(net, nets.cross_entropy, data, torch.optim.SGD(other.parameters(), lr=0.1))
+    with pytest.raises(TypeError, match=r"rhos = 0\.1: must be a list"):
+        fenland.find_rho(net, nets.cross_entropy, data, rhos=0.1)

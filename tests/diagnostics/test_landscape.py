@@ -1,7 +1,9 @@
 """Slices against closed forms, checkpoints against the losses there, a trajectory's plane, and the model untouched."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from landscape_cases import Bowl, batches, bowl_loss, loss_fn, net
@@ -248,3 +250,30 @@ def test_wrong_arguments_are_named():
     for kind, message, call in cases:
         with pytest.raises(kind, match=message):
             call()
+
+
+def test_a_loss_may_take_gradients_to_its_inputs():
+    """As an equation's residual does, or a gradient penalty."""
+
+    def residual(net, batch):
+        t = batch.clone().requires_grad_()
+        u = net(t)
+        (du,) = torch.autograd.grad(u.sum(), t, create_graph=True)
+        return (du + u).square().mean()
+
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)), [torch.rand(9, 1)]
+    seen = random_slice(model, residual, data, dims=1, points=3)
+    assert seen.center == fenland.sharpness(model, residual, data).loss
+    assert float(seen.losses[1]) == seen.center
+
+
+def test_every_point_draws_the_same_random_numbers():
+    def noisy(net, batch):
+        drawn = np.random.random() + random.random() + float(torch.rand(1)) + float(net.own.random())  # noqa: NPY002
+        return net(batch).square().mean() * 0 + drawn
+
+    model = nn.Linear(3, 2)
+    model.own = np.random.default_rng(0)
+    seen = random_slice(model, noisy, [torch.ones(4, 3)] * 2, points=3, engine="loop")
+    assert len(set(seen.losses.flatten().tolist())) == 1

@@ -146,6 +146,13 @@ def test_bad_input():
     for name, value in (("every", 0), ("budget", 0), ("budget", 2), ("products", 1), ("tol", -1)):
         with pytest.raises(ValueError, match=f"{name} = {value}"):
             Live(opt, **{name: value})
-    live = Live(opt, model, nets.cross_entropy, (b for b in DATA), every=1, budget=1.0)
-    with pytest.raises(TypeError, match="one-shot"):
-        train(model, opt, live, 3)
+    for options, error, match in (
+        ({"probe": (b for b in DATA)}, TypeError, "one-shot"),
+        ({"probe": DATA[0]}, TypeError, "looks like one batch"),
+        ({"loss_fn": lambda batch: batch}, TypeError, "cannot be called as loss_fn"),
+        ({"model": "net"}, TypeError, "model = 'net'"),
+        ({"mode": "test"}, ValueError, "mode = 'test'"),
+        ({"hvp": "magic"}, ValueError, "hvp = 'magic'"),
+    ):  # at once, and not in the midst of a long run
+        with pytest.raises(error, match=match):
+            Live(opt, **{"model": model, "loss_fn": nets.cross_entropy, "probe": DATA, **options})

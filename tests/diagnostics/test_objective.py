@@ -1,15 +1,18 @@
 """What a measurement refuses, each with its cause and cure, and what it takes that is out of the ordinary."""
 
+import warnings
+
 import nets
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from measurements import DATA, EVERY, model, text
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import fenland
-from fenland.diagnostics import curvature
+from fenland.diagnostics import curvature, landscape
 from fenland.diagnostics.objective import Objective
 
 
@@ -115,6 +118,7 @@ def test_wrong_arguments():
         ({"mode": "test"}, "mode = 'test'"),
         ({"parameters": ["no.such"]}, "must be one of unused, conv.weight"),
         ({"parameters": lambda name: False}, "none chosen"),
+        ({"parameters": []}, "none chosen"),
         ({"hvp": "magic"}, "hvp = 'magic'"),
         ({"step": -1.0}, "step = -1.0"),
         ({"draws": 1}, "draws = 1"),
@@ -122,6 +126,17 @@ def test_wrong_arguments():
         ({"size": lambda batch: 0}, "size of batch 0"),
     ]:
         with pytest.raises(ValueError, match=match):
+            curvature.trace(model(), nets.cross_entropy, DATA, **options)
+    for options, match in [
+        ({"parameters": 3}, "parameters = 3: must be a list of names"),
+        ({"parameters": model().parameters()}, "parameters: has a Parameter in it; .* such as 'unused'"),
+        ({"size": 5}, "size = 5: must be a function"),
+        ({"seed": None}, "seed = None: must be a whole number"),
+        ({"dtype": "float64"}, "dtype = 'float64': must be a floating point dtype"),
+        ({"dtype": torch.int64}, "dtype = torch.int64"),
+        ({"dtype": torch.complex64}, "dtype = torch.complex64"),
+    ]:
+        with pytest.raises(TypeError, match=match):
             curvature.trace(model(), nets.cross_entropy, DATA, **options)
     for options, match in [
         ({"k": 0}, "k = 0"),
@@ -275,3 +290,137 @@ def test_reentrant_checkpoints_are_refused_and_others_count(name):
     assert nets.same(before, nets.state(net))
     remade, plain = (call(Remade(kind), nets.cross_entropy, DATA) for kind in (False, None))
     assert text(remade) == text(plain)
+
+
+def optimized(net):
+    return fenland.SAM(torch.optim.SGD(net.parameters(), lr=0.1), rho=0.1)
+
+
+ALL = {
+    "diagnose": lambda net, f, b, **o: fenland.diagnose(net, f, b, optimized(net), **o),
+    "find_rho": lambda net, f, b, **o: fenland.find_rho(net, f, b, optimized(net), points=3, **o),
+    "some parameters": lambda net, f, b, **o: fenland.sharpness(
+        net, f, b, parameters=lambda name: "weight" in name or name == "twin", **o
+    ),
+    "layers": lambda net, f, b, **o: curvature.per_layer(net, f, b, **o),
+}
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_a_loss_of_another_model_is_no_zero_gradient(call):
+    """Nor where a part of the parameters is chosen, by name or by an optimizer."""
+    other = model()
+    with pytest.raises(ValueError, match="the loss depends on none of the parameters"):
+        call(model(), lambda net, batch: value(other, batch), DATA)
+
+
+def test_layers_that_the_loss_does_not_use_have_no_curvature():
+    found = curvature.per_layer(model(), nets.cross_entropy, DATA)
+    assert found[""].largest[0].value == 0
+    assert found["head"].largest[0].value > 0
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("part", [0.0, 1.0], ids=["whole", "a part"])
+def test_in_another_dtype_the_model_itself_is_no_constant(call, part):
+    """A closure over it would have no gradient, silently, as the copy is what moves."""
+    net = model()
+
+    def loss_fn(given, batch):
+        return part * value(given, batch) + net.head.weight.square().sum()
+
+    batches = [(x.double(), y) for x, y in DATA]
+    with pytest.raises(ValueError, match="loss_fn uses the model itself"):
+        call(net, loss_fn, batches, dtype=torch.float64)
+
+
+def test_a_copy_may_be_made_under_inference_mode():
+    want = fenland.sharpness(model(), nets.cross_entropy, DATA, dtype=torch.float64)
+    with torch.inference_mode():
+        assert fenland.sharpness(model_outside, nets.cross_entropy, DATA, dtype=torch.float64) == want
+
+
+model_outside = model()
+
+
+@pytest.mark.parametrize("run", [False, True], ids=["fresh", "run"])
+def test_weights_that_hooks_make_can_be_copied(run):
+    """A pruned weight is the output of a forward hook, with a graph, which `copy.deepcopy` refuses."""
+    net = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+    nn.utils.prune.l1_unstructured(net[0], "weight", 0.5)
+    batches = [(torch.randn(8, 5), torch.randint(0, 3, (8,)))]
+    if run:
+        nets.cross_entropy(net, batches[0]).backward()
+    single = curvature.extreme_eigenvalues(net, nets.cross_entropy, batches)
+    double = curvature.extreme_eigenvalues(net, nets.cross_entropy, batches, dtype=torch.float64, tol=1e-9)
+    assert single.largest[0].value == pytest.approx(double.largest[0].value, rel=1e-4)
+    assert double.converged
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_lazy_models_are_named(call):
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+    with pytest.raises(ValueError, match=r"1.weight is lazy.*run one batch"):
+        call(net, nets.cross_entropy, DATA)
+    assert nn.parameter.is_lazy(net[1].weight)
+
+
+def test_a_replica_inside_of_a_model_is_named(monkeypatch):
+    class Replica(nn.Sequential):
+        pass
+
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Replica)
+    with pytest.raises(ValueError, match=r"model.1: is DistributedDataParallel.*pass model.1.module"):
+        curvature.trace(nn.Sequential(nn.Flatten(), Replica(nn.Linear(36, 4))), nets.cross_entropy, DATA)
+
+
+def test_a_loss_that_changes_is_said_once():
+    calls = []
+
+    def drifts(net, batch):
+        calls.append(1)
+        return value(net, batch) * len(calls)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        curvature.extreme_eigenvalues(model(), drifts, DATA)
+    assert sum("changed from" in str(each.message) for each in caught) == 1
+
+
+ELSEWHERE = {
+    **EVERY,
+    "hutch++": lambda m, f, b: curvature.trace(m, f, b, draws=6, method="hutch++"),
+    "restarted": lambda m, f, b: curvature.extreme_eigenvalues(m, f, b, k=2, tol=1e-9, dtype=torch.float64),
+    "average": lambda m, f, b: fenland.sharpness(m, f, b, kind="average", draws=2),
+    "doctor": lambda m, f, b: fenland.diagnose(m, f, b, optimized(m)),
+    "trajectory": lambda m, f, b: landscape.trajectory(m, f, b, checkpoints(m), points=3),
+}
+
+
+def checkpoints(net):
+    return [
+        {k: x + i * i * (k == "head.bias") + i * (k == "unused") for k, x in net.state_dict().items()} for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize("call", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_another_default_device_changes_nothing(call):
+    """`torch.set_default_device` says where new tensors go that name no device; on "meta" none of them has a number."""
+
+    def loss_fn(net, batch):
+        x, y = batch
+        return F.cross_entropy(net(x.to(net.head.weight)), y)
+
+    want = text(call(model(), loss_fn, DATA))
+    net = model()
+    with torch.device("meta"):
+        assert text(call(net, loss_fn, DATA)) == want
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_two_parameters_in_one_memory_are_named(call):
+    """Each would be moved by itself, the second on top of the first."""
+    net = model()
+    net.twin = nn.Parameter(net.conv.weight.data)
+    with pytest.raises(ValueError, match=r"twin and conv\.weight are two parameters in the same memory.*tie them"):
+        call(net, nets.cross_entropy, DATA)

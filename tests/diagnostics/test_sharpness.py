@@ -235,3 +235,22 @@ def test_a_loss_that_breaks_at_the_perturbed_weights_is_named():
     with pytest.raises(ValueError, match="must be finite"):
         fenland.sharpness(model, loss_fn, ONE)
     assert torch.equal(model.w.detach(), at_w)
+
+
+@pytest.mark.parametrize("ball", [fenland.L2(), fenland.Lp(4)])
+def test_the_worst_case_at_a_critical_point_is_no_zero(ball):
+    """There is no gradient to climb along at w, but there is one beside it: in L2 the value is rho^2 * l_max / 2."""
+    model = nets.Linear(nets.symmetric([1.0, 2.0, 3.0]))
+    torch.nn.init.zeros_(model.w)
+    found = fenland.sharpness(model, nets.value, [torch.ones(1)], rho=0.1, kind="worst", ball=ball, steps=200)
+    average = fenland.sharpness(model, nets.value, [torch.ones(1)], rho=0.1, kind="average", ball=ball)
+    assert found.value > average.value > 0
+    if ball == fenland.L2():
+        assert found.value == pytest.approx(0.1**2 * 3.0 / 2, rel=0.01)
+
+
+def test_what_a_micro_batch_leaves_out_is_counted_in_examples():
+    net = torch.nn.Linear(5, 3)
+    batches = [(torch.randn(n, 5), torch.randint(0, 3, (n,))) for n in (7, 4)]
+    found = fenland.sharpness(net, nets.cross_entropy, batches, m=3, size=lambda batch: batch[0].numel())
+    assert found.left_out == 7 - 6 + 4 - 3

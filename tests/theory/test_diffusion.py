@@ -96,3 +96,18 @@ def test_wrong_arguments_are_named():
         theory.stationary_displacement(-1.0, 0.1, 0.1, 1.0)
     with pytest.raises(ValueError, match="batch"):
         theory.gap_series(1.0, 0.1, 0.1, 0)
+
+
+def test_what_grows_past_float64_is_infinite_and_no_error():
+    """The last finite value beside it; the gap of two that both grow so has the sign of the faster one."""
+    assert math.isfinite(theory.diffusion(-1.0, 0.1, 0.0, 1.0, 300.0))
+    assert theory.diffusion(-1.0, 0.1, 0.0, 1.0, 1000.0) == math.inf
+    assert theory.displacement(-1.0, 0.1, 0.0, 1.0, 3000) > 1e200
+    for momentum in (0.0, 0.9):
+        assert theory.displacement(-1.0, 0.1, 0.0, 1.0, 100_000, momentum=momentum) == math.inf
+        assert theory.displacement(-1.0, 0.1, 0.0, 0.0, 100_000, start=1.0, momentum=momentum) == math.inf
+        assert theory.displacement(-1.0, 0.1, 0.0, 0.0, 100_000, momentum=momentum) == 0.0
+    assert theory.displacement(1.0, 5.0, 0.0, 1.0, 10_000) == math.inf
+    assert theory.displacement_gap(-1.0, 0.1, 0.1, 8.0, 1000.0) == math.inf
+    assert theory.displacement_gap(-1.0, 0.1, 0.0, 8.0, 1000.0) == 0.0
+    assert theory.displacement_gap(-1.0, 0.1, 2.5, 8.0, 1000.0, "full") == -math.inf

@@ -1,6 +1,7 @@
 """The parts of the closed forms: SGD's step as a matrix, its roots, and how far one example reaches."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -52,3 +53,19 @@ def test_one_example_reaches_further_through_the_ascent():
         d, moved = (x + 0.1 * hessian @ x for x in (g, other))
         worst = max(worst, float((d - moved).norm() / (g - other).norm()))
     assert 1.2 < worst <= theory.spill(0.1, "USAM", known, batch=8)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: theory.gamma_bounds([1.0, math.nan], 0.1), "eigenvalues = nan"),
+        (lambda: theory.gamma_normalized(0.0, 0.0), "distance = 0 with rho = 0"),
+        (lambda: theory.gamma_normalized(-1.0, 0.1), r"distance = -1\.0"),
+        (lambda: theory.best_lr([1.0, math.nan]), "eigenvalues = nan"),
+        (lambda: theory.cycle_amplitude(1.0, 0.1, -1.0), r"rho = -1\.0"),
+        (lambda: theory.capture_band(1.0, 0.1, -1.0), r"rho = -1\.0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

@@ -148,6 +148,8 @@ def _of_ascent(f: Findings) -> list[Advice]:
     ascent = f.ascent
     if ascent is None:
         return []
+    if ascent.wanted == 0:
+        return [Advice("diagnose where there is a gradient", "it is zero here, so there is nothing to climb along")]
     if not ascent.active:
         return [
             Advice(

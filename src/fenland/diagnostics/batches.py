@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fenland.step.guards.generators import is_generator
 
 CURE = "pass a list of batches or a DataLoader, which can be gone through again and again"
 
@@ -33,6 +36,12 @@ def check_batches(batches: Any) -> None:
                 f"batches = a {type(batches).__name__} of tensors of shapes {shapes}: looks like one batch; "
                 "pass [(...)], a list of batches"
             )
+
+
+def check_size(size: Any) -> None:
+    """Raise unless `size` is None or can be called with a batch."""
+    if size is not None and not callable(size):
+        raise TypeError(f"size = {size!r}: must be a function of a batch, such as lambda batch: len(batch[0]), or None")
 
 
 def _is_record(batch: Any) -> bool:
@@ -140,6 +149,31 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
 def usable(batch: Any) -> Any:
     """The batch with copies of the tensors that were made under `torch.inference_mode`, which autograd refuses."""
     return rebuild(batch, lambda x: x.clone()) if any(x.is_inference() for x in leaves(batch)) else batch
+
+
+def fresh(batch: Any) -> Any:
+    """The batch in lists and mappings of its own, from which a loss function may take what it likes (`batch.pop`)."""
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(fresh, batch))
+    if type(batch) in (list, tuple):
+        return type(batch)(map(fresh, batch))
+    if type(batch) is dict:
+        return {name: fresh(each) for name, each in batch.items()}
+    return copy.copy(batch) if isinstance(batch, MutableMapping) or _is_record(batch) else batch
+
+
+def generators_of(batches: Any) -> list[Any]:
+    """Random generators that a loader and its samplers hold, which shuffle each pass anew."""
+    found: dict[int, Any] = {}
+    waiting, seen = [batches], set()
+    while waiting:
+        holder = waiting.pop()
+        if id(holder) in seen or not hasattr(holder, "__dict__"):
+            continue
+        seen.add(id(holder))
+        found |= {id(x): x for x in vars(holder).values() if is_generator(x)}
+        waiting += [vars(holder).get(name) for name in ("sampler", "batch_sampler", "dataset")]
+    return list(found.values())
 
 
 def split(batch: Any, size: int) -> list[Any]:

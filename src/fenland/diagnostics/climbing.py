@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from fenland.algebra import Lazy, Leaf, Lists, Vector
 from fenland.arguments import check_instance
+from fenland.diagnostics.flat import length
 from fenland.diagnostics.objective import Objective
 from fenland.rules import Adaptive, Ball, Context, OnlyLayers
 from fenland.rules.parameters import ParameterNames
@@ -73,7 +75,7 @@ class Climber:
 
     def random(self, generator: torch.Generator, a: Vector) -> Vector:
         """A direction of norm 1: a Gaussian draw, stretched by |w| in an adaptive ball, scaled to the surface."""
-        draw = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for x in a]
+        draw = [torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu").to(x.device) for x in a]
         covered = self.unit(a)
         if isinstance(self.ball, OnlyLayers):
             draw = [x if bool(u.any()) else torch.zeros_like(x) for x, u in zip(draw, covered, strict=True)]
@@ -85,6 +87,16 @@ class Climber:
 
     def _leaf(self, a: Vector) -> Leaf:
         return Leaf(list(a), Lists(), self.objective.params)
+
+
+def compared(g: Vector, h: Vector) -> tuple[float, float, float, float]:
+    """|g|, |h|, their cosine and gamma = |g| / |h|, in float64; cosine and gamma are 1 where one of them is zero."""
+    lengths = [math.hypot(*(length(x) for x in each)) for each in (g, h)]
+    if min(lengths) == 0:
+        return lengths[0], lengths[1], 1.0, lengths[0] / lengths[1] if lengths[1] else 1.0
+    pairs = zip(g, h, strict=True)
+    shares = [float((x / lengths[0]).flatten().double() @ (y / lengths[1]).flatten().double()) for x, y in pairs]
+    return lengths[0], lengths[1], math.fsum(shares), lengths[0] / lengths[1]
 
 
 class _Here(Context):
@@ -111,9 +123,9 @@ class _Here(Context):
 
 def points_along(ball: Ball) -> bool:
     """Whether e is a multiple of the vector that is climbed along, as in L2 and the unnormalised ascent."""
-    param = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
-    here = _Here([param], [param.detach()], ["weight"], [nn.LayerNorm(2)])
-    a = Leaf([torch.tensor([1.0, -2.0])], Lists(), [param])
+    param = torch.nn.Parameter(torch.tensor([3.0, 4.0], device="cpu"))
+    here = _Here([param], [param.detach()], ["weight"], [nn.LayerNorm(2, device="cpu")])
+    a = Leaf([torch.tensor([1.0, -2.0], device="cpu")], Lists(), [param])
     try:
         best = ball.steepest(a, here)
     except (NotImplementedError, ValueError, AttributeError):  # it asks for a step's loss, say

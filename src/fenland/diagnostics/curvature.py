@@ -17,10 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fenland.arguments import check_among, check_number, check_whole
+from fenland.arguments import check_among, check_number, check_positive, check_seed, check_whole
 from fenland.diagnostics import lanczos, spectra
+from fenland.diagnostics.chosen import Chosen
+from fenland.diagnostics.flat import length
 from fenland.diagnostics.hessian import Hessian, Hvp
-from fenland.diagnostics.objective import Chosen, LossFn, Mode, Objective
+from fenland.diagnostics.objective import LossFn, Mode, Objective
 
 ROUNDING = 10  # rounding errors of the largest eigenvalue that a residual may have beside `tol`
 Which = Literal["both", "largest", "smallest"]
@@ -123,6 +125,7 @@ class Density:
         Returns:
             Two tensors of shape (G,), unit w^2 / loss; the error is NaN with a single draw.
         """
+        check_positive("width", width, "1 % of the range of the nodes")
         every = torch.cat(self.nodes)
         width = width or max(0.01 * float(every.max() - every.min()), 1e-12)
         rows = []
@@ -167,7 +170,8 @@ def extreme_eigenvalues(
         model: see `Objective`.
         loss_fn: see `Objective`.
         batches: see `Objective`.
-        k: eigenvalues at each end.
+        k: eigenvalues at each end; one of several eigenvectors counts as often as it has. With k > 1 further products
+            look for those, until `max_products`.
         which: "both", "largest" or "smallest".
         tol: bound on the residual as a share of the eigenvalue (of 1 % of the largest |eigenvalue| where it is smaller
             than that). The eigenvalue's own error is far smaller, about residual^2 over the gap to the next. Much below
@@ -192,6 +196,7 @@ def extreme_eigenvalues(
     check_among("which", which, ("both", "largest", "smallest"))
     check_number("tol", tol, low=0.0)
     check_whole("max_products", max_products, 1)
+    check_seed(seed)
     with Objective(model, loss_fn, batches, mode=mode, parameters=parameters, dtype=dtype, size=size) as objective:
         return of(Hessian(objective, hvp, step), k, which, tol, max_products, vectors, seed)
 
@@ -243,10 +248,9 @@ def _more(hessian: Hessian, limit: int) -> str:
 
 
 def _pair(hessian: Hessian, v: Tensor, product: Tensor, keep: bool) -> Eigenpair:
-    length = float(v.norm())
-    v, product = v / length, product / length
+    v, product = v / length(v), product / length(v)
     value = float(v @ product)
-    residual = float((product - value * v).norm())
+    residual = length(product - value * v)
     return Eigenpair(value, residual, hessian.difference_error(v, product), hessian.flat.named(v) if keep else None)
 
 
@@ -281,6 +285,7 @@ def trace(
     """
     check_whole("draws", draws, 2)
     check_among("method", method, ("hutchinson", "hutch++"))
+    check_seed(seed)
     estimate = spectra.hutchinson if method == "hutchinson" else spectra.hutch_plus_plus
     with Objective(model, loss_fn, batches, **options) as objective:
         hessian = Hessian(objective, hvp, step)
@@ -321,6 +326,7 @@ def density(
     """
     check_whole("draws", draws, 1)
     check_whole("steps", steps, 1)
+    check_seed(seed)
     with Objective(model, loss_fn, batches, **options) as objective:
         hessian = Hessian(objective, hvp, step)
         found = [spectra.quadrature(hessian, steps, seed + i) for i in range(draws)]

@@ -110,8 +110,8 @@ class Diagnosis:
         limits: the learning rates that SGD, SAM and SSAM allow.
         saddle: a direction of negative curvature; None where there is none beyond the residual.
         strayed: |L(w - r*g) - L(w) - quadratic model| / (r*|g|^2) with r = lr / (1 - momentum), what the next steps
-            may cover: near 0 the limits will still hold there, from 0.5 on the curvature will be another. None without
-            a learning rate of SGD.
+            may cover, less what the loss's rounding may make of it: near 0 the limits will still hold there, from 0.5
+            on the curvature will be another. None without a learning rate of SGD.
         verdict: "stable", "edge" (lr lies within the uncertainty of the limit, or `strayed` is over 0.5), "circling"
             (normalised SAM below SGD's limit that does not settle at this gradient norm), "unstable", or "unknown".
         because: the verdict's reason.

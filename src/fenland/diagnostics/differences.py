@@ -80,11 +80,7 @@ def say_where_cut(objective: Objective, make_exact: Callable[[Objective], Produc
     batch = objective.first()
     if batch is None:
         return False
-    size = objective.size
-    weight = None if size is None else (lambda _: 1.0)
-    with Objective(
-        objective.model, objective.loss_fn, [batch], mode="keep", parameters=objective.names, size=weight
-    ) as alone:
+    with objective.alone(batch) as alone:
         flat = Flat(alone)
         generator = torch.Generator().manual_seed(1)
         u, v = flat.signs(generator), flat.signs(generator)

@@ -15,17 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from fenland.algebra import Lists, Vector
-from fenland.arguments import check_number, check_whole
+from fenland.arguments import check_number, check_seed, check_whole
 from fenland.diagnostics import curvature
 from fenland.diagnostics.advice import Findings, advice, verdict
-from fenland.diagnostics.climbing import Climber
+from fenland.diagnostics.climbing import Climber, compared
 from fenland.diagnostics.diagnosis import STALLED, Ascent, Diagnosis, Saddle
+from fenland.diagnostics.flat import length
 from fenland.diagnostics.hessian import Hessian, Hvp
 from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
-from fenland.diagnostics.recipe import Recipe, allowed, radii_of, read
+from fenland.diagnostics.recipe import Recipe, allowed, names_of, radii_of, read
 from fenland.theory import held_beside
 
+ROUNDING = 10  # rounding errors that two losses may differ by where nothing else does
 STILL = 1e-6  # float32 cannot tell cos(g, h) better from 1
 
 
@@ -76,9 +78,10 @@ def diagnose(
     check_number("near", near, low=0.0)
     check_number("tol", tol, low=0.0)
     check_whole("max_products", max_products, 1)
+    check_seed(seed)
     start = time.perf_counter()
     recipe = read(optimizer)
-    names = None if optimizer is None else _names(model, recipe)
+    names = None if optimizer is None else names_of(model, recipe)
     with Objective(model, loss_fn, batches, mode=mode, parameters=names, dtype=dtype, size=size) as objective:
         loss, g = objective.gradient(at_w=True)
         norm = float(Lists().norm(g))
@@ -118,14 +121,6 @@ def diagnose(
     )
 
 
-def _names(model: nn.Module, recipe: Recipe) -> list[str]:
-    """The model's parameters that the optimizer has."""
-    found = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
-    if not found:
-        raise ValueError("optimizer: it has none of the model's trainable parameters; was it made for another model?")
-    return found
-
-
 def _ascend(objective: Objective, recipe: Recipe, radii: Sequence[float], loss: float, g: Vector) -> Ascent:
     """One ascent from w: what it asks for, what the precision holds of it, and the gradient there."""
     unit = Climber(objective, recipe.ball).unit(g)
@@ -133,24 +128,22 @@ def _ascend(objective: Objective, recipe: Recipe, radii: Sequence[float], loss: 
     with displaced(objective.params, e):
         above, h = objective.gradient()
     V = Lists()
-    length, g_norm, h_norm = float(V.norm(e)), float(V.norm(g)), float(V.norm(h))
-    gh = float(V.dot(g, h))
-    cosine = gh / (g_norm * h_norm) if g_norm * h_norm > 0 else 1.0
-    gamma = g_norm / h_norm if h_norm > 0 else 1.0
+    wanted = float(V.norm(e))
+    g_norm, h_norm, cosine, gamma = compared(g, h)
     realised, fidelity = _held(objective.params, e, None)
     _, fidelity_bf16 = _held(objective.params, e, torch.bfloat16)
     return Ascent(
         rho=recipe.rho,
-        wanted=length,
+        wanted=wanted,
         realised=realised,
         fidelity=fidelity,
         fidelity_bf16=fidelity_bf16,
-        effective=length / g_norm if g_norm > 0 else None,
+        effective=wanted / g_norm if g_norm > 0 else None,
         gamma=gamma,
         cosine=min(1.0, max(-1.0, cosine)),
         rise=above - loss,
         slope=float(V.dot(g, e)),
-        active=length > 0 and (1 - cosine > STILL or abs(gamma - 1) > STILL),
+        active=wanted > 0 and (1 - cosine > STILL or abs(gamma - 1) > STILL),
         stalled=g_norm > 0 and h_norm < STALLED * g_norm,
     )
 
@@ -159,9 +152,9 @@ def _strayed(objective: Objective, hessian: Hessian, recipe: Recipe, loss: float
     """How far the loss leaves the quadratic model on the way of the next 1 / (1 - momentum) steps; see `Diagnosis`."""
     if recipe.lr is None or not recipe.steps_by_sgd or recipe.lr == 0:
         return None
-    flat = torch.cat([x.reshape(-1).to(hessian.device, hessian.dtype) for x in g])
-    square = float(flat @ flat)
-    if square == 0:
+    flat = hessian.flat.join(g)
+    norm = length(flat)
+    if norm == 0:
         return None
     reach = recipe.lr / (1 - recipe.momentum)
     try:  # before any product: the graph that a Hessian keeps does not survive a change of the weights
@@ -169,8 +162,11 @@ def _strayed(objective: Objective, hessian: Hessian, recipe: Recipe, loss: float
             change = objective.loss() - loss
     except ValueError:  # the loss is not finite there
         return math.inf
-    predicted = -reach * square + reach**2 / 2 * float(flat @ hessian.matvec(flat))
-    return abs(change - predicted) / (reach * square)
+    u = flat / norm
+    along = float(u @ hessian.matvec(u))
+    off = abs(change / norm / norm / reach + 1 - reach / 2 * along)
+    # Near a minimum the decrease is less than the loss's own rounding, which is no curvature.
+    return max(0.0, off - ROUNDING * hessian.flat.eps * abs(loss) / norm / norm / reach)
 
 
 @torch.no_grad()

@@ -17,13 +17,13 @@ from torch import nn
 
 from fenland.algebra import Lists, Vector
 from fenland.arguments import check_between, check_number, check_whole
-from fenland.diagnostics.climbing import Climber
+from fenland.diagnostics.climbing import Climber, compared
 from fenland.diagnostics.finder_result import Mean, RhoPoint, RhoRange
 from fenland.diagnostics.intervals import interval
 from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
-from fenland.diagnostics.recipe import read
-from fenland.rules import L2, Ball
+from fenland.diagnostics.recipe import names_of, read
+from fenland.rules import Ball
 
 SHORTEST, LONGEST = 1e-3, 3.0  # |e|_2 at the ends of the default grid (unit of w)
 BENT, TURNED, GOAL = 0.999, 0.5, 0.9  # cosine(g, h): still the same gradient; another one; what is proposed
@@ -54,7 +54,8 @@ def find_rho(
         model: the module; it must not be sharded.
         loss_fn: a function of model and batch that returns the batch's mean loss, as in training.
         batches: a list of batches or a loader, of the size that you train with.
-        optimizer: fenland's, whose ball and parameters are taken; None takes `ball` and all parameters.
+        optimizer: fenland's, whose ball and parameters are taken, or torch's, whose parameters are; None takes `ball`
+            and all parameters.
         rhos: radii > 0 to try; None takes `points` from |e|_2 = 1e-3 to 3.
         ball: where there is no fenland optimizer; None is L2.
         points: length of the default grid.
@@ -71,22 +72,26 @@ def find_rho(
     check_whole("points", points, 2)
     check_whole("limit", limit, 1)
     check_between("level", level, 0.5, 0.9999)
-    for rho in rhos or ():
-        check_number("rhos", rho, low=0.0)
-    if rhos is not None and (not rhos or min(rhos) <= 0):
-        raise ValueError(f"rhos = {rhos!r}: must be a non-empty list of numbers > 0")
+    if rhos is not None:
+        if isinstance(rhos, (str, int, float)):
+            raise TypeError(f"rhos = {rhos!r}: must be a list of numbers > 0, or None for a grid of `points`")
+        rhos = list(rhos)
+        for rho in rhos:
+            check_number("rhos", rho, low=0.0)
+        if not rhos or min(rhos) <= 0:
+            raise ValueError(f"rhos = {rhos!r}: must be a non-empty list of numbers > 0")
     recipe = read(optimizer)
-    if ball is not None and recipe.radii and recipe.ball != ball:
+    if ball is not None and recipe.aware and recipe.ball != ball:
         raise ValueError(f"ball = {ball!r}: the optimizer has one, {recipe.ball!r}; give one of them")
-    chosen = ball or (recipe.ball if recipe.radii else L2())
-    names = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
+    chosen = ball or recipe.ball
+    names = None if optimizer is None else names_of(model, recipe)
     tried: list[list[_Sample]] = []
     radii = sorted(map(float, rhos)) if rhos is not None else []
     # The batches count alike, however many examples they hold.
-    with Objective(model, loss_fn, batches, mode=mode, parameters=names or None, dtype=dtype, size=_one) as objective:
+    with Objective(model, loss_fn, batches, mode=mode, parameters=names, dtype=dtype, size=_one) as objective:
         for batch, _ in islice(objective.passes(), limit):
             # Each batch is its own objective, whose passes all start from the same buffers and random numbers.
-            with Objective(objective.model, loss_fn, [batch], mode=mode, parameters=names or None) as alone:
+            with objective.alone(batch) as alone:
                 loss, g = alone.gradient()
                 unit = Climber(alone, chosen).unit(g)
                 radii = radii or _grid(float(Lists().norm(unit)), points)
@@ -125,10 +130,8 @@ def _try(objective: Objective, rho: float, unit: Vector, loss: float, g: Vector)
             above, h = objective.gradient()
     except ValueError:
         return _Sample(math.nan, math.nan, math.nan, math.nan)
-    V = Lists()
-    g_norm, h_norm, gh = (float(x) for x in (V.norm(g), V.norm(h), V.dot(g, h)))
-    cosine = gh / (g_norm * h_norm) if g_norm * h_norm > 0 else 1.0
-    return _Sample(above - loss, float(V.dot(g, e)), cosine, g_norm / h_norm if h_norm > 0 else 1.0)
+    _, _, cosine, gamma = compared(g, h)
+    return _Sample(above - loss, float(Lists().dot(g, e)), cosine, gamma)
 
 
 def _point(rho: float, samples: list[_Sample], level: float) -> RhoPoint:

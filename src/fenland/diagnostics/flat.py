@@ -10,6 +10,11 @@ from torch import Tensor
 from fenland.diagnostics.objective import Objective
 
 
+def length(v: Tensor) -> float:
+    """|v|_2 in float64: squares of float32 leave its range where curvature is far below 1e-19 or beyond 1e19."""
+    return float(torch.linalg.vector_norm(v, dtype=torch.float64))
+
+
 class Flat:
     """Between one tensor a parameter and one vector of shape (size,), in at least float32.
 
@@ -28,7 +33,7 @@ class Flat:
     def join(self, parts: Sequence[Tensor | None]) -> Tensor:
         """One vector; None counts as zeros."""
         pairs = zip(parts, self.params, strict=True)
-        whole = [torch.zeros(p.numel()) if x is None else x.detach().reshape(-1) for x, p in pairs]
+        whole = [torch.zeros(p.numel(), device=self.device) if x is None else x.detach().reshape(-1) for x, p in pairs]
         return torch.cat([x.to(self.device, self.dtype) for x in whole])
 
     def split(self, v: Tensor) -> list[Tensor]:
@@ -42,5 +47,5 @@ class Flat:
 
     def signs(self, generator: torch.Generator) -> Tensor:
         """A random vector with entries +1 and -1."""
-        bits = torch.randint(0, 2, (self.size,), generator=generator)
+        bits = torch.randint(0, 2, (self.size,), generator=generator, device="cpu")
         return (2 * bits - 1).to(self.device, self.dtype)

@@ -30,6 +30,12 @@ def refuse_hidden_parameters(loss: Tensor) -> None:
         )
 
 
+def reaches(loss: Tensor, params: Iterable[Tensor]) -> bool:
+    """Whether a derivative of the loss leads to one of the parameters."""
+    wanted = {id(p) for p in params}
+    return bool(wanted) and any(id(getattr(node, "variable", None)) in wanted for node in nodes([loss.grad_fn]))
+
+
 def once_differentiable(grads: Iterable[Tensor | None]) -> bool:
     """Whether a function marked so cuts the graph of gradients: its second derivative would count as zero."""
     return any(node.name() == "torch::autograd::Error" for node in nodes(g.grad_fn for g in grads if g is not None))

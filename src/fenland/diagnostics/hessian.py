@@ -13,6 +13,7 @@ from fenland.diagnostics.flat import Flat
 from fenland.diagnostics.objective import Objective
 
 Hvp = Literal["autograd", "difference"]
+HVPS = ("autograd", "difference")
 NOT_TWICE = ("is not implemented", "once_differentiable", "double backward", "trying to differentiate")
 
 
@@ -39,7 +40,7 @@ class Hessian:
     def __init__(
         self, objective: Objective, hvp: Hvp = "autograd", step: float | None = None, checked: bool = False
     ) -> None:
-        check_among("hvp", hvp, ("autograd", "difference"))
+        check_among("hvp", hvp, HVPS)
         check_positive("step", step, "the cube root of the rounding error")
         self.objective = objective
         self.hvp = hvp

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fenland.diagnostics.flat import length
 from fenland.diagnostics.hessian import Hessian
 from fenland.diagnostics.spectra import draws, matrix, need
 
@@ -24,14 +26,16 @@ class Ends:
     """Approximate eigenvectors of the two ends of the spectrum.
 
     Attributes:
-        low: unit vectors of the smallest eigenvalues.
-        high: unit vectors of the largest.
+        low: unit vectors of the smallest eigenvalues, ascending.
+        high: unit vectors of the largest, ascending.
         scale: the largest |eigenvalue| that was met.
+        values: by the identity of a vector, its eigenvalue.
     """
 
     low: list[Tensor]
     high: list[Tensor]
     scale: float
+    values: dict[int, float]
 
     def bound(self, value: float, tol: float) -> float:
         """The largest residual of an eigenvalue that meets `tol`."""
@@ -55,20 +59,81 @@ def ends(hessian: Hessian, low: int, high: int, tol: float, limit: int, seed: in
     if hessian.size <= max(SMALL, 2 * (low + high)):
         values, columns = torch.linalg.eigh(matrix(hessian))
         vectors = list(columns.to(hessian.device, hessian.dtype).T)
-        return Ends(vectors[:low], vectors[len(vectors) - high :], float(values.abs().max()))
+        known = dict(zip(map(id, vectors), values.tolist(), strict=True))
+        return Ends(vectors[:low], vectors[len(vectors) - high :], float(values.abs().max()), known)
     steps = max(min(STEPS, MEMORY // (hessian.size * 4)), LEAST) + 2 * (low + high)
-    first = _Iteration(hessian, draws(hessian, seed)(), low, high, tol)
+    draw = draws(hessian, seed)
+    first = _Iteration(hessian, draw(), low, high, tol)
     first.run(min(steps, limit, hessian.size))
-    if first.converged or hessian.products >= limit:
-        return first.ends()
-    return _restarted(hessian, first, limit)
+    done = first.converged or hessian.products >= limit
+    found = first.ends() if done else _restarted(hessian, first, limit)
+    first.basis = first.basis[:0]  # the memory is another iteration's now
+    if max(low, high) > 1:
+        found = _with_repeated(hessian, found, low, high, draw, tol, limit)
+    # Where the limit left fewer than are wanted, what is known stands in again.
+    short_low, short_high = low - len(found.low), high - len(found.high)
+    whole_low, whole_high = found.low + found.low[-1:] * short_low, found.high[:1] * short_high + found.high
+    return Ends(whole_low, whole_high, found.scale, found.values)
+
+
+def _with_repeated(
+    hessian: Hessian, found: Ends, low: int, high: int, draw: Callable[[], Tensor], tol: float, limit: int
+) -> Ends:
+    """The same with eigenvalues of several eigenvectors as often as they have, of which one Krylov space sees one each.
+
+    What is orthogonal to the vectors found so far has an end of its own: as long as that lies further out than one of
+    these, or one is missing, it takes its place.
+    """
+    ends, values, scale = {-1: list(found.low), 1: list(found.high)}, dict(found.values), found.scale
+    wanted = {-1: low, 1: high}
+    while hessian.products < limit:
+        away = _orthonormal(ends[-1] + ends[1])
+        room = hessian.size - len(away)
+        if room < 1:
+            break
+        rest = _Iteration(hessian, draw(), int(low > 1), int(high > 1), tol, away)
+        rest.run(min(STEPS, limit - hessian.products, room))
+        changed, scale, beyond = False, max(scale, rest.scale), rest.ends()
+        values |= beyond.values
+        for side, candidates in ((-1, beyond.low), (1, beyond.high)):
+            if not candidates:
+                continue
+            new, held = candidates[0], ends[side]
+            inner = min((side * values[id(v)] for v in held), default=-math.inf)
+            allowed = tol * max(abs(values[id(new)]), FLOOR * scale)
+            if len(held) < wanted[side] or side * values[id(new)] > inner + allowed:
+                kept = sorted([*held, new], key=lambda v: side * values[id(v)])[-wanted[side] :]
+                ends[side], changed = kept[::side], True
+        if not changed:
+            break
+    return Ends(ends[-1], ends[1], scale, values)
+
+
+def _orthonormal(vectors: list[Tensor]) -> Tensor:
+    """An orthonormal basis of what they span, (count, size); those that are there already add nothing."""
+    basis = vectors[0].new_empty(0, len(vectors[0]))
+    for v in vectors:
+        for _ in range(2):
+            v = v - basis.T @ (basis @ v)
+        left = float(v.norm())
+        if left > 0.1:
+            basis = torch.cat([basis, (v / left)[None]])
+    return basis
 
 
 class _Iteration:
-    """Lanczos with full reorthogonalisation, stopped as soon as the wanted Ritz values have converged."""
+    """Lanczos with full reorthogonalisation, stopped as soon as the wanted Ritz values have converged.
 
-    def __init__(self, hessian: Hessian, start: Tensor, low: int, high: int, tol: float) -> None:
+    `away` has orthonormal rows, to which everything is kept orthogonal.
+    """
+
+    def __init__(
+        self, hessian: Hessian, start: Tensor, low: int, high: int, tol: float, away: Tensor | None = None
+    ) -> None:
         self.hessian, self.low, self.high, self.tol = hessian, low, high, tol
+        self.away = start.new_empty(0, len(start)) if away is None else away
+        for _ in range(2 * len(self.away[:1])):
+            start = start - self.away.T @ (self.away @ start)
         self.basis = (start / start.norm())[None]
         self.alphas: list[float] = []
         self.betas: list[float] = []
@@ -82,7 +147,9 @@ class _Iteration:
             known = self.basis[: step + 1]
             for _ in range(2):  # once is not enough in floating point, twice is
                 rest = rest - known.T @ (known @ rest)
-            self.betas.append(float(rest.norm()))
+                if len(self.away):
+                    rest = rest - self.away.T @ (self.away @ rest)
+            self.betas.append(length(rest))
             self.converged = self._look()
             if self.converged or step + 1 == steps:
                 return
@@ -93,8 +160,12 @@ class _Iteration:
 
     def _look(self) -> bool:
         """Solve the small problem; whether all wanted pairs have converged, or nothing is left to find."""
-        off = torch.tensor(self.betas[:-1], dtype=torch.float64)
-        small = torch.diag(torch.tensor(self.alphas, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
+        off = torch.tensor(self.betas[:-1], dtype=torch.float64, device="cpu")
+        small = (
+            torch.diag(torch.tensor(self.alphas, dtype=torch.float64, device="cpu"))
+            + torch.diag(off, 1)
+            + torch.diag(off, -1)
+        )
         self.values, self.vectors = torch.linalg.eigh(small)
         self.scale = float(self.values.abs().max())
         if self.betas[-1] <= BREAKDOWN * torch.finfo(self.hessian.dtype).eps * self.scale:
@@ -110,12 +181,14 @@ class _Iteration:
         return [i for i in range(count) if i < self.low or i >= count - self.high]
 
     def ends(self) -> Ends:
-        """What is known; where the whole space is smaller than what is wanted, its vectors stand in again."""
-        ritz = list(self.vectors.T.to(self.basis) @ self.basis[: len(self.alphas)])
-        low, high = ritz[: self.low], ritz[max(0, len(ritz) - self.high) :] if self.high else []
-        low += low[-1:] * (self.low - len(low))
-        high = high[:1] * (self.high - len(high)) + high
-        return Ends(low, high, self.scale)
+        """What is known; fewer than wanted where the whole space is smaller."""
+        count = len(self.alphas)
+        wanted = self._wanted()
+        ritz = list(self.vectors[:, wanted].T.to(self.basis) @ self.basis[:count])
+        low = [v for v, i in zip(ritz, wanted, strict=True) if i < self.low]
+        high = [v for v, i in zip(ritz, wanted, strict=True) if i >= count - self.high]
+        known = {id(v): float(self.values[i]) for v, i in zip(ritz, wanted, strict=True)}
+        return Ends(low, high, self.scale, known)
 
 
 def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
@@ -135,7 +208,7 @@ def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
     least = float(first.values[first._wanted()].abs().min()) / scale
 
     def product(x: Any) -> Any:
-        v = torch.as_tensor(x.reshape(-1)).to(start)
+        v = torch.from_numpy(x.reshape(-1)).to(start)
         return hessian.matvec(v).double().cpu().numpy() + 2 * scale * x.reshape(-1)
 
     wrapped = linalg.LinearOperator((hessian.size, hessian.size), matvec=product, dtype=numpy.float64)
@@ -152,5 +225,7 @@ def _restarted(hessian: Hessian, first: _Iteration, limit: int) -> Ends:
         )
     except linalg.ArpackNoConvergence:
         return known
-    ordered = [torch.as_tensor(vectors[:, i].copy()).to(start) for i in values.argsort()]
-    return Ends(ordered[:low], ordered[len(ordered) - high :], first.scale)
+    order = values.argsort()
+    ordered = [torch.from_numpy(vectors[:, i].copy()).to(start) for i in order]
+    found = {id(v): float(values[i]) - 2 * scale for v, i in zip(ordered, order, strict=True)}
+    return Ends(ordered[:low], ordered[len(ordered) - high :], first.scale, found)

@@ -50,7 +50,7 @@ def random_direction(model: nn.Module, seed: int = 0, normalize: str = "filter")
         normalize: "filter", "unit" or "none".
     """
     draws = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.randn(w.shape, generator=draws).to(w) for name, w in weights_of(model).items()}
+    drawn = {name: torch.randn(w.shape, generator=draws, device="cpu").to(w) for name, w in weights_of(model).items()}
     return normalized(model, drawn, normalize)
 
 
@@ -192,7 +192,7 @@ def principal(points: Sequence[Mapping[str, Tensor]], count: int = 2) -> tuple[l
                 for name in points[0]
             }
         )
-    coordinates = torch.zeros(m, count, dtype=torch.float64)
+    coordinates = torch.zeros(m, count, dtype=torch.float64, device="cpu")
     for i, point in enumerate(points):
         for k, d in enumerate(directions):
             parts = [((point[name].double() - points[-1][name].double()) * d[name]).sum() for name in d]

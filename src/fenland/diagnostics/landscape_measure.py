@@ -129,7 +129,7 @@ def measure(
         except BaseException:
             kept.save()
             raise
-    losses = torch.tensor(kept.losses, dtype=torch.float64).reshape([len(axis) for axis in plan.axes])
+    losses = torch.tensor(kept.losses, dtype=torch.float64, device="cpu").reshape([len(axis) for axis in plan.axes])
     seen = Landscape(
         tuple(plan.axes), losses, center, plan.kind, plan.labels, evaluator.bn, evaluator.engine, evaluator.examples,
         plan.path, plan.explained,
@@ -191,7 +191,7 @@ def axis(extent: Extent, points: int) -> Tensor:
     check_number("extent", high)
     if not low < high:
         raise ValueError(f"extent = {extent!r}: must be a number > 0, or (low, high) with low < high")
-    return torch.linspace(low, high, points, dtype=torch.float64)
+    return torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
 
 
 def wide(x: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fenland.arguments import check_among
-from fenland.diagnostics.batches import check_batches, usable, weighed
+from fenland.diagnostics.batches import check_batches, check_size, fresh, generators_of, usable, weighed
+from fenland.diagnostics.calls import check_loss_fn
 from fenland.diagnostics.preserve import PreserveState
+from fenland.step.guards.generators import is_generator, set_states, states_of
 
 BN = ("eval", "batch", "recalibrate")
 ENGINES = ("auto", "vmap", "loop")
@@ -50,9 +52,9 @@ class Evaluator:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model = {model!r}: must be the module that you train")
-        if not callable(loss_fn):
-            raise TypeError(f"loss_fn = {loss_fn!r}: must be callable as loss_fn(model, batch)")
+        check_loss_fn(loss_fn)
         check_batches(batches)
+        check_size(size)
         check_among("bn", bn, BN)
         check_among("engine", engine, ENGINES)
         self.model, self.batches, self.size = model, batches, size
@@ -67,7 +69,10 @@ class Evaluator:
         self._whole = _Loss(model, loss_fn)
         self._checked = False
         self._seen: tuple[int, float] | None = None
-        self._preserved = PreserveState(model, "eval")
+        self._preserved = PreserveState(model, "eval", generators_of(batches))
+        self._devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+        self._held = [x for m in model.modules() for x in vars(m).values() if is_generator(x)]
+        self._remembers = False  # whether a forward leaves something in its modules for the next one
 
     def __enter__(self) -> Evaluator:
         self._preserved.__enter__()
@@ -81,7 +86,6 @@ class Evaluator:
         """Number of examples of one pass; 0 before the first."""
         return self._seen[1] if self._seen else 0
 
-    @torch.no_grad()
     def losses(self, places: Sequence[Place]) -> list[float]:
         """L at each place; not finite where the loss is not. Where memory does not hold all at once, in halves.
 
@@ -91,6 +95,8 @@ class Evaluator:
         """
         if self.engine == "vmap" and not self._checked:
             self._choose(places)
+        if self._remembers and self.engine == "loop" and len(places) > 1:  # each point has a pass of its own
+            return [self._measured([place])[0] for place in places]
         try:
             return self._measured(places)
         except torch.OutOfMemoryError:
@@ -116,10 +122,11 @@ class Evaluator:
     def _sums(self, places: Sequence[Place], run: Callable[[Sequence[Place], Any], Tensor]) -> list[float]:
         """Mean over the examples of all batches, which start from the same random numbers as every pass."""
         self._preserved.again()
-        totals, batches, count = torch.zeros(len(places), dtype=torch.float64), 0, 0.0
+        totals, batches, count = torch.zeros(len(places), dtype=torch.float64, device="cpu"), 0, 0.0
         for batch, size in weighed(self.batches, self.size):
             totals += size * run(places, usable(batch)).double().cpu()
             batches, count = batches + 1, count + size
+        self._remembers |= self._preserved.moved()
         if not batches:
             raise ValueError("batches: there is none in it; give at least one batch")
         if self._seen not in (None, (batches, count)):
@@ -131,22 +138,24 @@ class Evaluator:
         return [float(x) for x in totals / count]
 
     def _one_by_one(self, places: Sequence[Place], batch: Any) -> Tensor:
-        rng, out = torch.get_rng_state(), []
+        random, out = states_of(self._devices, self._held), []
         for params, buffers in places:
-            torch.set_rng_state(rng)  # the same random numbers at every point
-            out.append(torch.func.functional_call(self._whole, _inner({**params, **buffers}), (batch,)))
-        return torch.stack([x.detach().reshape(()) for x in out])
+            set_states(random, {})  # the same random numbers at every point
+            # The weights have no gradient here; a loss may take one to its inputs (a penalty, an equation's residual).
+            found = torch.func.functional_call(self._whole, _inner({**params, **buffers}), (fresh(batch),))
+            out.append(found.detach().reshape(()))
+        return torch.stack(out)
 
     def _at_once(self, places: Sequence[Place], batch: Any) -> Tensor:
         params = _stacked([_inner(p) for p, _ in places])
         kept = [_inner(b) for _, b in places]
 
         def one(point: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-            loss: Tensor = torch.func.functional_call(self._whole, {**point, **buffers}, (batch,))
+            loss: Tensor = torch.func.functional_call(self._whole, {**point, **buffers}, (fresh(batch),))
             return loss.reshape(())
 
         losses: Tensor = torch.func.vmap(one, randomness="same")(params, _stacked(kept))
-        return losses
+        return losses.detach()
 
     def _choose(self, places: Sequence[Place]) -> None:
         """Keep vmap if it runs and gives the loop's loss at the first point; where it was asked for, say why not."""
@@ -154,7 +163,9 @@ class Evaluator:
         few = places[:2]
         try:
             fast = self.losses(few)[0]
-        except (RuntimeError, NotImplementedError) as error:
+        except Exception as error:  # whatever vmap makes of somebody's code: the loop says what is wrong with it
+            if self.strict and not isinstance(error, (RuntimeError, NotImplementedError)):
+                raise
             if self.strict:
                 raise ValueError(
                     f"engine = 'vmap': this model or loss_fn does not run under torch.func.vmap ({error}); "

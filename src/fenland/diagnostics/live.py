@@ -15,11 +15,12 @@ from typing import Any
 
 from torch import nn
 
-from fenland.arguments import check_between, check_number, check_whole
+from fenland.arguments import check_among, check_between, check_number, check_whole
 from fenland.diagnostics import curvature
-from fenland.diagnostics.hessian import Hvp
+from fenland.diagnostics.hessian import HVPS, Hvp
 from fenland.diagnostics.monitor import Monitor
-from fenland.diagnostics.objective import LossFn, Mode
+from fenland.diagnostics.objective import LossFn, Mode, Objective
+from fenland.diagnostics.preserve import MODES
 from fenland.diagnostics.recipe import edge_of, read
 from fenland.optimizer import SharpnessAware
 
@@ -65,6 +66,9 @@ class Live:
 
     Attributes:
         records: all records so far.
+
+    Raises:
+        As `Objective`, for a probe that it cannot measure.
     """
 
     def __init__(
@@ -91,6 +95,10 @@ class Live:
             raise ValueError("budget = 0: must be > 0, the share of the time that may be used")
         if probe is not None and (model is None or loss_fn is None):
             raise ValueError("probe: needs model and loss_fn too, to compute the loss on it")
+        check_among("mode", mode, MODES)
+        check_among("hvp", hvp, HVPS)
+        if model is not None and loss_fn is not None and probe is not None:
+            Objective(model, loss_fn, probe, mode=mode)  # refuses what it does now, not in the midst of training
         self.records: list[Record] = []
         self._monitor = Monitor(optimizer, batch=every)
         self._model, self._loss_fn, self._probe = model, loss_fn, probe

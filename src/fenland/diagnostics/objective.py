@@ -10,14 +10,14 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fenland.algebra.shards import any_dtensor
 from fenland.arguments import check_among, check_instance
 from fenland.diagnostics import graph
-from fenland.diagnostics.batches import cast, check_batches, usable, weighed
+from fenland.diagnostics.batches import CURE, cast, check_batches, check_size, fresh, generators_of, usable, weighed
+from fenland.diagnostics.calls import check_loss_fn
+from fenland.diagnostics.chosen import Chosen, chosen, copied
 from fenland.diagnostics.preserve import MODES, PreserveState
 
 LossFn: TypeAlias = "Callable[[nn.Module, Any], Tensor]"
-Chosen: TypeAlias = "Callable[[str], bool] | Sequence[str] | None"
 Mode: TypeAlias = Literal["eval", "train", "keep"]
 STEADY = 1e-3  # relative change of the loss at the same weights that is reported
 
@@ -55,25 +55,32 @@ class Objective:
         size: Callable[[Any], float] | None = None,
     ) -> None:
         check_instance("model", model, nn.Module, "the module that you train")
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            raise ValueError(
-                "model: is DistributedDataParallel, which allows no torch.autograd.grad; pass model.module"
-            )
-        if not callable(loss_fn):
-            raise TypeError(f"loss_fn = {loss_fn!r}: must be callable as loss_fn(model, batch)")
+        for name, module in model.named_modules():
+            if isinstance(module, nn.parallel.DistributedDataParallel):
+                where = f"model.{name}" if name else "model"
+                raise ValueError(
+                    f"{where}: is DistributedDataParallel, which allows no torch.autograd.grad; pass {where}.module"
+                )
+        check_loss_fn(loss_fn)
         check_batches(batches)
+        check_size(size)
         check_among("mode", mode, MODES)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype = {dtype!r}: must be a floating point dtype, such as torch.float64, or None")
+        chosen(model, parameters)
         self.cast_to = dtype
-        self.model = model if dtype is None else copy.deepcopy(model).to(dtype)
+        self.model = model if dtype is None else copied(model, dtype)
+        #: The weights that nothing may use: where a copy is measured, the model's own.
+        self._others = [] if dtype is None else list(model.parameters())
         self.loss_fn = loss_fn
         self.batches = batches
         self.size = size
-        self.names, self.params = _chosen(self.model, parameters)
-        self._preserved = PreserveState(self.model, mode)
+        self.names, self.params = chosen(self.model, parameters)
+        self._preserved = PreserveState(self.model, mode, generators_of(batches))
         self._whole = parameters is None  # of a chosen part, none need be used
         self._seen: tuple[int, float] | None = None
         self._loss: float | None = None
-        self._looked = False
+        self._looked = self._warned = False
 
     def __enter__(self) -> Objective:
         self._preserved.__enter__()
@@ -81,6 +88,17 @@ class Objective:
 
     def __exit__(self, *error: object) -> None:
         self._preserved.__exit__(*error)
+
+    def alone(self, batch: Any) -> Objective:
+        """One batch of a pass as an objective of its own, to be entered inside this one.
+
+        Its passes start from the buffers and random numbers of the moment when it is entered.
+        """
+        part = copy.copy(self)
+        part.batches, part.size = [batch], _one
+        part._seen = part._loss = None
+        part._preserved = PreserveState(self.model, "keep", weights=False)
+        return part
 
     @property
     def seen(self) -> tuple[int, float]:
@@ -94,12 +112,12 @@ class Objective:
         for batch, weight in weighed(self.batches, self.size):
             count, total = count + 1, total + weight
             yield self._ready(batch), weight
-        if count == 0:
+        if count == 0 and self._seen is None:
             raise ValueError("batches: there is none in it; give at least one batch")
         if self._seen is not None and self._seen != (count, total):
             raise ValueError(
                 f"batches: {self._seen[0]} batches with {self._seen[1]:g} examples in the first pass, {count} with "
-                f"{total:g} in a later one; every pass must see the same examples"
+                f"{total:g} in a later one; every pass must see the same examples{f': {CURE}' if count == 0 else ''}"
             )
         self._seen = (count, total)
 
@@ -109,7 +127,7 @@ class Objective:
         return next((self._ready(batch) for batch in self.batches), None)
 
     def _ready(self, batch: Any) -> Any:
-        return usable(batch if self.cast_to is None else cast(batch, self.cast_to))
+        return usable(fresh(batch) if self.cast_to is None else cast(batch, self.cast_to))
 
     def loss_of(self, batch: Any) -> Tensor:
         """The loss of one batch, checked.
@@ -147,16 +165,24 @@ class Objective:
         if loss.requires_grad:
             if not self._looked:
                 graph.refuse_hidden_parameters(loss)
+                self._refuse_others(loss)
                 self._looked = True
             found = torch.autograd.grad(loss, self.params, create_graph=create_graph, allow_unused=True)
             found = [g.to_dense() if g is not None and g.is_sparse else g for g in found]
-        if all(g is None for g in found) and (self._whole or not loss.requires_grad):
+        if all(g is None for g in found) and (self._whole or not graph.reaches(loss, self.model.parameters())):
             raise ValueError(
                 "the loss depends on none of the parameters: does loss_fn use the model that it is given, "
                 "with gradients switched on?"
             )
         self._check_finite(found, loss)
         return list(found)
+
+    def _refuse_others(self, loss: Tensor) -> None:
+        if graph.reaches(loss, self._others):
+            raise ValueError(
+                f"dtype = {self.cast_to}: a copy of the model is measured, and loss_fn uses the model itself; let it "
+                "use none but the model that it is given"
+            )
 
     def _check_finite(self, found: Sequence[Tensor | None], loss: Tensor) -> None:
         for name, g in zip(self.names, found, strict=True):
@@ -195,6 +221,9 @@ class Objective:
     def note(self, loss: float) -> float:
         """Warn once where the loss at the same weights changes from pass to pass: then nothing here is exact."""
         if self._loss is not None and abs(loss - self._loss) > STEADY * max(abs(loss), abs(self._loss)):
+            told, self._warned = self._warned, True
+            if told:
+                return self._loss
             warnings.warn(
                 f"the loss at the same weights changed from {self._loss:.6g} to {loss:.6g} between two passes: the "
                 "batches or the model are random in a way that torch's generators do not control; make a fixed list of "
@@ -205,6 +234,10 @@ class Objective:
             loss = self._loss
         self._loss = loss if self._loss is None else self._loss
         return loss
+
+
+def _one(_: Any) -> float:
+    return 1.0
 
 
 def _kind(value: object) -> str:
@@ -221,36 +254,6 @@ def _cure(value: Any) -> str:
     if names:
         return f", such as the sum of {', '.join(names[:5])}"
     return ", such as its first element" if isinstance(value, (list, tuple)) and value else ""
-
-
-def _chosen(model: nn.Module, wanted: Chosen) -> tuple[list[str], list[nn.Parameter]]:
-    """Names and tensors of the parameters that are differentiated."""
-    free = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not free:
-        raise ValueError("model: none of its parameters requires a gradient; there is nothing to differentiate")
-    if wanted is not None and not callable(wanted):
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
-        for name in names:
-            if name not in free:
-                raise ValueError(f"parameters = {name!r}: must be one of {', '.join(free)}")
-        wanted = set(names).__contains__
-    kept = {name: p for name, p in free.items() if wanted is None or wanted(name)}
-    if not kept:
-        raise ValueError(f"parameters: none chosen; the model has {', '.join(free)}")
-    params = list(kept.values())
-    if any_dtensor(params):
-        raise ValueError("model: its parameters are sharded (DTensor); load the checkpoint into a whole model")
-    for name, p in kept.items():
-        if p.is_complex():
-            raise TypeError(
-                f"model: {name} is complex, which is not supported here; hold it as a real parameter and use "
-                f"torch.view_as_complex in forward, or leave it out with parameters="
-            )
-        if p.is_inference():
-            raise ValueError(
-                f"model: {name} was made under torch.inference_mode, where autograd refuses it; load it outside"
-            )
-    return list(kept), params
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fenland.arguments import check_instance
 from fenland.diagnostics.climbing import points_along
 from fenland.optimizer import SharpnessAware
 from fenland.rules import L2, Ascend, AtAscentPoint, Ball, Renormalize, Unnormalized
@@ -35,6 +36,7 @@ class Recipe:
         weight_decay: of SGD, which adds it to the gradient; 0 elsewhere.
         doubts: why the limits of theory are not quite this optimizer's; one sentence each.
         steps_by_sgd: whether the base is torch.optim.SGD, for which the limits hold.
+        aware: whether it is fenland's, which has a ball.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Recipe:
     weight_decay: float = 0.0
     doubts: tuple[str, ...] = ()
     steps_by_sgd: bool = True
+    aware: bool = False
 
     @property
     def normalized(self) -> bool:
@@ -85,8 +88,11 @@ def read(optimizer: torch.optim.Optimizer | None) -> Recipe:
     rho = max(radii.values(), default=0.0)
     family = FAMILY[not isinstance(ball, Unnormalized)]
     method = "SGD" if rho == 0 else family[2 if stable else 1]
-    by_sgd = type(base) is torch.optim.SGD
+    by_sgd = type(base) is torch.optim.SGD and not any(group.get("maximize") for group in groups)
+    nesterov = by_sgd and any(group.get("nesterov") for group in groups)
     options = {name: _largest(groups, name) for name in ("momentum", "dampening", "weight_decay")} if by_sgd else {}
+    if nesterov:
+        options["dampening"] = 0.0  # another group's
     return Recipe(
         _name(optimizer, base, method, rho),
         method,
@@ -94,9 +100,10 @@ def read(optimizer: torch.optim.Optimizer | None) -> Recipe:
         rho,
         radii,
         ball,
-        nesterov=by_sgd and any(group.get("nesterov") for group in groups),
+        nesterov=nesterov,
         doubts=tuple(_doubts(optimizer, base, ball)),
         steps_by_sgd=by_sgd,
+        aware=aware,
         **options,
     )
 
@@ -120,7 +127,9 @@ def _doubts(optimizer: torch.optim.Optimizer, base: torch.optim.Optimizer, ball:
             f"{type(base).__name__} rescales each coordinate, so limits of the learning rate, which are those of SGD, "
             "do not hold for it"
         )
-    for name in ("lr", "rho"):
+    elif any(group.get("maximize") for group in base.param_groups):
+        found.append("maximize=True steps uphill, and limits are those of steps downhill; diagnose the negated loss")
+    for name in ("lr", "rho", "momentum", "dampening", "weight_decay"):
         values = {float(group[name]) for group in base.param_groups if name in group}
         if len(values) > 1:
             found.append(f"the groups have {name} from {min(values):g} to {max(values):g}; the largest is looked at")
@@ -224,3 +233,12 @@ def largest_rho(recipe: Recipe, curvature: float) -> float:
 def radii_of(recipe: Recipe, originals: Sequence[Tensor]) -> list[float]:
     """The radius of each of the model's parameters; 0 for those that the optimizer does not have."""
     return [recipe.radii.get(id(p), 0.0) for p in originals]
+
+
+def names_of(model: nn.Module, recipe: Recipe) -> list[str]:
+    """The model's parameters that the optimizer has."""
+    check_instance("model", model, nn.Module, "the module that you train")
+    found = [name for name, p in model.named_parameters() if id(p) in recipe.radii and p.requires_grad]
+    if not found:
+        raise ValueError("optimizer: it has none of the model's trainable parameters; was it made for another model?")
+    return found

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from fenland.algebra import Vector
-from fenland.arguments import check_among, check_between, check_number, check_whole
-from fenland.diagnostics.batches import split
+from fenland.arguments import check_among, check_between, check_number, check_seed, check_whole
+from fenland.diagnostics.batches import examples, split
+from fenland.diagnostics.chosen import Chosen
 from fenland.diagnostics.climbing import Climber
 from fenland.diagnostics.intervals import interval
-from fenland.diagnostics.objective import Chosen, LossFn, Mode, Objective
+from fenland.diagnostics.objective import LossFn, Mode, Objective
 from fenland.diagnostics.preserve import displaced
 from fenland.rules import L2, Adaptive, Ball
 
@@ -90,7 +91,8 @@ def sharpness(
     - "first_order": e = rho * argmax <g, e>, SAM's own (Foret et al. 2021, arXiv 2010.01412, eq. 2).
     - "worst": the largest L(w + e) found in ||e|| <= rho by `steps` steps of ascent from there. Each goes part of the
       way to the ball's steepest point for the gradient at w + e, and a shorter part after a step that gained nothing
-      (Frank and Wolfe 1956); it never ends below "first_order". A lower bound of the true maximum.
+      (Frank and Wolfe 1956); it never ends below "first_order". Where g = 0 it
+      starts in a random direction. A lower bound of the true maximum.
     - "average": the mean over random directions of length rho, a Gaussian scaled to the ball's surface.
 
     With `m`, each micro-batch of m examples has its own e, and the value is the mean of their rises: m-sharpness
@@ -114,7 +116,7 @@ def sharpness(
         parameters: see `Objective`.
         dtype: see `Objective`; rises below about 1e-6 of the loss need `torch.float64`.
         size: see `Objective`.
-        seed: of the draws.
+        seed: of the draws, and of the start of "worst" where g = 0.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -128,6 +130,7 @@ def sharpness(
     check_whole("steps", steps, 1)
     check_whole("draws", draws, 2)
     check_between("level", level, 0.5, 0.9999)
+    check_seed(seed)
     if m is not None:
         check_whole("m", m, 1)
     if adaptive and ball is not None:
@@ -136,7 +139,7 @@ def sharpness(
     objective = Objective(model, loss_fn, batches, mode=mode, parameters=parameters, dtype=dtype, size=size)
     climb = _Climb(chosen, rho, kind, steps, draws, seed)
     if m is not None:
-        return _by_micro_batch(objective, climb, m, mode, parameters, level)
+        return _by_micro_batch(objective, climb, m, level)
     with objective:
         before, after, slope = climb.rises(objective)
     weights = [weight for _, weight in before]
@@ -178,6 +181,8 @@ class _Climb:
             return before, after, slope
         e = climber.unit(g)
         if self.kind == "worst":
+            if not any(bool(x.any()) for x in e):  # at a critical point each direction is as good as another
+                e = climber.random(torch.Generator().manual_seed(self.seed), g)
             e = self._worst(objective, climber, e, g)
         return before, [self._at(objective, e)], slope
 
@@ -205,19 +210,17 @@ class _Climb:
         return best
 
 
-def _by_micro_batch(
-    objective: Objective, climb: _Climb, m: int, mode: Mode, parameters: Chosen, level: float
-) -> Sharpness:
+def _by_micro_batch(objective: Objective, climb: _Climb, m: int, level: float) -> Sharpness:
     """The mean of the rises of all micro-batches of m examples, each with its own e."""
     rises: list[float] = []
     losses: list[float] = []
     slopes: list[float] = []
-    seen = 0.0
+    seen = 0
     with objective:
-        for batch, weight in objective.passes():
-            seen += weight
+        for batch, _ in objective.passes():
+            seen += examples(batch) or 0
             for part in split(batch, m):
-                with Objective(objective.model, objective.loss_fn, [part], mode=mode, parameters=parameters) as small:
+                with objective.alone(part) as small:
                     before, after, slope = climb.rises(small)
                 losses.append(before[0][0])
                 rises.append(sum(run[0][0] for run in after) / len(after) - before[0][0])
@@ -226,8 +229,6 @@ def _by_micro_batch(
         raise ValueError(f"m = {m}: no batch has so many examples")
     mean, low, high = interval(rises, level)
     loss, slope = sum(losses) / len(losses), sum(slopes) / len(slopes)
-    left_out = round(seen) - m * len(rises)
+    left_out = seen - m * len(rises)
     kind, rho, ball = climb.kind, climb.rho, repr(climb.ball)
-    return Sharpness(
-        mean, low, high, level, "micro-batches", tuple(rises), loss, slope, kind, rho, ball, m, max(left_out, 0)
-    )
+    return Sharpness(mean, low, high, level, "micro-batches", tuple(rises), loss, slope, kind, rho, ball, m, left_out)

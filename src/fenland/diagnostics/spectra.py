@@ -50,7 +50,7 @@ def hutchinson(hessian: Hessian, count: int, seed: int) -> tuple[float, float]:
     while len(samples) < count:
         vs = [draw() for _ in range(min(BLOCK, count - len(samples)))]
         samples += [float(v @ x) for v, x in zip(vs, hessian.matvecs(vs), strict=True)]
-    return _mean_and_error(torch.tensor(samples, dtype=torch.float64))
+    return _mean_and_error(torch.tensor(samples, dtype=torch.float64, device="cpu"))
 
 
 def hutch_plus_plus(hessian: Hessian, count: int, seed: int) -> tuple[float, float]:
@@ -66,7 +66,7 @@ def hutch_plus_plus(hessian: Hessian, count: int, seed: int) -> tuple[float, flo
     known = sum(float(v @ x) for v, x in zip(columns, _products(hessian, columns), strict=True))
     rest = [g - q @ (q.T @ g) for g in (draw() for _ in range(max(2, count - 2 * third)))]
     samples = [float(v @ x) for v, x in zip(rest, _products(hessian, rest), strict=True)]
-    mean, error = _mean_and_error(torch.tensor(samples, dtype=torch.float64))
+    mean, error = _mean_and_error(torch.tensor(samples, dtype=torch.float64, device="cpu"))
     return known + mean, error
 
 

@@ -22,6 +22,7 @@ from fenland.theory.momentum import check_positive, companion, drive, reach
 Dynamics = Literal["shared", "independent", "descent", "full"]
 DYNAMICS = ("shared", "independent", "descent", "full")
 POWERS = {"shared": (1, 2), "independent": (1, 0), "descent": (1, 0), "full": (2, 0)}  # of drift, noise: `gap_series`
+OVERFLOW = 700.0  # of an exponent
 Square = tuple[float, float, float, float]  # a 2x2 matrix, row by row
 
 
@@ -68,7 +69,7 @@ def displacement(
 
         E[w_t^2] = q^(2t) * start^2 + eta^2 * std^2 * c^2 * (1 - q^(2t)) / (1 - q^2)
 
-    and eta^2*std^2*c^2*t where q = 1. rho = 0 is SGD. Derived; c^2 is `noise_power`.
+    and eta^2*std^2*c^2*t where q = 1. rho = 0 is SGD; past float64 it is inf. Derived; c^2 is `noise_power`.
 
     Args:
         curvature: l, negative at a saddle.
@@ -84,7 +85,9 @@ def displacement(
     check_whole("steps", steps, 0)
     check_number("std", std, low=0.0)
     power, spread = _moments(drift(curvature, rho, dynamics), lr, momentum, nesterov, steps)
-    return (power[0] * start) ** 2 + noise_power(curvature, rho, dynamics) * std**2 * spread[0]
+    carried = power[0] * start if start else 0.0
+    found = carried * carried + (noise_power(curvature, rho, dynamics) * std * std * spread[0] if std else 0.0)
+    return math.inf if math.isnan(found) else found  # of sums of both signs past float64, as only growth makes them
 
 
 def stationary_displacement(
@@ -139,8 +142,11 @@ def displacement_gap(
     """
     check_positive("batch", batch)
     std = math.sqrt(abs(curvature) / batch)
-    still = diffusion(curvature, lr, 0.0, std, time, dynamics)
-    return still - diffusion(curvature, lr, rho, std, time, dynamics)
+    still, moved = (diffusion(curvature, lr, radius, std, time, dynamics) for radius in (0.0, rho))
+    if math.isinf(still) and math.isinf(moved):  # the one whose mode grows faster is ahead without end
+        ahead = drift(curvature, rho, dynamics) - drift(curvature, 0.0, dynamics)
+        return math.copysign(math.inf, ahead) if ahead else 0.0
+    return still - moved
 
 
 def gap_series(
@@ -164,7 +170,9 @@ def gap_series(
 
 def _spread(a: float, strength: float, time: float) -> float:
     """(D/a)*(1 - exp(-2*a*time)), and its limit 2*D*time."""
-    return 2 * strength * time if a == 0 else -strength / a * math.expm1(-2 * a * time)
+    if a == 0 or strength == 0:
+        return 2 * strength * time
+    return math.inf if -2 * a * time > OVERFLOW else -strength / a * math.expm1(-2 * a * time)
 
 
 def _moments(a: float, lr: float, momentum: float, nesterov: bool, steps: int) -> tuple[Square, Square]:

@@ -19,12 +19,18 @@ def gamma_bounds(eigenvalues: Sequence[float], rho: float) -> tuple[float, float
     if not len(eigenvalues):
         raise ValueError("eigenvalues: must not be empty")
     check_number("rho", rho, low=0.0)
+    for x in eigenvalues:
+        check_number("eigenvalues", float(x))
     stretches = [abs(1 + rho * x) for x in eigenvalues]
     return 1 / max(stretches) if max(stretches) else math.inf, 1 / min(stretches) if min(stretches) else math.inf
 
 
 def gamma_normalized(distance: float, rho: float) -> float:
     r"""gamma = |w| / (|w| + rho) for the normalised ascent in one mode l > 0: it vanishes at the minimum. Derived."""
+    check_number("distance", distance, low=0.0)
+    check_number("rho", rho, low=0.0)
+    if distance + rho == 0:
+        raise ValueError("distance = 0 with rho = 0: there is no ascent and no gradient; one of them must be > 0")
     return distance / (distance + rho)
 
 

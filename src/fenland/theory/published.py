@@ -11,10 +11,8 @@ import math
 from collections.abc import Sequence
 
 from fenland.arguments import check_number
-from fenland.theory.diffusion import Dynamics, displacement, drift, gap_series
+from fenland.theory.diffusion import OVERFLOW, Dynamics, displacement, drift, gap_series
 from fenland.theory.momentum import check_base, check_positive
-
-OVERFLOW = 700.0  # of an exponent
 
 
 def attracts(eigenvalues: Sequence[float], rho: float, dynamics: Dynamics = "descent") -> bool:

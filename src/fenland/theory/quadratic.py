@@ -159,6 +159,7 @@ def cycle_amplitude(
     each step is at most eta*l*rho. Derived.
     """
     check_positive("curvature", curvature)
+    check_number("rho", rho, low=0.0)
     part = share(momentum, dampening)
     x, scaled = reach(momentum, nesterov, dampening) * part, lr * curvature * part
     if not 0 < scaled < x:
@@ -230,8 +231,9 @@ def best_lr(eigenvalues: Sequence[float], rho: float = 0.0, method: str = "USAM"
     check_among("method", method, (*LINEAR, "SSAM"))
     if not len(eigenvalues):
         raise ValueError("eigenvalues: must not be empty")
+    for x in eigenvalues:
+        check_positive("eigenvalues", x)
     least, most = min(eigenvalues), max(eigenvalues)
-    check_positive("eigenvalues", least)
     if method == "SSAM" and rho:
         a, b = least * least, most * most
     else:

@@ -56,6 +56,7 @@ def capture_band(strength: float, lr: float, rho: float) -> float:
     |d| = |g| there and converges to the saddle instead. Derived.
     """
     check_positive("strength", strength)
+    check_number("rho", rho, low=0.0)
     if not 0 < lr * strength < 1:
         raise ValueError(f"lr = {lr!r}: must lie in (0, 1/strength) = (0, {1 / strength:.6g}); beyond SAM gets out")
     return lr * strength * rho

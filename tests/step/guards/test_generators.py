@@ -224,3 +224,10 @@ def test_an_interrupt_while_they_are_read_leaves_no_stale_copy(recwarn):
         if not interrupted:
             break
     assert n > 20
+
+
+def test_a_default_device_of_another_kind_does_not_hide_where_the_state_lies():
+    """The probes draw on the CPU, wherever new tensors go (`torch.set_default_device`)."""
+    known = generators._torch.marks is not None
+    with torch.device("meta"):
+        assert (generators._Torch().marks is not None) == known

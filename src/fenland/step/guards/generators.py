@@ -160,7 +160,7 @@ class _Torch(_Copy):
     def _find(self, generator: torch.Generator) -> tuple[Any, Any] | None:
         """The generator's marks, if those of a probe move with each kind of draw."""
         probe = torch.Generator().manual_seed(1)
-        torch.rand(3, generator=probe)
+        torch.rand(3, generator=probe, device="cpu")
         if sys.implementation.name != "cpython" or not hasattr(probe, "_cdata"):
             return None
         state = bytes(probe.get_state().tolist())
@@ -170,12 +170,12 @@ class _Torch(_Copy):
             return None
         marks = _torch_marks(probe, at)
         for draw in (
-            lambda: torch.rand(1, generator=probe),
-            lambda: torch.randn(1, generator=probe),
-            lambda: torch.randn(1, generator=probe),  # the one that was kept
-            lambda: torch.randn(1, generator=probe, dtype=torch.float64),
-            lambda: torch.randn(1, generator=probe, dtype=torch.float64),
-            lambda: torch.rand(_WORDS, generator=probe),
+            lambda: torch.rand(1, generator=probe, device="cpu"),
+            lambda: torch.randn(1, generator=probe, device="cpu"),
+            lambda: torch.randn(1, generator=probe, device="cpu"),  # the one that was kept
+            lambda: torch.randn(1, generator=probe, device="cpu", dtype=torch.float64),
+            lambda: torch.randn(1, generator=probe, device="cpu", dtype=torch.float64),
+            lambda: torch.rand(_WORDS, generator=probe, device="cpu"),
             lambda: probe.manual_seed(2),
         ):
             before = [x.raw for x in marks]
