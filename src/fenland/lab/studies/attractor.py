@@ -67,9 +67,7 @@ class Config:
             if not (any(x < 1 for x in values) and any(x > 1 for x in values)) or 1 in values:
                 raise BadInput(name, values, "give values on both sides of the threshold 1, not 1 itself")
         if min(self.ratios) > CLEAR:
-            raise BadInput(
-                "ratios", self.ratios, f"give one up to {CLEAR:g}: nearer to 1 runs are too short"
-            )
+            raise BadInput("ratios", self.ratios, f"give one up to {CLEAR:g}: nearer to 1 runs are too short")
 
 
 def radii(config: Config, stage: Stage, method: str) -> list[float]:
