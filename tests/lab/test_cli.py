@@ -55,6 +55,19 @@ WRONG = {
     ("--rho", "-0.1"): "--rho=-0.1: give a number >= 0, or optimizer=number",
     ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
     ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
+    ("--rho", "0.1", "0.2"): "--rho=0.1 0.2: gives two radii for all optimizers; keep one; "
+    "fenland sweep compare --set rho=0.05,0.1 compares several",
+    ("--rho", "sam=1", "2", "sam=3"): "--rho=sam=1 2 sam=3: gives two radii for sam; keep one; "
+    "fenland sweep compare --set rho=0.05,0.1 compares several",
+    ("--optimizers", "sgd", "--rho", "0.1"): "--rho=0.1: none of these optimizers has a radius (sgd); leave it out",
+    ("--limit", "2000"): "--limit=2000: give at most 1437, the size of the train set, or all",
+    ("--cutout", "20"): "--cutout=20: give 0 to 8 pixels, the smaller side of the images",
+    ("--cutout-share", "0.5"): "--cutout-share=0.5: is the share of images that cutout blanks a square in; "
+    "give cutout too, or leave it out",
+    ("--limit", "all", "--data-seed", "3"): "--data-seed=3: fixes what limit, label_noise, validate and replace "
+    "choose; give one of them, or leave it out",
+    ("--strategy", "ddp"): "--strategy=ddp: is for several devices; give devices too, or leave it out",
+    ("--model", "a/b", "--augment", "on"): "--augment=on: is for images, and this model reads texts; leave it out",
     ("--rho", "sgd=1"): "--rho=sgd=1: sgd has no radius; leave it out",
     ("--lr", "0"): "--lr=0: give a number > 0, or auto",
     ("--lr", "fast"): "--lr=fast: give a number > 0, or auto",
