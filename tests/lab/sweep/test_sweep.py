@@ -16,7 +16,7 @@ from rich.console import Console
 from fenland.lab.compare.comparison import _write_request
 from fenland.lab.config import RunConfig
 from fenland.lab.store.runs import Store
-from fenland.lab.sweep import events
+from fenland.lab.sweep import events, settings
 from fenland.lab.sweep.planning import Request, plan
 from fenland.lab.sweep.progress import Bars, Lines, duration, watch
 from fenland.lab.sweep.runner import Outcome
@@ -245,3 +245,10 @@ def test_the_baseline_is_the_base(asked: tuple[str, ...], baseline: str, tmp_pat
     runs = [RunConfig("digits", "mlp", name, base=name if name in ("sgd", "adamw") else base) for name in asked]
     _write_request(tmp_path, runs, (), None)
     assert json.loads((tmp_path / "compare.json").read_text())["baseline"] == baseline
+
+
+def test_a_device_of_another_machine_takes_its_own_precision() -> None:
+    (run,) = plan(Request({"model": "mlp", "precision": "16-mixed"}, ("sgd",), seeds="1", device="cuda"))
+    assert (run.device, run.precision) == ("cuda", "16-mixed")
+    (run,) = settings.plan(["model=mlp", "precision=16-mixed", "optimizer=sgd", "seed=0"], device="cuda").runs
+    assert (run.device, run.precision) == ("cuda", "16-mixed")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from fenland.lab import logs
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
+from fenland.lab.errors import BadInput
 from fenland.lab.store.files import write_json
 
 if TYPE_CHECKING:
@@ -59,16 +60,18 @@ class Bench:
 
     def run(self, arguments: list[str]) -> int:
         """Measure, show, write."""
+        self._check_options()
         if self.memory:
             return _memory(self.markdown, self.json)
         with logs.waiting("torch"):
             import torch
 
             from fenland.lab.bench.timing import known, report
-            from fenland.lab.errors import BadInput
-
+            from fenland.lab.compare.comparison import check_out
         plan = self._plan()
         known(plan.sets, plan.bases, plan.names)
+        if self.out is not None:  # said before minutes of measuring, not after them
+            check_out(self.out.parent)
         if plan.rounds is not None and plan.rounds < 3:
             raise BadInput("rounds", plan.rounds, "at least 3, for quartiles")
         if plan.clock == "cpu" and self.threads != 1:
@@ -87,6 +90,19 @@ class Bench:
             paths = [self.out, *save(record, self.out.with_suffix(""))]
             output.console(stderr=True).print(f"wrote {paths[0]} and {len(paths) - 1} pictures in {paths[1].parent}")
         return output.OK
+
+    def _check_options(self) -> None:
+        """Refuse an option that another one leaves without a meaning, and a name that is none of a record."""
+        if self.memory:
+            shared.alone(self, "memory", "markdown", "json")
+        elif self.markdown:
+            raise BadInput("markdown", "on", "is the page of --memory; give that too")
+        if self.markdown and self.json:
+            raise BadInput("markdown", "on", "means nothing with --json; leave one of them out")
+        if self.threads is not None and self.threads < 1:
+            raise BadInput("threads", self.threads, "give a whole number >= 1")
+        if self.out is not None and (self.out.suffix != ".json" or self.out.is_dir()):
+            raise BadInput("out", self.out, "give a file name that ends with .json")
 
     def _keep(self, record: dict[str, Any]) -> None:
         if self.out is not None:

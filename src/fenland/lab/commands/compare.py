@@ -13,7 +13,6 @@ from fenland.lab.commands import output, shared
 from fenland.lab.config.entry import AUTO
 from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.config.words import whole
-from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
     from fenland.lab.compare.comparison import Comparison
@@ -84,9 +83,6 @@ class Compare(_Fields):
             from fenland.lab.compare.comparison import compare
             from fenland.lab.sweep.planning import Request
 
-        for name in ("rho", "options", "logger"):
-            if f"--{name}" in arguments and not getattr(self, name):
-                raise BadInput(name, "(nothing)", "give a value, or leave it out")
         workers = whole("workers", self.workers)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         fields = {name: getattr(self, name) for name in SHARED}

@@ -53,6 +53,8 @@ class Data:
         config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split or None)
         with logs.waiting("the data"):
             found = look(identify(config))
+        if found.texts and self.sheet:
+            raise BadInput("sheet", self.sheet, "is for images, and these data are texts; leave it out")
         if found.images is not None:
             write(found.images, sheet)
         if self.json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class RecipeCommand:
         if self.name and self.name not in RECIPES:
             raise BadInput("NAME", self.name, one_of(RECIPES, self.name))
         if self.code and not self.name:
-            raise BadInput("code", "", f"is of one recipe; {one_of(RECIPES)}")
+            raise BadInput("code", "on", f"is of one recipe; {one_of(RECIPES)}")
+        if self.code:
+            shared.alone(self, "code", "name")
         chosen = [recipe for name, recipe in RECIPES.items() if self.name in ("", name)]
         if self.json:
             output.print_json([recipe.as_dict() for recipe in chosen])

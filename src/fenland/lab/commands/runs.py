@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from fenland.lab import logs
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
+from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
     from fenland.lab.store.runs import Store, StoredRun
@@ -48,6 +49,7 @@ class Runs:
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
+        self._check_options()
         with logs.waiting("torch"):
             from fenland.lab.commands import tables
             from fenland.lab.store import listing
@@ -78,6 +80,16 @@ class Runs:
             if len(chosen) < len(stored):
                 print(f"{len(chosen)} of {len(stored)} runs")
         return output.OK
+
+    def _check_options(self) -> None:
+        """Refuse an option that another one leaves without a meaning."""
+        for switch in ("check", "show"):
+            if getattr(self, switch):
+                shared.alone(self, switch, "json")
+        if self.descending and not self.sort:
+            raise BadInput("descending", "on", "is the order of --sort FIELD; give that too")
+        if self.epochs and not (self.export or self.json):
+            raise BadInput("epochs", "on", "is for --export or --json; give one of them, or --show HASH alone")
 
     def _check(self, store: Store) -> int:
         flaws = {name: store.flaw(name) for name in store.names()}

@@ -79,13 +79,16 @@ class Study:
         from fenland.lab.studies import STUDIES, find
 
         if self.table:
+            shared.alone(self, "table", "names", "json")
             return self._table()
         if not (self.names or self.list):
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
         with logs.waiting("torch"):
+            named = {name: find(name) for name in self.names if name != ALL}
             every = ALL in self.names or not self.names
-            studies = [find(name) for name in (STUDIES if every else dict.fromkeys(self.names))]
+            studies = [find(name) for name in STUDIES] if every else list(named.values())
         if self.list:
+            shared.alone(self, "list", "names", "json")
             return self._list(studies)
         with logs.waiting("torch"):
             plans = self._plans(studies)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _Number = Annotated[str, arg(metavar="NUMBER")]
 _Folder = Annotated[str, arg(metavar="DIR")]
-COMPARE = "compare"
+COMPARE, QUICK = "compare", "quick"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sweep:
     """compare, or the name of a study or the Python file of one of yours."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUES")] = ()
     """A field and its values; may be given several times. rho is left out where the optimizer has no radius."""
-    preset: Annotated[str, arg(metavar="NAME")] = "quick"
+    preset: Annotated[str, arg(metavar="NAME")] = QUICK
     """Of a study, for the fields that are not set: quick or paper."""
     workers: _Number = "1"
     """Processes that share the runs; with --ray local: runs at once."""
@@ -88,6 +88,8 @@ class Sweep:
             from fenland.lab.store.runs import Store
             from fenland.lab.sweep import settings
 
+        if self.preset != QUICK:
+            raise BadInput("preset", self.preset, "is for studies; here every field is set by itself, leave it out")
         if self.data_root:
             raise BadInput("data-root", self.data_root, "is for studies; here write --set data_dir=DIR")
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, self._workers())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import arg
 
 from fenland.lab import logs
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Variants:
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
+        if self.markdown:
+            shared.alone(self, "markdown")
         with logs.waiting("torch"):
             from fenland.presets import PRESETS
         if self.markdown:

@@ -75,11 +75,7 @@ def compare(
         BadInput: an argument is wrong.
     """
     with logs.waiting("the data"):
-        if ray is not None and ray.gpus:  # its devices are not this machine's
-            here = replace(request, fields={**request.fields, "device": "cpu"})
-            runs = [replace(run, device="cuda") for run in plan(here)]
-        else:
-            runs = plan(request)
+        runs = plan(replace(request, device="cuda") if ray is not None and ray.gpus else request)
     return carry_out(runs, out, console, workers, arguments, ray, trackers=trackers)
 
 

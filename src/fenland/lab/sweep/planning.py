@@ -26,6 +26,7 @@ class Request:
     rho: Sequence[str] = ()  # numbers for all, or ``optimizer=number``
     options: Sequence[str] = ()  # ``optimizer:name=value`` each
     seeds: str = "5"  # how many, or which, as in ``0..4`` and ``3,5``
+    device: str | None = None  # of all runs, for those that run on another machine; None: as asked for, and found here
 
 
 def plan(request: Request) -> list[RunConfig]:
@@ -38,7 +39,7 @@ def plan(request: Request) -> list[RunConfig]:
 
     radii = _radii(request)
     options = _options(request)
-    base = base_run(request.fields)
+    base = base_run(request.fields, request.device)
     idle.refuse([base])
     base = pretrained.identify(data.identify(base))
     runs = []
@@ -47,11 +48,17 @@ def plan(request: Request) -> list[RunConfig]:
     return runs
 
 
-def base_run(given: Mapping[str, str]) -> RunConfig:
-    """What all runs of a comparison share, the base itself being the optimizer."""
+def base_run(given: Mapping[str, str], device: str | None = None) -> RunConfig:
+    """What all runs of a comparison share, the base itself being the optimizer.
+
+    Args:
+        given: as ``Request.fields``.
+        device: as ``Request.device``: that of another machine cannot be looked for here.
+    """
     from fenland.lab.data.load import LOCAL
 
     texts = {name: given.get(name, written(name)) for name in SHARED}
+    texts |= {} if device is None else {"device": device}
     if texts["data"] == LOCAL:
         raise BadInput("data", texts["data"], "give the folder itself, as in --data DIR")
     values: dict[str, Any] = {}
@@ -61,7 +68,8 @@ def base_run(given: Mapping[str, str]) -> RunConfig:
         else:
             values[name] = of_field(name, text)
     check_model(values["model"])
-    check_device(values["device"])
+    if device is None:
+        check_device(values["device"])
     return RunConfig(optimizer=values["base"], **values)
 
 

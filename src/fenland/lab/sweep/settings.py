@@ -89,10 +89,7 @@ def _run(values: dict[str, str], device: str | None) -> RunConfig:
     check_options(optimizer, own.get("options", ()))
     if row.rho is not None:
         own["rho"] = row.rho if values.get("rho", AUTO) == AUTO else of_field("rho", values["rho"])
-    if device is None:
-        return replace(base_run(shared), optimizer=optimizer, **own)
-    # The device of another machine cannot be looked for here.
-    return replace(base_run(shared | {"device": "cpu"}), optimizer=optimizer, device=device, **own)
+    return replace(base_run(shared, device), optimizer=optimizer, **own)
 
 
 def _identified(run: RunConfig) -> RunConfig:
