@@ -140,7 +140,7 @@ def _stored(folder: str, run: str, examples: int) -> Patient:
         raise BadInput("run", run, error.cure) from error
     if chosen.folder.name not in names:
         raise BadInput("run", run, "was stored without its weights; run it again with --weights on")
-    config = chosen.config
+    config = chosen.placed
     found = load_examples(config)
     dtype = torch.float64 if config.precision == "64-true" else torch.float32
     model = make_model(config, found).to(dtype)

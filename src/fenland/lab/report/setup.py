@@ -12,6 +12,7 @@ import pandas as pd
 from fenland.lab.config import RunConfig
 from fenland.lab.figures.style import title_of
 from fenland.lab.store.records import Records
+from fenland.lab.store.runs import PLACES
 
 # The configuration's fields in the order of the page, with their names there; others follow under their own.
 FIELDS = {
@@ -83,7 +84,7 @@ def machines(environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
     pairs = []
     for name in names:
         values = [each[name] for each in environments if not _missing(each.get(name))]
-        if not values or name == "data_dir":  # a folder on somebody's machine is nobody else's business
+        if not values or name in PLACES:  # a folder on somebody's machine is nobody else's business
             continue
         texts = sorted({_moment(str(value)) if name == "time" else _flat(value) for value in values})
         text = f"{texts[0]} to {texts[-1]}" if name == "time" and len(texts) > 1 else ", ".join(texts)
