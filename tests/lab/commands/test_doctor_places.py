@@ -32,6 +32,7 @@ def test_a_run_on_a_folder_is_judged_from_anywhere(
     assert str(tmp_path / "set") not in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_transformer_from_a_folder_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, data = write_model(tmp_path / "bert"), write_data(tmp_path / "texts")
     assert cli.main(train(tmp_path / "out", str(data), str(model), "--base", "adamw", "--limit", "16")) == 0
