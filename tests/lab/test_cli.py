@@ -345,3 +345,11 @@ def test_an_optimizer_that_cannot_train_the_model_is_refused_first(
     assert line.startswith("fenland: --optimizers=samon: does not fit the model mlp: ")
     assert line.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_without_a_value_shows_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not re.search(r"\(default: *('' *|None)?\)", said)
+    assert "(default: 1)" in said or "--workers" not in said

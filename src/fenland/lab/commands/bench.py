@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from fenland.lab import logs
 from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput
 from fenland.lab.store.files import write_json
 
@@ -35,15 +34,15 @@ class Bench:
     Example: fenland bench --sets resnet20 --bases sgd-fused --names SAM SSAM "textbook SAM"
     """
 
-    sets: Annotated[tuple[str, ...], arg(metavar="SET ...")] = ()
+    sets: Annotated[tuple[str, ...], option(metavar="SET ...")] = ()
     """Parameter sets: resnet20, vit_s, wrn28_10, gpt2. All by default; memory for about 12 copies is needed."""
-    bases: Annotated[tuple[str, ...], arg(metavar="BASE ...")] = ()
+    bases: Annotated[tuple[str, ...], option(metavar="BASE ...")] = ()
     """sgd and adamw, each also as -foreach and -fused. All by default."""
-    names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    names: Annotated[tuple[str, ...], option(metavar="NAME ...")] = ()
     """Methods and peers, by the names of the table. All by default."""
-    rounds: Annotated[int | None, arg(metavar="N")] = None
+    rounds: Annotated[int | None, option(metavar="N")] = None
     """Measurements of each, at least 3; by default fewer the larger the set is."""
-    threads: Annotated[int | None, arg(metavar="N")] = None
+    threads: Annotated[int | None, option(metavar="N")] = None
     """Threads of torch."""
     clock: Literal["wall", "cpu"] = "wall"
     """cpu counts the thread's own time only, for a busy machine; it needs --threads 1."""
@@ -55,7 +54,7 @@ class Bench:
     """With --memory: print docs/memory.md."""
     json: bool = False
     """Print the record as JSON instead of tables."""
-    out: Annotated[Path | None, arg(metavar="FILE.json")] = None
+    out: Annotated[Path | None, option(metavar="FILE.json")] = None
     """Write the record there, and PNG, PDF and SVG beside it, in a folder of the same name."""
 
     def run(self, arguments: list[str]) -> int:

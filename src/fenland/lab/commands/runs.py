@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from fenland.lab import logs
 from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,20 +28,20 @@ class Runs:
     --export best.csv
     """
 
-    out: Annotated[Positional[str], arg(metavar="DIR")]
+    out: Annotated[Positional[str], option(metavar="DIR")]
     """The --out of the comparison, sweep or study."""
-    where: Annotated[tuple[str, ...], arg(metavar="CONDITION ...")] = ()
+    where: Annotated[tuple[str, ...], option(metavar="CONDITION ...")] = ()
     """Only runs with field=value; also a,b and 0..9 for several values, !=, and < <= > >= for numbers. All must
     hold."""
-    sort: Annotated[str, arg(metavar="FIELD")] = ""
+    sort: Annotated[str, option(metavar="FIELD")] = ""
     """Sort by this field."""
     descending: bool = False
     """The largest first."""
-    show: Annotated[str, arg(metavar="HASH")] = ""
+    show: Annotated[str, option(metavar="HASH")] = ""
     """Show all of one run: the first letters of its hash are enough."""
     epochs: bool = False
     """One row an epoch instead of one a run, with --export or --json."""
-    export: Annotated[str, arg(metavar="FILE")] = ""
+    export: Annotated[str, option(metavar="FILE")] = ""
     """Write the rows to FILE.parquet or FILE.csv."""
     check: bool = False
     """Compare every file of every run with its checksum; exit code 1 where one is damaged."""
