@@ -49,7 +49,8 @@ class StoredRun:
     @property
     def placed(self) -> RunConfig:
         """The configuration with where the data and the model lay when it ran, to load them again."""
-        return replace(self.config, **{name: self.environment.get(name) for name in PLACES})
+        places: dict[str, Any] = {name: self.environment.get(name) for name in PLACES}
+        return replace(self.config, **places)
 
     def metrics(self) -> pandas.DataFrame:
         """One row per epoch, see ``EpochRecord``."""
