@@ -229,9 +229,10 @@ def test_the_command_is_the_one_given_or_put_together(tmp_path):
 
 def test_the_command_that_is_put_together_asks_for_the_same_runs(tmp_path):
     words = (
-        "compare --data digits --model mlp --optimizers sgd asam --options asam:eta=0.02 --rho asam=0.3"
+        "compare --data digits --model mlp --optimizers sgd asam --options asam:eta=0.02 --rho asam=0.3 --seeds 3..3 "
     )
-    asked = f"{words} --seeds 3..3 --epochs 1 --limit 128 --batch-size 32 --warmup 0.5 --label-noise 0.1 --data-seed 2".split()
+    words += "--epochs 1 --limit 128 --batch-size 32 --warmup 0.5 --label-noise 0.1 --data-seed 2"
+    asked = words.split()
     assert cli.main([*asked, "--out", str(tmp_path)]) == 0
     stored = Store(tmp_path).names()
     (tmp_path / "compare.json").unlink()
