@@ -55,6 +55,19 @@ WRONG = {
     ("--rho", "-0.1"): "--rho=-0.1: give a number >= 0, or optimizer=number",
     ("--rho", "sam=nan"): "--rho=sam=nan: give a number >= 0, or optimizer=number",
     ("--rho", "usam=1"): "--rho=usam=1: usam is not among the optimizers (sgd, sam, ssam)",
+    ("--rho", "0.1", "0.2"): "--rho=0.1 0.2: gives two radii for all optimizers; keep one; "
+    "fenland sweep compare --set rho=0.05,0.1 compares several",
+    ("--rho", "sam=1", "2", "sam=3"): "--rho=sam=1 2 sam=3: gives two radii for sam; keep one; "
+    "fenland sweep compare --set rho=0.05,0.1 compares several",
+    ("--optimizers", "sgd", "--rho", "0.1"): "--rho=0.1: none of these optimizers has a radius (sgd); leave it out",
+    ("--limit", "2000"): "--limit=2000: give at most 1437, the size of the train set, or all",
+    ("--cutout", "20"): "--cutout=20: give 0 to 8 pixels, the smaller side of the images",
+    ("--cutout-share", "0.5"): "--cutout-share=0.5: is the share of images that cutout blanks a square in; "
+    "give cutout too, or leave it out",
+    ("--limit", "all", "--data-seed", "3"): "--data-seed=3: fixes what limit, label_noise, validate and replace "
+    "choose; give one of them, or leave it out",
+    ("--strategy", "ddp"): "--strategy=ddp: is for several devices; give devices too, or leave it out",
+    ("--model", "a/b", "--augment", "on"): "--augment=on: is for images, and this model reads texts; leave it out",
     ("--rho", "sgd=1"): "--rho=sgd=1: sgd has no radius; leave it out",
     ("--lr", "0"): "--lr=0: give a number > 0, or auto",
     ("--lr", "fast"): "--lr=fast: give a number > 0, or auto",
@@ -332,3 +345,11 @@ def test_an_optimizer_that_cannot_train_the_model_is_refused_first(
     assert line.startswith("fenland: --optimizers=samon: does not fit the model mlp: ")
     assert line.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_without_a_value_shows_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not re.search(r"\(default: *('' *|None)?\)", said)
+    assert "(default: 1)" in said or "--workers" not in said

@@ -177,7 +177,20 @@ def test_the_command_writes_a_record_and_pictures(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("given", "says"),
-    [(["--sets", "alexnet"], "resnet20"), (["--names", "SAMM"], "SAM"), (["--quick", "--rounds", "2"], "at least 3")],
+    [
+        (["--sets", "alexnet"], "resnet20"),
+        (["--names", "SAMM"], "SAM"),
+        (["--quick", "--rounds", "2"], "at least 3"),
+        (["--memory", "--rounds", "9"], "--rounds=9: means nothing with --memory; leave one of them out"),
+        (["--memory", "--names", "SAM"], "--names=SAM: means nothing with --memory; leave one of them out"),
+        (["--memory", "--out", "a.json"], "--out=a.json: means nothing with --memory; leave one of them out"),
+        (["--markdown"], "--markdown=on: is the page of --memory; give that too"),
+        (["--memory", "--markdown", "--json"], "--markdown=on: means nothing with --json"),
+        (["--threads", "0"], "--threads=0: give a whole number >= 1"),
+        (["--out", "record"], "--out=record: give a file name that ends with .json"),
+        (["--out", "/dev/null/a.json"], "--out=/dev/null: /dev/null is a file; choose another directory"),
+        (["--sets"], "--sets=(nothing): give a value, or leave it out"),
+    ],
 )
 def test_bad_input_is_one_line(given, says, capsys):
     assert main(["bench", *given]) == 2

@@ -136,6 +136,14 @@ def test_texts_are_shown_as_texts(tmp_path: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert "3 test texts are in the train set too" in shown
     assert found["texts"][0] in shown
+    assert cli.main(["data", str(tmp_path), "--sheet", "a.png"]) == 2
+    said = "fenland: --sheet=a.png: is for images, and these data are texts; leave it out\n"
+    assert capsys.readouterr() == ("", said)
+    # A text that the test split has twice counts twice; no text is no text in common.
+    both = [frame[1:4], frame[1:3], sentences(6, 5)]
+    pd.concat(both).to_parquet(tmp_path / "test.parquet", index=False)
+    assert cli.main(["data", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["repeated"] == 5
     frame.loc[3, "text"] = " "
     frame.to_parquet(tmp_path / "train.parquet", index=False)
     assert cli.main(["data", str(tmp_path)]) == 2

@@ -161,3 +161,13 @@ def test_images_are_refused_by_a_model_of_texts(tmp_path: Path, model: Path) -> 
     write_tree(tmp_path / "set", {"train": {"a": 2, "b": 2}, "test": {"a": 2, "b": 2}})
     with pytest.raises(BadInput, match="holds images, but local reads texts"):
         load(made(tmp_path / "set", model))
+
+
+@pytest.mark.parametrize("other", ["question", "sentence2"])
+def test_one_half_of_a_pair_is_not_read_alone(other: str, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        frame = sentences(8, 0).rename(columns={"text": "sentence"})
+        frame.assign(**{other: "why?"}).to_parquet(tmp_path / f"{split}.parquet", index=False)
+    said = f"has the text columns sentence and {other}; one text an example is read: join them"
+    with pytest.raises(BadInput, match=said):
+        data.identify(RunConfig(str(tmp_path), "a/b", "sgd"))

@@ -5,8 +5,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
+from fenland.lab.config import RunConfig
 from fenland.lab.errors import BadInput, meant
-from fenland.lab.models import MODELS, build_model, check_model
+from fenland.lab.models import MODELS, build_model, check_model, pretrained
 from fenland.lab.models.pyramidnet import PyramidNet
 from fenland.lab.models.resnet import ResNet
 from fenland.lab.models.resnext import ResNeXt
@@ -262,3 +263,11 @@ def test_the_switch_is_the_norm_of_every_convolution(name: str) -> None:
     assert len(convolutions) == 20
     assert [type(each) for each in norms] == [kinds[name]] * 20 if name in kinds else norms == []
     assert {each.bias is None for each in convolutions} == {name in kinds}
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_network(tmp_path, monkeypatch):
+    (tmp_path / "lenet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not pretrained.named("lenet")
+    check_model("lenet")
+    assert pretrained.identify(RunConfig("digits", "lenet", "sgd")).model == "lenet"

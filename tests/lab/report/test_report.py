@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,11 +11,13 @@ import pandas as pd
 import pytest
 from synthetic_store import write_run, write_store
 
+from fenland.lab import cli
 from fenland.lab.report import decide, write_report
 from fenland.lab.report.page import render
 from fenland.lab.report.setup import command, configuration
 from fenland.lab.store.files import Damaged
 from fenland.lab.store.records import read_records
+from fenland.lab.store.runs import Store
 from fenland.lab.store.seal import seal
 
 
@@ -222,6 +225,23 @@ def test_the_command_is_the_one_given_or_put_together(tmp_path):
     text, given = command(read_records(tmp_path))
     assert not given
     assert text.startswith("fenland compare --optimizers sgd sam ssam --data invented --model mlp --lr 0.1")
+
+
+def test_the_command_that_is_put_together_asks_for_the_same_runs(tmp_path):
+    words = (
+        "compare --data digits --model mlp --optimizers sgd asam --options asam:eta=0.02 --rho asam=0.3 --seeds 3..3 "
+    )
+    words += "--epochs 1 --limit 128 --batch-size 32 --warmup 0.5 --label-noise 0.1 --data-seed 2"
+    asked = words.split()
+    assert cli.main([*asked, "--out", str(tmp_path)]) == 0
+    stored = Store(tmp_path).names()
+    (tmp_path / "compare.json").unlink()
+    text, given = command(read_records(tmp_path))
+    assert not given
+    again = shlex.split(text)[1:]
+    assert "--threads" not in again
+    assert cli.main([*again, "--out", str(tmp_path / "again")]) == 0
+    assert Store(tmp_path / "again").names() == stored
 
 
 def test_the_configuration_says_who_had_which_value(out):

@@ -72,6 +72,15 @@ def test_order(store: Store) -> None:
         listing.order(rows, "beauty")
 
 
+def test_a_result_of_some_runs_is_a_field_of_all(tmp_path: Path) -> None:
+    runs = Store(write_store(tmp_path / "noisy")).runs()
+    runs[4].result["noisy_labels"] = 7
+    rows = listing.rows(runs)
+    assert [row["noisy_labels"] for row in listing.choose(rows, ["noisy_labels=7"])] == [7]
+    assert len(listing.choose(rows, ["noisy_labels=none"])) == len(rows) - 1
+    assert listing.order(rows, "noisy_labels")[0]["noisy_labels"] == 7
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_exports_come_back(store: Store, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     read = pd.read_csv if ending == "csv" else pd.read_parquet
@@ -113,6 +122,13 @@ def test_a_failed_export_leaves_what_was_there(
         "--export rows.xls": "--export=rows.xls: the name must end in .parquet or .csv",
         "--export no/such/rows.csv": "--export=no/such/rows.csv: its directory does not exist",
         "--show zzz": "--show=zzz: no stored run begins so",
+        "--show sgd0000 --where seed=1": "--where=seed=1: means nothing with --show; leave one of them out",
+        "--show sgd0000 --epochs": "--epochs=on: means nothing with --show; leave one of them out",
+        "--check --show sgd0000": "--show=sgd0000: means nothing with --check; leave one of them out",
+        "--check --export a.csv": "--export=a.csv: means nothing with --check; leave one of them out",
+        "--descending": "--descending=on: is the order of --sort FIELD; give that too",
+        "--epochs": "--epochs=on: is for --export or --json; give one of them, or --show HASH alone",
+        "--where": "--where=(nothing): give a value, or leave it out",
         "--show s": "--show=s: 9 runs begin so: sam0000, sam0001, sam0002, sgd0000, sgd0001",
     }.items(),
 )

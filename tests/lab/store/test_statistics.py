@@ -1,5 +1,6 @@
 """Intervals against closed forms and another implementation; the summary against numbers worked out by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 from scipy import stats
 from synthetic_store import write_run, write_store
 
+from fenland.lab.config import RunConfig
 from fenland.lab.store.files import Damaged
 from fenland.lab.store.records import read_records
+from fenland.lab.store.runs import Store
 from fenland.lab.store.seal import FILES, SEAL, seal
 from fenland.lab.store.statistics import Interval, bands, interval, paired, summary
+from fenland.lab.training.trainer import train
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -191,3 +195,14 @@ def test_a_broken_comparison_is_named(tmp_path):
         Damaged, match=r"compare\.json: is damaged \(a JSON object was written, this is a list\); start"
     ):
         read_records(tmp_path)
+
+
+def test_a_field_that_is_stored_where_it_is_set_has_its_default_elsewhere(tmp_path):
+    base = RunConfig("digits", "mlp", "sgd", cutout=4, epochs=1, limit=64, batch_size=32)
+    for share in (1.0, 0.5):
+        config = dataclasses.replace(base, cutout_share=share)
+        Store(tmp_path).save(config, train(config), {})
+    records = read_records(tmp_path)
+    assert sorted(records.labels) == ["sgd (cutout_share=0.5)", "sgd (cutout_share=1.0)"]
+    assert sorted(records.results["cutout_share"]) == [0.5, 1.0]
+    assert "curvature" not in records.results  # nobody has set it

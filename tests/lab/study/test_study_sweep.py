@@ -22,7 +22,13 @@ def test_lists_and_combinations() -> None:
     assert list(plan.settings) == [
         {"steps": steps, "radii": radii, "paths": "10"} for steps in ("100", "200") for radii in ("0.1,0.5", "0.2")
     ]
-    assert study_sweep.folder_name({"steps": "100", "words": "a/b c"}) == "steps=100,words=a_b_c"
+    assert study_sweep.folder_name({"steps": "100", "words": "a"}) == "steps=100,words=a"
+    # What is lost in the name, by a letter that no folder takes or by its length, is told by a checksum.
+    alike = ("a/b c", "a b/c", "a" * 300, "a" * 301)
+    names = [study_sweep.folder_name({"steps": "100", "words": each}) for each in alike]
+    assert names[0].startswith("steps=100,words=a_b_c-")
+    assert len(set(names)) == len(alike)
+    assert max(map(len, names)) < 255
 
 
 def test_each_combination_is_measured_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

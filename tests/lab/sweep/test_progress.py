@@ -1,12 +1,13 @@
 """The bars on a terminal: a row is one line, and on a narrow one the words are cut, never the time left."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
 from fenland.lab.config import RunConfig
-from fenland.lab.sweep.progress import watch
+from fenland.lab.sweep.progress import describe, names, watch
 
 
 def rows(width: int) -> list[str]:
@@ -31,3 +32,18 @@ def test_a_row_is_a_line_and_the_time_left_is_whole(width):
     shown = found[1].partition("epoch")[2].rstrip().removesuffix("…")
     assert whole.removeprefix("epoch").startswith(shown)
     assert (shown == whole.removeprefix("epoch")) is (width == 140)
+
+
+def test_runs_are_told_apart_by_a_field_that_only_one_of_them_has_set() -> None:
+    plain = RunConfig("digits", "mlp", "sgd", cutout=4)
+    half = RunConfig("digits", "mlp", "sgd", cutout=4, cutout_share=0.5)
+    for runs in ((plain, half), (half, plain)):
+        found = names(runs)
+        assert found[plain.hash] == "sgd cutout_share=1.0 seed 0"
+        assert found[half.hash] == "sgd cutout_share=0.5 seed 0"
+
+
+def test_an_epoch_that_was_not_evaluated_tells_no_accuracy() -> None:
+    record = {"train_loss": 1.0, "test_accuracy": 0.5, "images_per_second": 1000.0}
+    assert describe(record) == "loss 1.0000, test 50.00%, 1,000 images/s"
+    assert describe({**record, "test_accuracy": math.nan}) == "loss 1.0000, 1,000 images/s"

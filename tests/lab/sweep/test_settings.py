@@ -24,6 +24,10 @@ from fenland.lab.sweep import settings
         ("rho",): "set=rho: write field=value or field=value,value, as in rho=0.05,0.1 or seed=0..9",
         ("colour=red",): "set=colour=red: no such field; choose one of data, model, optimizer, seed, rho",
         ("data_id=x",): "set=data_id=x: no such field",
+        ("model_id=x",): "set=model_id=x: no such field",
+        ("model_dir=x",): "set=model_dir=x: no such field",
+        ("cutout_share=0.5",): "set=cutout_share=0.5: is the share of images that cutout blanks a square in; give",
+        ("strategy=ddp", "seed=0"): "set=strategy=ddp: is for several devices; give devices too, or leave it out",
         ("seed=1", "seed=2"): "set=seed=2: seed is set twice; list its values as in seed=a,b",
         ("seed=5..1",): "set=seed=5..1: 5..1 is an empty range",
         ("seed=1,,2",): "set=seed=1,,2: a value is missing",
@@ -47,6 +51,11 @@ from fenland.lab.sweep import settings
 def test_errors_name_the_field_and_the_value(words: tuple[str, ...], said: str) -> None:
     with pytest.raises(BadInput, match=f"^{said}"):
         settings.plan(words)
+
+
+def test_a_field_that_changes_nothing_in_some_runs_is_no_mistake() -> None:
+    plan = settings.plan(["model=mlp", "optimizer=sgd", "seed=0", "cutout=0,4", "cutout_share=0.5,1"])
+    assert len(plan.runs) == 4
 
 
 def test_folders_are_settings_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

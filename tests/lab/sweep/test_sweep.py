@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import signal
 import sys
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fenland.lab.compare.comparison import _write_request
 from fenland.lab.config import RunConfig
 from fenland.lab.store.runs import Store
-from fenland.lab.sweep import events
+from fenland.lab.sweep import events, settings
+from fenland.lab.sweep.planning import Request, plan
 from fenland.lab.sweep.progress import Bars, Lines, duration, watch
 from fenland.lab.sweep.runner import Outcome
 from fenland.lab.sweep.sweep import SweepResult, sweep
@@ -225,3 +228,27 @@ def test_bars_on_a_terminal() -> None:
 
 def test_durations() -> None:
     assert [duration(seconds) for seconds in (0.25, 42.4, 61, 7260)] == ["0.2 s", "42 s", "1 min 01 s", "2 h 01 min"]
+
+
+def test_a_radius_of_its_own_counts_wherever_it_stands() -> None:
+    for words in (("0.1", "usam=0.2"), ("usam=0.2", "0.1")):
+        runs = plan(Request({"model": "mlp"}, ("sgd", "sam", "usam"), words, seeds="1"))
+        assert [run.rho for run in runs] == [None, 0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "baseline"),
+    [(("sam", "sgd"), "sgd"), (("sam", "adamw"), "adamw"), (("adamw", "sgd"), "sgd"), (("usam", "sam"), "usam")],
+)
+def test_the_baseline_is_the_base(asked: tuple[str, ...], baseline: str, tmp_path: Path) -> None:
+    base = "adamw" if "adamw" in asked else "sgd"
+    runs = [RunConfig("digits", "mlp", name, base=name if name in ("sgd", "adamw") else base) for name in asked]
+    _write_request(tmp_path, runs, (), None)
+    assert json.loads((tmp_path / "compare.json").read_text())["baseline"] == baseline
+
+
+def test_a_device_of_another_machine_takes_its_own_precision() -> None:
+    (run,) = plan(Request({"model": "mlp", "precision": "16-mixed"}, ("sgd",), seeds="1", device="cuda"))
+    assert (run.device, run.precision) == ("cuda", "16-mixed")
+    (run,) = settings.plan(["model=mlp", "precision=16-mixed", "optimizer=sgd", "seed=0"], device="cuda").runs
+    assert (run.device, run.precision) == ("cuda", "16-mixed")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import arg
-
 from fenland.lab import logs
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
+from fenland.lab.errors import BadInput
 from fenland.lab.store.files import write_json
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ class Bench:
     Example: fenland bench --sets resnet20 --bases sgd-fused --names SAM SSAM "textbook SAM"
     """
 
-    sets: Annotated[tuple[str, ...], arg(metavar="SET ...")] = ()
+    sets: Annotated[tuple[str, ...], option(metavar="SET ...")] = ()
     """Parameter sets: resnet20, vit_s, wrn28_10, gpt2. All by default; memory for about 12 copies is needed."""
-    bases: Annotated[tuple[str, ...], arg(metavar="BASE ...")] = ()
+    bases: Annotated[tuple[str, ...], option(metavar="BASE ...")] = ()
     """sgd and adamw, each also as -foreach and -fused. All by default."""
-    names: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    names: Annotated[tuple[str, ...], option(metavar="NAME ...")] = ()
     """Methods and peers, by the names of the table. All by default."""
-    rounds: Annotated[int | None, arg(metavar="N")] = None
+    rounds: Annotated[int | None, option(metavar="N")] = None
     """Measurements of each, at least 3; by default fewer the larger the set is."""
-    threads: Annotated[int | None, arg(metavar="N")] = None
+    threads: Annotated[int | None, option(metavar="N")] = None
     """Threads of torch."""
     clock: Literal["wall", "cpu"] = "wall"
     """cpu counts the thread's own time only, for a busy machine; it needs --threads 1."""
@@ -54,21 +54,23 @@ class Bench:
     """With --memory: print docs/memory.md."""
     json: bool = False
     """Print the record as JSON instead of tables."""
-    out: Annotated[Path | None, arg(metavar="FILE.json")] = None
+    out: Annotated[Path | None, option(metavar="FILE.json")] = None
     """Write the record there, and PNG, PDF and SVG beside it, in a folder of the same name."""
 
     def run(self, arguments: list[str]) -> int:
         """Measure, show, write."""
+        self._check_options()
         if self.memory:
             return _memory(self.markdown, self.json)
         with logs.waiting("torch"):
             import torch
 
             from fenland.lab.bench.timing import known, report
-            from fenland.lab.errors import BadInput
-
+            from fenland.lab.compare.comparison import check_out
         plan = self._plan()
         known(plan.sets, plan.bases, plan.names)
+        if self.out is not None:  # said before minutes of measuring, not after them
+            check_out(self.out.parent)
         if plan.rounds is not None and plan.rounds < 3:
             raise BadInput("rounds", plan.rounds, "at least 3, for quartiles")
         if plan.clock == "cpu" and self.threads != 1:
@@ -87,6 +89,19 @@ class Bench:
             paths = [self.out, *save(record, self.out.with_suffix(""))]
             output.console(stderr=True).print(f"wrote {paths[0]} and {len(paths) - 1} pictures in {paths[1].parent}")
         return output.OK
+
+    def _check_options(self) -> None:
+        """Refuse an option that another one leaves without a meaning, and a name that is none of a record."""
+        if self.memory:
+            shared.alone(self, "memory", "markdown", "json")
+        elif self.markdown:
+            raise BadInput("markdown", "on", "is the page of --memory; give that too")
+        if self.markdown and self.json:
+            raise BadInput("markdown", "on", "means nothing with --json; leave one of them out")
+        if self.threads is not None and self.threads < 1:
+            raise BadInput("threads", self.threads, "give a whole number >= 1")
+        if self.out is not None and (self.out.suffix != ".json" or self.out.is_dir()):
+            raise BadInput("out", self.out, "give a file name that ends with .json")
 
     def _keep(self, record: dict[str, Any]) -> None:
         if self.out is not None:

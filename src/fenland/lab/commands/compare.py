@@ -6,30 +6,28 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
-
 from fenland.lab import logs
 from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.config.entry import AUTO
 from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.config.words import whole
-from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
     from fenland.lab.compare.comparison import Comparison
 
-_Word = Annotated[str, arg(metavar="NAME")]
-_Words = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
-_Radii = Annotated[tuple[str, ...], arg(metavar="R|NAME=R ...")]
-_Number = Annotated[str, arg(metavar="NUMBER")]
-_Options = Annotated[tuple[str, ...], arg(metavar="NAME:OPTION=VALUE ...")]
-_Folder = Annotated[str, arg(metavar="DIR")]
+_Word = Annotated[str, option(metavar="NAME")]
+_Words = Annotated[tuple[str, ...], option(metavar="NAME ...")]
+_Radii = Annotated[tuple[str, ...], option(metavar="R|NAME=R ...")]
+_Number = Annotated[str, option(metavar="NUMBER")]
+_Options = Annotated[tuple[str, ...], option(metavar="NAME:OPTION=VALUE ...")]
+_Folder = Annotated[str, option(metavar="DIR")]
 
 
 def _option(name: str) -> tuple[str, Any, Any]:
     """A field of a run as an option of the command line, from its row in the table."""
     entry = FIELDS[name]
-    return name, Annotated[str, arg(metavar=entry.allowed.metavar, help=entry.help)], field(default=written(name))
+    return name, Annotated[str, option(metavar=entry.allowed.metavar, help=entry.help)], field(default=written(name))
 
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class Compare(_Fields):
     """How many seeds, or which, as in 0..9 or 3,5; intervals need at least 2."""
     workers: _Number = "1"
     """Processes that share the runs: the best use of several cores."""
-    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    ray: Annotated[str, option(metavar="ADDRESS")] = ""
     """Run on a Ray cluster: HOST:PORT, auto, or local (see fenland sweep --help)."""
     cpus_per_run: _Number = "1"
     """Cores that each run gets on the cluster; fractions too."""
@@ -84,9 +82,6 @@ class Compare(_Fields):
             from fenland.lab.compare.comparison import compare
             from fenland.lab.sweep.planning import Request
 
-        for name in ("rho", "options", "logger"):
-            if f"--{name}" in arguments and not getattr(self, name):
-                raise BadInput(name, "(nothing)", "give a value, or leave it out")
         workers = whole("workers", self.workers)
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, workers)
         fields = {name: getattr(self, name) for name in SHARED}

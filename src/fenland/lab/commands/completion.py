@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from fenland.lab.commands import output
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput, one_of
 
 SHELLS = ("bash", "zsh", "fish")
@@ -23,7 +24,7 @@ class Completion:
     Example: eval "$(fenland completion bash)" completes in this shell at once.
     """
 
-    shell: Annotated[Positional[str], arg(metavar="SHELL")]
+    shell: Annotated[Positional[str], option(metavar="SHELL")]
     """bash, zsh or fish."""
 
     def run(self, arguments: list[str]) -> int:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from fenland.lab import logs
 from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ class Data:
     Example: fenland data data/mnist --sheet out/mnist.png
     """
 
-    data: Annotated[Positional[str], arg(metavar="NAME|DIR")]
+    data: Annotated[Positional[str], option(metavar="NAME|DIR")]
     """As for fenland compare: digits, mnist, cifar10, cifar100, a hub name owner/name, or a folder."""
-    data_dir: Annotated[str, arg(metavar="DIR")] = ""
+    data_dir: Annotated[str, option(metavar="DIR")] = ""
     """A folder with a copy of a set that has a name."""
-    test_split: Annotated[str, arg(metavar="NAME")] = ""
+    test_split: Annotated[str, option(metavar="NAME")] = ""
     """The split to test on. Default: test, else the one validation split."""
-    sheet: Annotated[str, arg(metavar="FILE")] = ""
+    sheet: Annotated[str, option(metavar="FILE")] = ""
     """Where the sixteen images go. Default: out/data-NAME.png."""
     json: bool = False
     """Print one JSON document instead of the tables."""
@@ -53,6 +54,8 @@ class Data:
         config = RunConfig(self.data, "mlp", "sgd", data_dir=self.data_dir or None, test_split=self.test_split or None)
         with logs.waiting("the data"):
             found = look(identify(config))
+        if found.texts and self.sheet:
+            raise BadInput("sheet", self.sheet, "is for images, and these data are texts; leave it out")
         if found.images is not None:
             write(found.images, sheet)
         if self.json:

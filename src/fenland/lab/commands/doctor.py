@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from fenland.lab import logs
 from fenland.lab.commands import output
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ class Doctor:
     Example: fenland doctor out/demo --run 3f2a
     """
 
-    target: Annotated[Positional[str], arg(metavar="DIR|MODULE:FUNCTION")]
+    target: Annotated[Positional[str], option(metavar="DIR|MODULE:FUNCTION")]
     """The --out of a comparison that kept weights, or module:function from here or an installed package."""
-    run_hash: Annotated[str, arg(name="run", metavar="HASH")] = ""
+    run_hash: Annotated[str, option(name="run", metavar="HASH")] = ""
     """The stored run: the first letters of its hash are enough. Not needed where there is one with weights."""
     examples: int = 512
     """Examples of a stored run's train set that are looked at, stratified."""
-    lr: float | None = None
+    lr: Annotated[float | None, option(metavar="NUMBER")] = None
     """Judge this learning rate instead."""
-    rho: float | None = None
+    rho: Annotated[float | None, option(metavar="NUMBER")] = None
     """Judge this radius instead."""
     mode: Literal["train", "eval", "keep"] = "train"
     """How the model runs: train is what the optimizer sees."""
@@ -140,7 +141,7 @@ def _stored(folder: str, run: str, examples: int) -> Patient:
         raise BadInput("run", run, error.cure) from error
     if chosen.folder.name not in names:
         raise BadInput("run", run, "was stored without its weights; run it again with --weights on")
-    config = chosen.config
+    config = chosen.placed
     found = load_examples(config)
     dtype = torch.float64 if config.precision == "64-true" else torch.float32
     model = make_model(config, found).to(dtype)

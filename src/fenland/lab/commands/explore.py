@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
-
 from fenland.lab import logs
 from fenland.lab.commands import output
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ class Explore:
     Exit codes: 0 written, 1 not written, 2 wrong arguments.
     """
 
-    out: Annotated[str, arg(metavar="FILE|DIR")] = "out"
+    out: Annotated[str, option(metavar="FILE|DIR")] = "out"
     """The page: a name that ends in .html, or a folder for explorer.html."""
-    studies: Annotated[str, arg(metavar="DIR")] = ""
+    studies: Annotated[str, option(metavar="DIR")] = ""
     """Output directory of fenland study: its verdicts and figures become the page's gallery."""
 
     def run(self, arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 from typing import Annotated, Any, Union
@@ -33,18 +34,28 @@ def parse(arguments: list[str]) -> Command:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            if arguments[0] in COMMANDS:
-                return tyro.cli(
-                    load(arguments[0]),
-                    prog=f"fenland {arguments[0]}",
-                    args=arguments[1:],
-                    config=(tyro.conf.FlagCreatePairsOff,),
-                )
-            return _any(arguments)
+            if arguments[0] not in COMMANDS:
+                return _any(arguments)
+            command = tyro.cli(
+                load(arguments[0]),
+                prog=f"fenland {arguments[0]}",
+                args=arguments[1:],
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
     except SystemExit as stop:
         if stop.code:
             print(f"fenland: {one_line(said.getvalue())}", file=sys.stderr)
         raise
+    _check_lists(command, arguments)
+    return command
+
+
+def _check_lists(command: Any, arguments: list[str]) -> None:
+    """Refuse the name of a list of words without any: it would be as if it were not there."""
+    given = {word.lstrip("-").replace("-", "_") for word in arguments if word.startswith("--")}
+    for field in dataclasses.fields(command):
+        if field.default == () == getattr(command, field.name) and field.name in given:
+            raise BadInput(field.name, "(nothing)", "give a value, or leave it out")
 
 
 def _check_command(arguments: list[str]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class RecipeCommand:
     Example: fenland recipe transformer --code
     """
 
-    name: Annotated[Positional[str], arg(metavar="NAME")] = ""
+    name: Annotated[Positional[str], option(metavar="NAME")] = ""
     """One of the list."""
     code: bool = False
     """Print the code alone."""
@@ -35,7 +36,9 @@ class RecipeCommand:
         if self.name and self.name not in RECIPES:
             raise BadInput("NAME", self.name, one_of(RECIPES, self.name))
         if self.code and not self.name:
-            raise BadInput("code", "", f"is of one recipe; {one_of(RECIPES)}")
+            raise BadInput("code", "on", f"is of one recipe; {one_of(RECIPES)}")
+        if self.code:
+            shared.alone(self, "code", "name")
         chosen = [recipe for name, recipe in RECIPES.items() if self.name in ("", name)]
         if self.json:
             output.print_json([recipe.as_dict() for recipe in chosen])

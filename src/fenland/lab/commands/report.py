@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from fenland.lab import logs
 from fenland.lab.commands import output
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput
 
 
@@ -28,11 +29,11 @@ class Report:
     Exit codes: 0 written, 1 a study's page could not be (the others were), 2 wrong arguments.
     """
 
-    out: Annotated[Positional[str], arg(metavar="DIR")]
+    out: Annotated[Positional[str], option(metavar="DIR")]
     """The --out of a comparison or of studies, or a folder above several of them."""
-    beside: Annotated[Positional[str], arg(metavar="[DIR]")] = ""
+    beside: Annotated[Positional[str], option(metavar="[DIR]")] = ""
     """What it is shown beside: another --out of a comparison. Two runs compare as OUT/runs/HASH."""
-    to: Annotated[str, arg(metavar="FILE.html")] = ""
+    to: Annotated[str, option(metavar="FILE.html")] = ""
     """The page of two. Default: out/report-A-B.html."""
 
     def run(self, arguments: list[str]) -> int:

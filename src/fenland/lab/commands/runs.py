@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from fenland.lab import logs
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
+from fenland.lab.errors import BadInput
 
 if TYPE_CHECKING:
     from fenland.lab.store.runs import Store, StoredRun
@@ -26,20 +28,20 @@ class Runs:
     --export best.csv
     """
 
-    out: Annotated[Positional[str], arg(metavar="DIR")]
+    out: Annotated[Positional[str], option(metavar="DIR")]
     """The --out of the comparison, sweep or study."""
-    where: Annotated[tuple[str, ...], arg(metavar="CONDITION ...")] = ()
+    where: Annotated[tuple[str, ...], option(metavar="CONDITION ...")] = ()
     """Only runs with field=value; also a,b and 0..9 for several values, !=, and < <= > >= for numbers. All must
     hold."""
-    sort: Annotated[str, arg(metavar="FIELD")] = ""
+    sort: Annotated[str, option(metavar="FIELD")] = ""
     """Sort by this field."""
     descending: bool = False
     """The largest first."""
-    show: Annotated[str, arg(metavar="HASH")] = ""
+    show: Annotated[str, option(metavar="HASH")] = ""
     """Show all of one run: the first letters of its hash are enough."""
     epochs: bool = False
     """One row an epoch instead of one a run, with --export or --json."""
-    export: Annotated[str, arg(metavar="FILE")] = ""
+    export: Annotated[str, option(metavar="FILE")] = ""
     """Write the rows to FILE.parquet or FILE.csv."""
     check: bool = False
     """Compare every file of every run with its checksum; exit code 1 where one is damaged."""
@@ -48,6 +50,7 @@ class Runs:
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
+        self._check_options()
         with logs.waiting("torch"):
             from fenland.lab.commands import tables
             from fenland.lab.store import listing
@@ -78,6 +81,16 @@ class Runs:
             if len(chosen) < len(stored):
                 print(f"{len(chosen)} of {len(stored)} runs")
         return output.OK
+
+    def _check_options(self) -> None:
+        """Refuse an option that another one leaves without a meaning."""
+        for switch in ("check", "show"):
+            if getattr(self, switch):
+                shared.alone(self, switch, "json")
+        if self.descending and not self.sort:
+            raise BadInput("descending", "on", "is the order of --sort FIELD; give that too")
+        if self.epochs and not (self.export or self.json):
+            raise BadInput("epochs", "on", "is for --export or --json; give one of them, or --show HASH alone")
 
     def _check(self, store: Store) -> int:
         flaws = {name: store.flaw(name) for name in store.names()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fenland.lab.commands import output
 from fenland.lab.config.words import number
@@ -35,6 +36,25 @@ def _resource(name: str, text: str) -> float:
     if name == "cpus-per-run" and value == 0:
         raise BadInput(name, text, "give a number > 0")
     return value
+
+
+def alone(command: Any, switch: str, *keeps: str) -> None:
+    """Refuse options that mean nothing beside one of the same command.
+
+    Args:
+        command: the command with its options.
+        switch: the field of the one.
+        keeps: the fields that keep their meaning.
+
+    Raises:
+        BadInput: naming the first option that is set.
+    """
+    for field in fields(command):
+        value = getattr(command, field.name)
+        if field.name in (switch, *keeps) or value == field.default or field.default is MISSING:
+            continue
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else "on" if value is True else value
+        raise BadInput(field.name, shown, f"means nothing with --{switch}; leave one of them out")
 
 
 def data_name(data: str) -> str:

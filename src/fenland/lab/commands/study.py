@@ -13,6 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fenland.lab import logs
 from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.config.words import pairs, whole
 from fenland.lab.errors import BadInput, one_of
 
@@ -42,31 +43,31 @@ class Study:
     130 interrupted.
     """
 
-    names: Annotated[Positional[tuple[str, ...]], arg(metavar="NAME")] = ()
+    names: Annotated[Positional[tuple[str, ...]], option(metavar="NAME")] = ()
     """Studies to run, or all; see --list. The path of a Python file runs the study in it."""
-    preset: Annotated[str, arg(metavar="NAME")] = "quick"
+    preset: Annotated[str, option(metavar="NAME")] = "quick"
     """quick (minutes on a laptop), paper (the published scale) or, where a study has it, two-cores (published data and
     lengths of training, as far as two cores get in hours)."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUE")] = ()
     """Set a field of the configuration, as in --set seeds=0..9; may be given several times. Several studies: those
     that have the field."""
-    out: Annotated[str, arg(metavar="DIR")] = "out/studies"
+    out: Annotated[str, option(metavar="DIR")] = "out/studies"
     """Output directory."""
-    workers: Annotated[str, arg(metavar="NUMBER")] = "1"
+    workers: Annotated[str, option(metavar="NUMBER")] = "1"
     """Processes that share training runs."""
-    data_root: Annotated[str, arg(metavar="DIR")] = ""
+    data_root: Annotated[str, option(metavar="DIR")] = ""
     """Folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
-    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    ray: Annotated[str, option(metavar="ADDRESS")] = ""
     """Share training runs on a Ray cluster: its address, or local."""
-    cpus_per_run: Annotated[str, arg(metavar="NUMBER")] = "1"
+    cpus_per_run: Annotated[str, option(metavar="NUMBER")] = "1"
     """Cores that each training run gets on the cluster; fractions too."""
-    gpus_per_run: Annotated[str, arg(metavar="NUMBER")] = "0"
+    gpus_per_run: Annotated[str, option(metavar="NUMBER")] = "0"
     """GPUs that each training run gets on the cluster; fractions too. Its device is the study's own field."""
-    logger: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    logger: Annotated[tuple[str, ...], option(metavar="NAME ...")] = ()
     """Also tell tensorboard, mlflow or wandb (several allowed) of every training run, in OUT/trackers."""
     list: bool = False
     """List the studies, or the fields of those that are named; run nothing."""
-    table: Annotated[str, arg(metavar="DIR")] = ""
+    table: Annotated[str, option(metavar="DIR")] = ""
     """Print the table of claims, published, measured and whether they hold, over the studies (or record files) in this
     folder, as Markdown; with --json as records. Runs nothing."""
     plan: bool = False
@@ -79,13 +80,16 @@ class Study:
         from fenland.lab.studies import STUDIES, find
 
         if self.table:
+            shared.alone(self, "table", "names", "json")
             return self._table()
         if not (self.names or self.list):
             raise BadInput("NAME", "nothing", f"{one_of([ALL, *STUDIES])}; fenland study --list says what they are")
         with logs.waiting("torch"):
+            named = {name: find(name) for name in self.names if name != ALL}
             every = ALL in self.names or not self.names
-            studies = [find(name) for name in (STUDIES if every else dict.fromkeys(self.names))]
+            studies = [find(name) for name in STUDIES] if every else list(named.values())
         if self.list:
+            shared.alone(self, "list", "names", "json")
             return self._list(studies)
         with logs.waiting("torch"):
             plans = self._plans(studies)

@@ -11,15 +11,16 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from fenland.lab import logs
 from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.config.words import whole
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_Number = Annotated[str, arg(metavar="NUMBER")]
-_Folder = Annotated[str, arg(metavar="DIR")]
-COMPARE = "compare"
+_Number = Annotated[str, option(metavar="NUMBER")]
+_Folder = Annotated[str, option(metavar="DIR")]
+COMPARE, QUICK = "compare", "quick"
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,22 @@ class Sweep:
     Exit codes: 0 all runs are stored, 1 some failed, 2 wrong arguments, 130 interrupted.
     """
 
-    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    target: Annotated[Positional[str], option(metavar="TARGET")]
     """compare, or the name of a study or the Python file of one of yours."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=VALUES")] = ()
     """A field and its values; may be given several times. rho is left out where the optimizer has no radius."""
-    preset: Annotated[str, arg(metavar="NAME")] = "quick"
+    preset: Annotated[str, option(metavar="NAME")] = QUICK
     """Of a study, for the fields that are not set: quick or paper."""
     workers: _Number = "1"
     """Processes that share the runs; with --ray local: runs at once."""
-    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    ray: Annotated[str, option(metavar="ADDRESS")] = ""
     """Run on a Ray cluster: HOST:PORT, auto (the one this machine belongs to), or local (one of this machine's own).
     Every node needs fenland and the data at the same absolute path; results are stored here, by this command."""
     cpus_per_run: _Number = "1"
     """Cores that each run gets on the cluster; fractions too."""
     gpus_per_run: _Number = "0"
     """GPUs that each run gets on the cluster; compare then trains on cuda, a study on its field device."""
-    logger: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    logger: Annotated[tuple[str, ...], option(metavar="NAME ...")] = ()
     """Also tell tensorboard, mlflow or wandb of every training run, in trackers/ beside runs/."""
     data_root: _Folder = ""
     """Of a study: folder with mnist/, cifar10/, ... of parquet files, instead of a download."""
@@ -88,6 +89,8 @@ class Sweep:
             from fenland.lab.store.runs import Store
             from fenland.lab.sweep import settings
 
+        if self.preset != QUICK:
+            raise BadInput("preset", self.preset, "is for studies; here every field is set by itself, leave it out")
         if self.data_root:
             raise BadInput("data-root", self.data_root, "is for studies; here write --set data_dir=DIR")
         ray = shared.cluster(self.ray, self.cpus_per_run, self.gpus_per_run, self._workers())

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
-
 from fenland.lab import logs
-from fenland.lab.commands import output
+from fenland.lab.commands import output, shared
+from fenland.lab.commands.option import option
 from fenland.lab.errors import BadInput, one_of
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class Variants:
     Example: fenland variants --name GSAM
     """
 
-    name: Annotated[str | None, arg(metavar="NAME")] = None
+    name: Annotated[str | None, option(metavar="NAME")] = None
     """Show one method with all that is known of it."""
     json: bool = False
     """Print one JSON document instead of the table."""
@@ -32,6 +31,8 @@ class Variants:
 
     def run(self, arguments: list[str]) -> int:
         """Print them."""
+        if self.markdown:
+            shared.alone(self, "markdown")
         with logs.waiting("torch"):
             from fenland.presets import PRESETS
         if self.markdown:

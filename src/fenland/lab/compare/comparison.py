@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fenland.lab import logs
 from fenland.lab.config import RunConfig
+from fenland.lab.config.run_config import BASES
 from fenland.lab.errors import BadInput
 from fenland.lab.store.files import write_json
 from fenland.lab.store.runs import Store
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fenland.lab.sweep.cluster import Cluster
+    from fenland.lab.training.task import Examples
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,7 @@ def compare(
         BadInput: an argument is wrong.
     """
     with logs.waiting("the data"):
-        if ray is not None and ray.gpus:  # its devices are not this machine's
-            here = replace(request, fields={**request.fields, "device": "cpu"})
-            runs = [replace(run, device="cuda") for run in plan(here)]
-        else:
-            runs = plan(request)
+        runs = plan(replace(request, device="cuda") if ray is not None and ray.gpus else request)
     return carry_out(runs, out, console, workers, arguments, ray, trackers=trackers)
 
 
@@ -148,13 +146,25 @@ def _check_fit(runs: Sequence[RunConfig]) -> None:
     for share in _by(runs, *data, "model", "model_dir", "max_tokens").values():
         examples = load_examples(share[0])
         for run in share:
-            if run.batch_size > len(examples.train):
-                cure = f"give at most {len(examples.train)}, the size of the train set"
-                raise BadInput("batch-size", run.batch_size, cure)
+            _check_batches(run, examples)
         for group in _by(share, "lora").values():
             model = make_model(group[0], examples)
             for run, *_ in _by(group, "optimizer", "base", "options").values():
                 _check_optimizer(run, model)
+
+
+def _check_batches(run: RunConfig, examples: Examples) -> None:
+    """See that the train set has what is asked of it, and that its images take the augmentation."""
+    from fenland.lab.data import Images
+    from fenland.lab.data.augment import Augmentation
+
+    most = len(examples.train)
+    if run.limit is not None and run.limit > most:  # a page would tell of examples that there are not
+        raise BadInput("limit", run.limit, f"give at most {most}, the size of the train set, or all")
+    if run.batch_size > most:
+        raise BadInput("batch-size", run.batch_size, f"give at most {most}, the size of the train set")
+    if isinstance(examples, Images):
+        Augmentation(examples.shape, run.augment, run.cutout, run.cutout_share)
 
 
 def _check_optimizer(run: RunConfig, model: nn.Module) -> None:
@@ -189,7 +199,7 @@ def _write_request(
     content = {
         "command": shlex.join(["fenland", *arguments]) if arguments else None,
         "optimizers": optimizers,
-        "baseline": "sgd" if "sgd" in optimizers else optimizers[0],
+        "baseline": next((base for base in BASES if base in optimizers), optimizers[0]),
         "runs": [run.hash for run in runs],
     }
     if fields is not None:

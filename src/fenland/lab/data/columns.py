@@ -15,6 +15,8 @@ from fenland.lab.errors import BadInput
 
 _IMAGE_COLUMNS = ("image", "img")
 _TEXT_COLUMNS = ("text", "sentence", "review", "content")
+# The other half of a pair of texts, as in QNLI (question, sentence): without it the labels mean nothing.
+_SECOND = ("question", "premise", "hypothesis", "sentence1", "sentence2", "text_pair", "text2")
 # CIFAR-100 on the hub names its hundred classes fine_label.
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
@@ -28,6 +30,10 @@ def find_columns(schema: pyarrow.Schema, argument: str, value: object) -> tuple[
     if is_text(content):
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
             raise BadInput(argument, value, f"column {content} is {_short(kind)}; it must hold texts (string)")
+        second = [name for name in schema.names if name in _SECOND]
+        if second:
+            cure = "one text an example is read: join them into one column text, or drop the other"
+            raise BadInput(argument, value, f"has the text columns {content} and {second[0]}; {cure}")
     elif not pyarrow.types.is_struct(kind) or "bytes" not in {field.name for field in kind}:
         raise BadInput(argument, value, f"column {content} is {kind}; it must be a struct with encoded image bytes")
     kind = schema.field(label).type

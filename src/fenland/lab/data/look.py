@@ -96,8 +96,13 @@ def _of_texts(source: str, train: Split, test: Split, others: list[str], ignored
         problem = error
     return Look(
         source, _seen_texts(train, first), _seen_texts(test, second), others, ignored,
-        repeated=len(first.all & second.all), problem=problem, texts=first.examples,
+        repeated=_in_both(first.all, second.all), problem=problem, texts=first.examples,
     )  # fmt: skip
+
+
+def _in_both(train: tuple[str, ...], test: tuple[str, ...]) -> int:
+    known = frozenset(train)
+    return sum(text in known for text in test)
 
 
 def _seen_texts(split: Split, found: look_texts.SeenTexts) -> Seen:

@@ -19,7 +19,7 @@ class SeenTexts:
     empty: int  # how many rows have none
     words: tuple[int, int, int]  # the least, the median and the most words of a text
     examples: tuple[str, ...]  # a few, the same ones each time, chosen over all classes; cut to a line
-    all: frozenset[str]  # every text, for the comparison of two splits
+    all: tuple[str, ...]  # every text, for the comparison of two splits
 
 
 def survey(split: Split) -> SeenTexts:
@@ -30,7 +30,7 @@ def survey(split: Split) -> SeenTexts:
     words = min(counts), int(np.median(counts)), max(counts)
     rows = stratified(split.labels, min(_SHOWN, len(texts)), seed=0)
     examples = tuple(f"{split.labels[row]}: {_line(texts[row])}" for row in rows)
-    return SeenTexts(sum(not text.strip() for text in texts), words, examples, frozenset(texts))
+    return SeenTexts(sum(not text.strip() for text in texts), words, examples, tuple(filter(str.strip, texts)))
 
 
 def _line(text: str) -> str:

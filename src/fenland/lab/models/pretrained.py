@@ -61,7 +61,8 @@ class Pretrained(nn.Module):
 
 def named(model: str) -> bool:
     """Whether a model's name is one of a pre-trained one: a name on the hub, or a folder."""
-    return model == LOCAL or os.sep in model or "/" in model or Path(model).is_dir()
+    # A folder counts by what it holds: one that happens to be called lenet must not hide the network of that name.
+    return model == LOCAL or os.sep in model or "/" in model or (Path(model) / "config.json").is_file()
 
 
 def identify(config: RunConfig) -> RunConfig:

@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 
 from fenland.lab.config import RunConfig
+from fenland.lab.config.run_config import FIELDS as FIELDS_OF_A_RUN
+from fenland.lab.config.run_config import SHARED
 from fenland.lab.figures.style import title_of
 from fenland.lab.store.records import Records
+from fenland.lab.store.runs import PLACES
 
 # The configuration's fields in the order of the page, with their names there; others follow under their own.
 FIELDS = {
@@ -83,7 +86,7 @@ def machines(environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
     pairs = []
     for name in names:
         values = [each[name] for each in environments if not _missing(each.get(name))]
-        if not values or name == "data_dir":  # a folder on somebody's machine is nobody else's business
+        if not values or name in PLACES:  # a folder on somebody's machine is nobody else's business
             continue
         texts = sorted({_moment(str(value)) if name == "time" else _flat(value) for value in values})
         text = f"{texts[0]} to {texts[-1]}" if name == "time" and len(texts) > 1 else ", ".join(texts)
@@ -107,8 +110,32 @@ def command(records: Records) -> tuple[str, bool]:
         return str(given), True
     runs = records.results
     words = ["fenland", "compare", "--optimizers", *dict.fromkeys(runs["optimizer"].tolist())]
-    for name in OPTIONS:
+    for name in dict.fromkeys((*OPTIONS, *SHARED)):
         values = list(runs[name].dropna().unique()) if name in runs else []
-        if len(values) == 1:
-            words += [f"--{name.replace('_', '-')}", f"{values[0]}"]
-    return shlex.join([*words, "--seeds", str(runs["seed"].nunique())]), False
+        # What the command fills in by itself may be another thing elsewhere; else a default need not be said.
+        said = name in OPTIONS or FIELDS_OF_A_RUN[name].auto or values != [getattr(RunConfig, name, None)]
+        if len(values) == 1 and said and name not in LEFT_OUT:
+            words += [f"--{name.replace('_', '-')}", _given(values[0])]
+    return shlex.join([*words, *_own(runs), "--seeds", _seeds(sorted(set(runs["seed"].tolist())))]), False
+
+
+def _given(value: Any) -> str:
+    return ("off", "on")[bool(value)] if type(value).__name__.startswith("bool") else str(value)
+
+
+def _own(runs: pd.DataFrame) -> list[str]:
+    """The radius and the options of each optimizer, where all its runs have the same."""
+    radii, options = [], []
+    for optimizer, group in runs.groupby("optimizer", sort=False):
+        rho = group["rho"].dropna().unique() if "rho" in group else []
+        radii += [f"{optimizer}={rho[0]}"] if len(rho) == 1 else []
+        lists = {tuple(each) for each in group["options"]} if "options" in group else set()
+        options += [f"{optimizer}:{each}" for own in lists for each in own] if len(lists) == 1 else []
+    return [*(["--rho", *radii] if radii else []), *(["--options", *options] if options else [])]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """How many, or which where they do not count from 0."""
+    if list(seeds) == list(range(len(seeds))):
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) if len(seeds) > 1 else f"{seeds[0]}..{seeds[0]}"

@@ -36,7 +36,9 @@ def rows(runs: Sequence[StoredRun]) -> list[Row]:
         config = run.config.as_dict()
         result = {f"result_{name}" if name in config else name: value for name, value in run.result.items()}
         found.append({"run": run.folder.name, **config, **result})
-    return found
+    # Some results are of some runs alone: a number of noisy labels, where there is label noise.
+    every = dict.fromkeys(name for row in found for name in row)
+    return [{name: row.get(name) for name in every} for row in found]
 
 
 def choose(found: Sequence[Row], conditions: Sequence[str]) -> list[Row]:

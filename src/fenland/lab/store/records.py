@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from fenland.lab.config import RunConfig
+from fenland.lab.config.entry import WHERE_SET
 from fenland.lab.config.run_config import FIELDS
 from fenland.lab.store.files import read_json, read_table
 from fenland.lab.store.runs import Store
@@ -77,7 +79,7 @@ def read_records(out_dir: Path | str, runs: Collection[str] | None = None) -> Re
     folders = [folder for folder in folders if _whole(store, folder.name)]
     if not folders:
         raise FileNotFoundError(f"no finished run under {out / 'runs'}: run `fenland compare --out {out}` first")
-    configs = {folder: read_json(folder / "config.json", _AGAIN) for folder in folders}
+    configs = _filled({folder: read_json(folder / "config.json", _AGAIN) for folder in folders})
     fields = comparison.get("fields") if set(wanted or ()) == set(comparison.get("runs", ())) else None
     labels = _labels(list(configs.values()), fields)
     order = _order(configs, labels, comparison.get("optimizers", ()))
@@ -88,6 +90,14 @@ def read_records(out_dir: Path | str, runs: Collection[str] | None = None) -> Re
         environments=tuple(read_json(folder / "environment.json", _AGAIN) for folder in order),
         comparison=comparison,
     )
+
+
+def _filled(configs: Mapping[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
+    """Configurations with the same fields: one that is stored only where it is set has its default elsewhere."""
+    every = {name for config in configs.values() for name in config}
+    defaults = {name: getattr(RunConfig, name, None) for name in FIELDS if name in every}
+    defaults = {name: value for name, value in defaults.items() if FIELDS[name].hashed == WHERE_SET}
+    return {folder: {**defaults, **config} for folder, config in configs.items()}
 
 
 def _whole(store: Store, name: str) -> bool:

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Results that are None where there is nothing to say; elsewhere null stands for NaN.
 _OR_NONE = {"diverged_step"}
 _CURE = "start the command that made it again to redo this run, or remove its folder"
+# Fields of a run that say where its data and its model lie, and what the data are tested on: no part of what it is, so
+# that the environment keeps them.
+PLACES = ("data_dir", "test_split", "model_dir")
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,6 +45,12 @@ class StoredRun:
     result: dict[str, Any]
     environment: dict[str, Any]
     folder: Path
+
+    @property
+    def placed(self) -> RunConfig:
+        """The configuration with where the data and the model lay when it ran, to load them again."""
+        places: dict[str, Any] = {name: self.environment.get(name) for name in PLACES}
+        return replace(self.config, **places)
 
     def metrics(self) -> pandas.DataFrame:
         """One row per epoch, see ``EpochRecord``."""
@@ -143,7 +152,7 @@ class Store:
                 with files.writing(temporary / WEIGHTS) as file:
                     torch.save(result.weights, file)
             files.write_json(temporary / "config.json", _finite(config.identity()))
-            files.write_json(temporary / "environment.json", _finite({**environment, "data_dir": config.data_dir}))
+            files.write_json(temporary / "environment.json", _finite({**environment, **_places(config)}))
             files.write_json(temporary / "result.json", _finite(result.summary()))
             seal(temporary, config.hash)
             self._settle(temporary, target, with_weights=result.weights is not None)
@@ -206,6 +215,15 @@ class Store:
 
     def _live(self, name: str) -> Path:
         return self.folder / f".live-{name}"
+
+
+def _places(config: RunConfig) -> dict[str, str | None]:
+    """Folders whole: a relative one says nothing to a command that is given elsewhere."""
+    found = {name: getattr(config, name) for name in PLACES}
+    return {
+        name: os.path.abspath(os.path.expanduser(each)) if each and name.endswith("_dir") else each
+        for name, each in found.items()
+    }
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import traceback
@@ -112,4 +113,6 @@ def _one(
 def folder_name(values: dict[str, str]) -> str:
     """Values as the name of a folder."""
     text = ",".join(f"{name}={value}" for name, value in values.items())
-    return "".join(each if each.isalnum() or each in "=,.-_+" else "_" for each in text)[:200]
+    name = "".join(each if each.isalnum() or each in "=,.-_+" else "_" for each in text)[:200]
+    # Two settings whose names lose what tells them apart would write over each other.
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

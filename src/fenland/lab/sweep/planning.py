@@ -11,6 +11,7 @@ from fenland.lab.config.entry import AUTO
 from fenland.lab.config.run_config import FIELDS, SHARED, of_field, written
 from fenland.lab.errors import BadInput
 from fenland.lab.models import check_model, pretrained
+from fenland.lab.sweep import idle
 from fenland.lab.sweep.auto import automatic, check_device
 from fenland.lab.training.optimizers import OPTIMIZERS, check_optimizer, check_options
 
@@ -25,6 +26,7 @@ class Request:
     rho: Sequence[str] = ()  # numbers for all, or ``optimizer=number``
     options: Sequence[str] = ()  # ``optimizer:name=value`` each
     seeds: str = "5"  # how many, or which, as in ``0..4`` and ``3,5``
+    device: str | None = None  # of all runs, for those that run on another machine; None: as asked for, and found here
 
 
 def plan(request: Request) -> list[RunConfig]:
@@ -37,18 +39,26 @@ def plan(request: Request) -> list[RunConfig]:
 
     radii = _radii(request)
     options = _options(request)
-    base = pretrained.identify(data.identify(base_run(request.fields)))
+    base = base_run(request.fields, request.device)
+    idle.refuse([base])
+    base = pretrained.identify(data.identify(base))
     runs = []
     for seed in _seeds(request.seeds):
         runs += [replace(base, optimizer=name, rho=radii[name], seed=seed, options=options[name]) for name in radii]
     return runs
 
 
-def base_run(given: Mapping[str, str]) -> RunConfig:
-    """What all runs of a comparison share, the base itself being the optimizer."""
+def base_run(given: Mapping[str, str], device: str | None = None) -> RunConfig:
+    """What all runs of a comparison share, the base itself being the optimizer.
+
+    Args:
+        given: as ``Request.fields``.
+        device: as ``Request.device``: that of another machine cannot be looked for here.
+    """
     from fenland.lab.data.load import LOCAL
 
     texts = {name: given.get(name, written(name)) for name in SHARED}
+    texts |= {} if device is None else {"device": device}
     if texts["data"] == LOCAL:
         raise BadInput("data", texts["data"], "give the folder itself, as in --data DIR")
     values: dict[str, Any] = {}
@@ -58,7 +68,8 @@ def base_run(given: Mapping[str, str]) -> RunConfig:
         else:
             values[name] = of_field(name, text)
     check_model(values["model"])
-    check_device(values["device"])
+    if device is None:
+        check_device(values["device"])
     return RunConfig(optimizer=values["base"], **values)
 
 
@@ -79,6 +90,8 @@ def _radii(request: Request) -> dict[str, float | None]:
     if not request.optimizers:
         raise BadInput("optimizers", "(none)", "name at least one, such as: sgd sam ssam")
     radii = {name: check_optimizer(name).rho for name in request.optimizers}
+    climbing = [name for name, rho in radii.items() if rho is not None]
+    own: dict[str, float] = {}  # an optimizer's own, and under the empty name that of all others
     for text in request.rho:
         name, given, number = text.rpartition("=")
         value = words.number(number)
@@ -88,9 +101,13 @@ def _radii(request: Request) -> dict[str, float | None]:
             raise BadInput("rho", text, f"{name or 'the name'} is not among the optimizers ({', '.join(radii)})")
         if given and OPTIMIZERS[name].rho is None:
             raise BadInput("rho", text, f"{name} has no radius; leave it out")
-        named = [name] if given else [each for each in radii if OPTIMIZERS[each].rho is not None]
-        radii.update(dict.fromkeys(named, value))
-    return radii
+        if not climbing:
+            raise BadInput("rho", text, f"none of these optimizers has a radius ({', '.join(radii)}); leave it out")
+        if name in own:
+            cure = "keep one; fenland sweep compare --set rho=0.05,0.1 compares several"
+            raise BadInput("rho", " ".join(request.rho), f"gives two radii for {name or 'all optimizers'}; {cure}")
+        own[name] = value
+    return radii | {name: own.get(name, own.get("", radii[name])) for name in climbing}
 
 
 def _options(request: Request) -> dict[str, tuple[str, ...]]:

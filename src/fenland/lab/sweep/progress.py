@@ -31,7 +31,8 @@ def names(configs: Sequence[RunConfig]) -> dict[str, str]:
     found = {}
     for optimizer in {config.optimizer for config in configs}:
         runs = [config for config in configs if config.optimizer == optimizer]
-        fields = [name for name in runs[0].identity() if name not in ("seed", "options", "data_id")]
+        every = dict.fromkeys(name for run in runs for name in run.identity())
+        fields = [name for name in every if name not in ("seed", "options", "data_id")]
         differing = [name for name in fields if len({getattr(run, name) for run in runs}) > 1]
         for run in runs:
             values = [f"{name}={getattr(run, name)}" for name in differing]
@@ -171,8 +172,10 @@ class Lines:
 
 def describe(record: dict[str, Any]) -> str:
     """An epoch in a few words."""
-    accuracy = f"test {record['test_accuracy']:.2%}"
-    return f"loss {record['train_loss']:.4f}, {accuracy}, {record['images_per_second']:,.0f} images/s"
+    words = [f"loss {record['train_loss']:.4f}", f"{record['images_per_second']:,.0f} images/s"]
+    if record["test_accuracy"] == record["test_accuracy"]:  # not every epoch need be evaluated
+        words.insert(1, f"test {record['test_accuracy']:.2%}")
+    return ", ".join(words)
 
 
 def ending(config: RunConfig, outcome: Outcome, name: str) -> str:

@@ -13,6 +13,7 @@ from fenland.lab.config.run_config import BASES, FIELDS, SHARED, of_field
 from fenland.lab.errors import BadInput
 from fenland.lab.models import pretrained
 from fenland.lab.store.runs import Store
+from fenland.lab.sweep import idle
 from fenland.lab.sweep.planning import base_run
 from fenland.lab.training.optimizers import check_optimizer, check_options
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What a sweep sets unless it is told otherwise: the runs of `fenland compare`.
 _DEFAULTS = ("optimizer=sgd,sam,ssam", "seed=0..4")
+# Fields that are found, from the data and the model that are named: nobody sets them.
+_FOUND = ("data_id", "model_dir", "model_id")
 # Fields that identification fills in.
 _IDENTIFIED = ("data", "data_dir", "data_id", "model", "model_dir", "model_id")
 # Columns of the table: the result, its name there, digits, factor.
@@ -53,7 +56,7 @@ def plan(given: Sequence[str], device: str | None = None) -> Plan:
     Raises:
         BadInput: naming the field, the value and what is allowed. The data sets' files are checked too.
     """
-    axes = words.axes(given, RunConfig, refused=("data_id",))
+    axes = words.axes(given, RunConfig, refused=_FOUND)
     values = words.axes(_DEFAULTS, RunConfig) | axes
     seeds = {"seed": values.pop("seed")}
     runs: dict[str, RunConfig] = {}
@@ -66,6 +69,7 @@ def plan(given: Sequence[str], device: str | None = None) -> Plan:
         known = identified[place]
         run = replace(run, **{name: getattr(known, name) for name in _IDENTIFIED})
         runs[run.hash] = run
+    _blamed({}, lambda: idle.refuse(list(runs.values())))
     if "rho" in axes and all(run.rho is None for run in runs.values()):
         cure = f"none of these optimizers has a radius ({', '.join(values['optimizer'])})"
         raise BadInput("set", f"rho={','.join(axes['rho'])}", cure)
@@ -85,10 +89,7 @@ def _run(values: dict[str, str], device: str | None) -> RunConfig:
     check_options(optimizer, own.get("options", ()))
     if row.rho is not None:
         own["rho"] = row.rho if values.get("rho", AUTO) == AUTO else of_field("rho", values["rho"])
-    if device is None:
-        return replace(base_run(shared), optimizer=optimizer, **own)
-    # The device of another machine cannot be looked for here.
-    return replace(base_run(shared | {"device": "cpu"}), optimizer=optimizer, device=device, **own)
+    return replace(base_run(shared, device), optimizer=optimizer, **own)
 
 
 def _identified(run: RunConfig) -> RunConfig:
