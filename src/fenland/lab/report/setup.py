@@ -125,9 +125,10 @@ def _given(value: Any) -> str:
 
 def _own(runs: pd.DataFrame) -> list[str]:
     """The radius and the options of each optimizer, where all its runs have the same."""
-    radii, options = [], []
+    radii: list[str] = []
+    options: list[str] = []
     for optimizer, group in runs.groupby("optimizer", sort=False):
-        rho = group["rho"].dropna().unique() if "rho" in group else []
+        rho: Any = group["rho"].dropna().unique() if "rho" in group else ()
         radii += [f"{optimizer}={rho[0]}"] if len(rho) == 1 else []
         lists = {tuple(each) for each in group["options"]} if "options" in group else set()
         options += [f"{optimizer}:{each}" for own in lists for each in own] if len(lists) == 1 else []
