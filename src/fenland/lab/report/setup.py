@@ -111,12 +111,17 @@ def command(records: Records) -> tuple[str, bool]:
     runs = records.results
     words = ["fenland", "compare", "--optimizers", *dict.fromkeys(runs["optimizer"].tolist())]
     for name in dict.fromkeys((*OPTIONS, *SHARED)):
-        values = list(runs[name].dropna().unique()) if name in runs else []
+        values = _distinct(runs[name]) if name in runs else []
         # What the command fills in by itself may be another thing elsewhere; else a default need not be said.
         said = name in OPTIONS or FIELDS_OF_A_RUN[name].auto or values != [getattr(RunConfig, name, None)]
         if len(values) == 1 and said and name not in LEFT_OUT:
             words += [f"--{name.replace('_', '-')}", _given(values[0])]
     return shlex.join([*words, *_own(runs), "--seeds", _seeds(sorted(set(runs["seed"].tolist())))]), False
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """The values that occur, each once; those of lists too, which have no hash."""
+    return list({str(value): value for value in values if not _missing(value)}.values())
 
 
 def _given(value: Any) -> str:
@@ -128,7 +133,7 @@ def _own(runs: pd.DataFrame) -> list[str]:
     radii: list[str] = []
     options: list[str] = []
     for optimizer, group in runs.groupby("optimizer", sort=False):
-        rho: Any = group["rho"].dropna().unique() if "rho" in group else ()
+        rho = _distinct(group["rho"]) if "rho" in group else []
         radii += [f"{optimizer}={rho[0]}"] if len(rho) == 1 else []
         lists = {tuple(each) for each in group["options"]} if "options" in group else set()
         options += [f"{optimizer}:{each}" for own in lists for each in own] if len(lists) == 1 else []
