@@ -135,3 +135,21 @@ def test_fisher_s_ball_refuses_complex_parameters():
     w = nn.Parameter(torch.ones(3, dtype=torch.complex64))
     with pytest.raises(ValueError, match="complex"):
         fenland.FisherSAM(torch.optim.SGD([w], lr=0.1))
+
+
+@pytest.mark.parametrize("scope", ["all", "layer"])
+def test_a_tensor_without_elements_is_no_layer_of_zsharp(scope):
+    got = []
+    for empty in ([], [nn.Parameter(torch.ones(0, 5))]):
+        w = nn.Parameter(torch.arange(1.0, 31.0))
+        opt = fenland.ZSharp(torch.optim.SGD([w, *empty], lr=0.01), scope=scope)
+
+        def closure(w: nn.Parameter = w, empty: list[Any] = empty, opt: Any = opt) -> torch.Tensor:
+            opt.zero_grad()
+            loss = w.square().sum() + sum(x.sum() for x in empty)
+            loss.backward()
+            return loss
+
+        opt.step(closure)
+        got.append(w.detach().clone())
+    assert torch.equal(*got)
