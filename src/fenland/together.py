@@ -21,7 +21,7 @@ from fenland.step.guards.snapshots import Guard
 from fenland.step.perturbation import StorageCache
 from fenland.step.refusals.unguarded import watch_of_unguarded
 from fenland.step.runner import Runner
-from fenland.step.state import Memory
+from fenland.step.state import Memory, Rules
 from fenland.step.step import Step
 
 
@@ -47,7 +47,8 @@ def step_together(
         What the closure returned at w.
 
     Raises:
-        ValueError: fewer than two optimizers, a parameter that two of them have, or rules that differ under "joint".
+        ValueError: fewer than two optimizers, a parameter that two of them have, rules or options (max_norm,
+            nonfinite, perturb, record_every) that differ under "joint", or methods that choose samples and differ.
         TypeError: one of them is no SharpnessAware.
     """
     check_among("norm", norm, ("joint", "each"))
@@ -57,15 +58,23 @@ def step_together(
         raise TypeError(f"closure = {closure!r}: must be a callable")
     for opt in optimizers:
         check_instance("optimizers", opt, SharpnessAware, "fenland.SAM(base)")
+    hooked = []
+    for opt in optimizers:  # each hook may replace the closure, as in `step`
+        hooked.append(opt._before_step((opt, closure), {} if scaler is None else {"scaler": scaler}))
+        closure, scaler = _handed(*hooked[-1][0][1:], **hooked[-1][1])
     refuse_caller(closure)
-    for opt in optimizers:
-        opt._before_step((opt, closure), {})
     with torch.no_grad():
         scalings = [opt._scaling(scaler) for opt in optimizers]
         value = _run([opt._runner for opt in optimizers], closure, scalings, joint=norm == "joint")
-    for opt in optimizers:
-        opt._after_step((opt, closure), {})
+    for opt, (args, kwargs) in zip(optimizers, hooked, strict=True):
+        opt._after_step(args, kwargs)
+        vars(opt)["_opt_called"] = True  # what torch's schedulers look at
     return value
+
+
+def _handed(closure: Any = None, scaler: Any = None) -> tuple[Any, Any]:
+    """Closure and scaler among the arguments of a step."""
+    return closure, scaler
 
 
 def _run(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled | None], joint: bool) -> Any:
@@ -74,6 +83,13 @@ def _run(runners: Sequence[Runner], closure: Closure, scalings: Sequence[Scaled 
     params = [p for runner in runners for group in runner.base.param_groups for p in group["params"]]
     if len(set(params)) < len(params):
         raise ValueError("optimizers: two of them have a parameter in common, which would be updated twice")
+    methods = [runner.rules.method for runner in runners]
+    if any(runner.per_sample for runner in runners) and any(method != methods[0] for method in methods):
+        chooses = next(method for method in methods if method.per_sample)
+        raise ValueError(
+            f"optimizers: {chooses} chooses the samples of each pass, and the passes are shared by all; "
+            "give all of them the same method"
+        )
     if not joint:
         return run_closure(runners, closure, scalings)
     joined = _JointRunner(runners)
@@ -90,6 +106,7 @@ class _JointRunner(Runner):
     def __init__(self, runners: Sequence[Runner]) -> None:
         first = runners[0]
         for k, runner in enumerate(runners):
+            _check_options(k, runner.rules, first.rules)
             same = tuple(runner.rules) == tuple(first.rules) and runner.memory.numbers == first.memory.numbers
             if not same or runner.memory.count != first.memory.count:
                 raise ValueError(
@@ -119,12 +136,16 @@ class _JointRunner(Runner):
         if any(runner.unguarded for runner in runners):  # asked first: a joint runner is made at every step
             params = [p for group in groups for p in group["params"]]
             self.unguarded = watch_of_unguarded(params, [watch.model for watch in self.watches])
-        self._warned_of_nothing = True
+        self._warned_of_nothing = first._warned_of_nothing
 
     def scaling(self, scalings: Sequence[Scaled | None]) -> Scaled | None:
         """The scaling of all."""
         known = [one for one in scalings if one is not None]  # of all or of none: there is one scaler
         return _JointScaling(known, self.bases) if known else None
+
+    def _warn_of_nothing(self, what: str) -> None:
+        super()._warn_of_nothing(what)
+        self.runners[0]._warned_of_nothing = True
 
     def warn_of_unguarded(self, two_calls: bool) -> None:
         super().warn_of_unguarded(two_calls)
@@ -158,6 +179,17 @@ class _JointRunner(Runner):
         return SimpleNamespace(
             record=step.record, scaling=scaling, settled=given, numbers=dict(step.numbers), vectors=vectors
         )
+
+
+def _check_options(k: int, rules: Rules, first: Rules) -> None:
+    """Raise a ValueError where the k-th optimizer has another option than the first: one step has one of each."""
+    for name in ("max_norm", "nonfinite", "perturb", "record_every"):
+        mine, theirs = getattr(rules, name), getattr(first, name)
+        if mine != theirs:
+            raise ValueError(
+                f'norm = "joint": optimizer {k} has {name} = {mine!r}, and the first {theirs!r}; '
+                'give all the same, or use norm="each"'
+            )
 
 
 class _JointGuard(Guard):

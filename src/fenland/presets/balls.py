@@ -68,6 +68,8 @@ def SSAM(
     **options: Any,
 ) -> SharpnessAware:
     """Stable SAM: the descent gradient is brought back to the length of the clean one."""
+    if ball is not None and not normalize:
+        raise ValueError(f"normalize = False and ball = {ball!r}: each says what bounds e; give one of them")
     ball = ball or (rules.L2() if normalize else rules.Unnormalized())
     return SharpnessAware(base, rho, ball=ball, method=rules.Renormalize(cap=cap, gamma_norm=gamma_norm), **options)
 

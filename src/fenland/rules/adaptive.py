@@ -104,6 +104,9 @@ class Fisher(Ball):
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0)
 
+    def check(self, params: ParameterNames) -> None:
+        params.require_real(f"ball = {self}")
+
     def steepest(self, a: Lazy, s: Context) -> Lazy:
         x = a.form()
         direction, length = a.V.metric_step(

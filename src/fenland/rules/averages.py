@@ -57,6 +57,8 @@ class Friendly(Source):
         check_number("sigma", self.sigma)
         check_between("decay", self.decay, 0.0, 1.0)
         check_among("average", self.average, ("old", "new"))
+        if self.average == "new" and self.decay == 0 and self.sigma == 1:
+            raise ValueError('decay = 0: with average="new" and sigma=1, a = g - g = 0 and no step would ascend')
 
     def vector(self, g: Leaf, s: Context) -> Lazy:
         fresh, old = s.fresh("mean", g), s.get("mean", g)
@@ -70,7 +72,7 @@ class Friendly(Source):
 
 @dataclass(frozen=True)
 class Previous(Source):
-    r"""a = g_{t-1}, the gradient of the step before; on the first step a = g.
+    r"""a = g_{t-1}, the gradient of the step before (of the last that ascended, under a `when`); on the first a = g.
 
     The ascent does not wait for this step's gradient, so that both passes could run at once (AsyncSAM, arXiv
     2503.11147; here they run one after the other). Keeps g.

@@ -78,7 +78,10 @@ class Source(ABC):
 
     @abstractmethod
     def vector(self, g: Leaf, s: Context) -> Lazy:
-        """The vector to climb along; `s.get` and `s.put` reach what is kept."""
+        """The vector to climb along; `s.get` and `s.put` reach what is kept.
+
+        It is asked on steps that ascend: an average under `when=EveryK(5)` is one of every fifth gradient.
+        """
 
     def check(self, params: ParameterNames) -> None:  # noqa: B027 - most have nothing to refuse
         """Raise a ValueError where this source cannot work with these parameters (sharded tensors)."""

@@ -80,7 +80,8 @@ class FullNorm(Ball):
 
     Attributes:
         full_norm: called without arguments at w on every step that ascends; returns ||grad f(w)||_2 (a number or a
-            0-d tensor). It must not write to `p.grad`: use `torch.autograd.grad`. Gradients are enabled inside.
+            0-d tensor). It must not write to `p.grad`, which raises a RuntimeError: use `torch.autograd.grad`.
+            Gradients are enabled inside.
     """
 
     is_norm: ClassVar[bool] = False
@@ -93,8 +94,19 @@ class FullNorm(Ball):
             )
 
     def steepest(self, a: Lazy, s: Context) -> Lazy:
+        before = _versions(a)
         with torch.enable_grad():
             full = s.norm_of(self.full_norm)
+        if _versions(a) != before:
+            raise RuntimeError(
+                "full_norm wrote to p.grad, so that the ascent would climb along the batch's gradient and its own: "
+                "let it use torch.autograd.grad instead of backward"
+            )
         own = a.norm
         over = inverse(torch.as_tensor(full, dtype=own.dtype, device=own.device).detach()).expand_as(own)
         return Lazy((a * over).terms, over * own)
+
+
+def _versions(a: Lazy) -> list[int]:
+    """How often the memory of a's gradients was written to."""
+    return [x._version for _, leaf in a.terms for x in leaf.raw or ()]

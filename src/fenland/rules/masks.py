@@ -151,7 +151,7 @@ class ZScore(_Wrapping):
             least = _quantile(z, self.quantile, lead)
             marks = [_as(least, x) for x in z]
         else:
-            marks = [_as(_quantile([x], self.quantile, lead), x) for x in z]
+            marks = [_as(_quantile([x], self.quantile, lead), x) if x.numel() else x for x in z]
         kept = [torch.where(x >= mark, y, 0.0) for x, mark, y in zip(z, marks, whole.tensors, strict=True)]
         return self.inner.steepest(whole.like(kept), s)
 

@@ -16,8 +16,8 @@ from fenland.rules.choices import When
 class EveryK(When):
     """Steps with (step - offset) % k == 0 ascend: 1 + 1/k gradient evaluations a step.
 
-    With offset = 0 the first step ascends (LookSAM, Liu et al. 2022, arXiv 2203.02714: there must be a v to reuse);
-    MosaicML's composer takes (step + 1) % k == 0, which is offset = k - 1.
+    Before step `offset` none does. With offset = 0 the first step ascends (LookSAM, Liu et al. 2022, arXiv 2203.02714:
+    there must be a v to reuse); MosaicML's composer takes (step + 1) % k == 0, which is offset = k - 1.
 
     Attributes:
         k: length of the interval, in steps.
@@ -32,14 +32,15 @@ class EveryK(When):
         check_whole("offset", self.offset, 0)
 
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
-        return (step - self.offset) % self.k == 0
+        return step >= self.offset and (step - self.offset) % self.k == 0
 
 
 @dataclass(frozen=True)
 class Window(When):
     """Steps with start <= step < stop ascend (training's end only, or all but the learning rate's warm-up).
 
-    Source: Andriushchenko and Flammarion 2022, arXiv 2206.06232 (switching SAM on late). stop = None: to the end.
+    Source: Andriushchenko and Flammarion 2022, arXiv 2206.06232 (switching SAM on late). stop = None: to the end;
+    stop = start: never.
     """
 
     start: int = 0
@@ -49,6 +50,8 @@ class Window(When):
         check_whole("start", self.start, 0)
         if self.stop is not None:
             check_whole("stop", self.stop, 0)
+            if self.stop < self.start:
+                raise ValueError(f"stop = {self.stop}: must be >= start = {self.start}, or no step would ascend")
 
     def ascends(self, step: int, grad_norm: Scalar, memory: dict[str, float]) -> bool:
         return self.start <= step and (self.stop is None or step < self.stop)
@@ -144,6 +147,12 @@ class Both(When):
     def __post_init__(self) -> None:
         check_instance("first", self.first, When, "fenland.EveryK(2)")
         check_instance("second", self.second, When, "fenland.EveryK(2)")
+        shared = sorted(self.first.starts.keys() & self.second.starts.keys())
+        if shared:
+            raise ValueError(
+                f"second = {self.second}: keeps numbers under the names of {self.first}'s ({', '.join(shared)}), so "
+                "that each would overwrite the other's; use one of the two"
+            )
 
     @property
     def looks_at_gradient(self) -> bool:

@@ -18,7 +18,7 @@ from fenland.rules import Context
 from fenland.rules.requests import Climb, Grad
 from fenland.step.gradients import Gradient, drop
 from fenland.step.perturbation import Perturbation
-from fenland.step.record import LOW, StepRecord, measure_precision, warn_of_rounding
+from fenland.step.record import LOW, StepRecord, measure_precision, warn_of_no_vector, warn_of_rounding
 from fenland.step.reduction import mean_over_ranks
 
 
@@ -112,6 +112,8 @@ class StepContext(Context):
             vectors = [known[name] for name in names if known.get(name) is not None]
             if vectors and p.requires_grad:
                 found[p] = local(vectors[0])
+        if not found and self.count == 1:
+            warn_of_no_vector(names, self.base_optimizer, self.groups, self.rules.method)
         return self._leaf(list(found), list(found.values())) if found else None
 
     def parameters(self) -> Sequence[Tensor]:

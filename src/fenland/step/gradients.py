@@ -183,6 +183,7 @@ class Scaled:
 
     def __init__(self, scaler: Any, claim: Any) -> None:
         self.scaler, self.claim = scaler, claim
+        self.checked = False  # whether the scaler has seen a gradient of the base
 
     def factor(self, like: Vector) -> Scalar | None:
         """1 / scale, what gradients must still be multiplied with."""
@@ -209,10 +210,10 @@ class Scaled:
         """
         for leaf in others:
             mark_nonfinite(d.wholes, leaf.norm)
-        if d.factor is None:
-            grads = [p.grad for group in base.param_groups for p in group["params"] if p.grad is not None]
-            if grads:
-                scale_(self.scaler.scale(torch.ones((), device=grads[0].device)), grads)
+        grads = [p.grad for group in base.param_groups for p in group["params"] if p.grad is not None]
+        self.checked = bool(grads)
+        if d.factor is None and grads:
+            scale_(self.scaler.scale(torch.ones((), device=grads[0].device)), grads)
         try:
             self.claim(self.scaler)
             self.scaler.unscale_(base)
@@ -223,9 +224,12 @@ class Scaled:
             ) from error
         d.factor = None
 
-    def step(self, base: torch.optim.Optimizer) -> None:
-        """Step the base, or leave it out after an overflow."""
-        self.scaler.step(base)
+    def step(self, base: torch.optim.Optimizer, taken: bool = True) -> None:
+        """Step the base, or leave it out after an overflow; a scaler steps none in which it has seen no gradient."""
+        if self.checked:
+            self.scaler.step(base)
+        elif taken:
+            base.step()
 
 
 def mark_nonfinite(xs: Vector, norm: Scalar) -> None:

@@ -118,6 +118,23 @@ def measure_precision(
         record.realised_cosine = torch.where(whole > 0, cosine, torch.ones_like(cosine))  # no e is held exactly
 
 
+def warn_of_no_vector(
+    names: Sequence[str], base: torch.optim.Optimizer, groups: Sequence[dict[str, Any]], method: object
+) -> None:
+    """Warn after the base's first step where it keeps no vector under these names, for which a method waits."""
+    if any(known.get(name) is not None for known in base.state.values() for name in names):
+        return  # of parameters that are frozen now
+    if all(group.get("momentum") == 0 for group in groups):
+        return  # said at construction
+    warnings.warn(
+        f"method = {method}: climbs along the base's own vector ({' or '.join(names)}), and after its first step "
+        f"{type(base).__name__} keeps none, so that every step is one of the base alone; use a base that keeps one, "
+        "such as torch.optim.SGD(..., momentum=0.9)",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
 def warn_of_rounding(record: StepRecord, params: Sequence[torch.Tensor], base: torch.optim.Optimizer) -> None:
     """Warn once an optimizer where the parameters' precision loses e. Reads the record: one host synchronisation."""
     low = {p.dtype for p in params if p.dtype in LOW}

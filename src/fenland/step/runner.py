@@ -190,7 +190,7 @@ class Runner:
         self.roll_back([], before)
         if step.scaling is not None:
             drop(self.base.param_groups)  # without gradients the scaler's step touches nothing
-            step.scaling.step(self.base)
+            step.scaling.step(self.base, taken=False)
 
     def take(self, step: Step, ok: bool | Tensor, before: Snapshot | None, hooks: Any = None) -> None:
         """Step the base; what the program has put is kept once it has. A failure leaves what is fenland's as before."""

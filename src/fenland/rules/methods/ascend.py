@@ -106,7 +106,7 @@ class InnerSteps(Method):
     Attributes:
         n: number of ascent steps.
         convention: see above.
-        step_size: length of a step in radii, for "project". 1.0: ours.
+        step_size: length of a step in radii, for "project" alone. 1.0: ours.
         combine: what the base gets from g and h.
     """
 
@@ -120,6 +120,11 @@ class InnerSteps(Method):
         check_among("convention", self.convention, ("split", "project", "full"))
         check_number("step_size", self.step_size, low=0.0)
         check_instance("combine", self.combine, Combine, "fenland.AtAscentPoint()")
+        if self.step_size != 1.0 and self.convention != "project":
+            raise ValueError(
+                f'step_size = {self.step_size!r} (step of NStepSAM): is a choice of convention="project" alone, and '
+                f"with {self.convention!r} the steps have a length of their own; leave it out"
+            )
 
     @property
     def evaluations(self) -> int:

@@ -45,6 +45,7 @@ class Reuse(Method):
 class SphericalSearch(Method):
     r"""d = ||h|| * slerp(g / ||g||, h / ||h||; alpha), alpha being searched for on step 0, every, 2 * every, ...
 
+    Where such a step does not ascend (`when`), the next one that does searches.
     The search takes the alpha of the grid whose point w + rho_max * d / ||d|| has the highest loss on the batch, at one
     more closure call a value. Source: Chen and Zhou 2026, arXiv 2603.10048 (XSAM).
 
@@ -73,7 +74,7 @@ class SphericalSearch(Method):
 
     @property
     def numbers(self) -> dict[str, float]:
-        return {"alpha": float(self.alpha)}
+        return {"alpha": float(self.alpha), "searched": -1.0}  # the step of the last search; below 0: none yet
 
     def step(self, s: Context) -> Program:
         g = yield Grad()
@@ -81,7 +82,9 @@ class SphericalSearch(Method):
             yield Update(g)
             return
         h = yield Grad(at=s.climb(g), keep=g)
-        if s.count % self.every == 0:
+        searched = int(s.get("searched"))  # of several micro-batches each has its own search
+        if searched in (-1, s.count) or s.count // self.every > searched // self.every:
+            s.put("searched", s.count)
             unit = self.rho_max * inverse(h.norm)
             s.put("alpha", (yield Highest({alpha: arc(g, h, alpha) * unit for alpha in self.grid})))
         yield Update(arc(g, h, s.get("alpha")))

@@ -15,6 +15,7 @@ class WeightedDecoupled(Method):
     r"""The base gets g, and after its step w <- w - lr * kappa * (h - g), kappa = gamma / (1 - gamma).
 
     So the term is free of momentum and preconditioner: with SGD's momentum mu it is 1 - mu times weaker than it looks.
+    `max_norm`, and a trainer's clipping, bound the base's g, not this term.
     gamma = 0.5 is SAM without momentum, gamma = 0 the base. Source: Yue et al. 2023, arXiv 2305.15817 (WSAM).
 
     Attributes:

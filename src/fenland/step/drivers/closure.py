@@ -141,8 +141,9 @@ class _Passes:
                 runner.end_first_pass(guarded=True, two_calls=False)
             for runner, then in zip(self.runners, before, strict=True) if self.made else ():
                 runner.guard.bring_back(then, runner.after_first if self.made == 1 else None)
-            if isinstance(asking[0].request, Highest):
-                asking[0].search(self.search_again)
+            searching = [step for step in asking if isinstance(step.request, Highest)]
+            if searching:
+                self.search(searching[0], [step for step in steps if step is not searching[0]])
                 continue
             got = self.one(steps, asking)
             value = value if self.made else got
@@ -152,6 +153,16 @@ class _Passes:
         for runner in self.runners if self.made > 1 else ():
             runner.end_second_pass(moved=True, two_calls=False)
         return value
+
+    def search(self, step: Step, others: Sequence[Step]) -> None:
+        """Answer a request for the highest of several losses; the gradients of the other steps stay as they are."""
+        for other in others:  # each look of the search runs backward, over the parameters of all
+            for leaf in other.alive:
+                leaf.look()
+            other.drop()
+        step.search(self.search_again)
+        for other in others:
+            other.drop()
 
     def search_again(self) -> Tensor | None:
         """The loss once more, for a search, from the buffers and random numbers that pass 1 started from."""
