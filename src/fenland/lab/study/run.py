@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
-from fenland.lab.store import environment
+from fenland.lab.store import environment, locks
 from fenland.lab.store.files import write_json
 from fenland.lab.study import kept
 from fenland.lab.study.grid import Grid
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fenland.lab.sweep.cluster import Cluster
+
+_WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def run_study(
     """Run a study and write ``out/NAME``: config, environment, tables, verdicts, figures and the page.
 
     The same configuration of the same code is not measured twice: its tables are read, and judged and drawn again.
+    Processes that run a study in the same folder share its training, and write ``out/NAME`` one after the other.
 
     Args:
         study: what to run.
@@ -80,23 +84,35 @@ def run_study(
     config = configure(study, preset, overrides)
     identity = identity_of(study, config)
     folder = out / study.name
-    stored = _stored(folder, identity, console)
-    if not stored:
-        lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
-        begun = time.process_time()
-        tables = study.runs(config, lab)
-        seconds = sum(lab.seconds.values()) + time.process_time() - begun - lab.apart
-        about = {
-            "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
-            "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
-            "file": str(study.file or ""), "fenland": __version__, "seconds": round(seconds, 2),
-            "workers": workers, "runs": sorted(lab.trained), "tables": sorted(tables),
-            "command": _command(study, preset, overrides or {}, out, workers, data_root),
-        }  # fmt: skip
+    with _alone(folder):
+        if _stored(folder, identity, console):
+            console.print(f"{study.name}: measured before, in {folder}", highlight=False, soft_wrap=True)
+            return judge(study, config, folder, reused=True)
+    lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
+    begun = time.process_time()
+    tables = study.runs(config, lab)
+    seconds = sum(lab.seconds.values()) + time.process_time() - begun - lab.apart
+    about = {
+        "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
+        "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
+        "file": str(study.file or ""), "fenland": __version__, "seconds": round(seconds, 2),
+        "workers": workers, "runs": sorted(lab.trained), "tables": sorted(tables),
+        "command": _command(study, preset, overrides or {}, out, workers, data_root),
+    }  # fmt: skip
+    with _alone(folder):
         _store(folder, tables, about)
-    else:
-        console.print(f"{study.name}: measured before, in {folder}", highlight=False, soft_wrap=True)
-    return judge(study, config, folder, reused=stored)
+        return judge(study, config, folder, reused=False)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else writes a study's folder meanwhile: tables of one run must not be judged beside those of another."""
+    while (claim := locks.claim(folder / ".live")) is None:
+        time.sleep(_WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        claim.release(done=True)
 
 
 def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
@@ -122,9 +138,11 @@ def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
 
 def judge_again(folder: Path, find: Callable[[str], Study]) -> Done:
     """Write the verdicts, figures and page of a stored study anew, without measuring."""
-    about = kept.read_study(folder, kept.CONFIG)
-    study = find(about["file"] or about["study"])
-    return judge(study, restore(study, about["config"]), folder)
+    kept.read_study(folder, kept.CONFIG)  # a folder without a study stays as it is
+    with _alone(folder):
+        about = kept.read_study(folder, kept.CONFIG)
+        study = find(about["file"] or about["study"])
+        return judge(study, restore(study, about["config"]), folder)
 
 
 def write_failure(out: Path, name: str, error: str, trace: str) -> None:
