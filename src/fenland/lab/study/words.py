@@ -102,12 +102,17 @@ def lossy(measured: Measured, *names: str) -> str:
 
 def left_out(table: pd.DataFrame) -> str:
     """A sentence on runs that diverged where means leave them out; empty where none did."""
-    runs = table.drop_duplicates(subset=["run"]) if "run" in table else table
-    count = int((runs["status"] != "finished").sum())
-    return f"{count} of {len(runs)} runs diverged and are left out." if count else ""
+    count, runs = _diverged(table)
+    return f"{count} of {runs} runs diverged and are left out." if count else ""
 
 
 def guessed(table: pd.DataFrame) -> str:
     """A sentence on runs that diverged where they count as guessing; empty where none did."""
-    count = int((table["status"] != "finished").sum())
-    return f"{count} of {len(table)} runs diverged; their accuracy counts as that of guessing." if count else ""
+    count, runs = _diverged(table)
+    return f"{count} of {runs} runs diverged; their accuracy counts as that of guessing." if count else ""
+
+
+def _diverged(table: pd.DataFrame) -> tuple[int, int]:
+    """How many runs of a table diverged, and how many there are; one that several cases share counts once."""
+    runs = table.drop_duplicates(subset=["run"]) if "run" in table else table
+    return int((runs["status"] != "finished").sum()), len(runs)
