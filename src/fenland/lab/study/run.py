@@ -82,7 +82,7 @@ def run_study(
 
         console = Console(stderr=True)
     config = configure(study, preset, overrides)
-    identity = identity_of(study, config)
+    identity = identity_of(study, config, data_root)
     folder = out / study.name
     with _alone(folder):
         if _stored(folder, identity, console):
@@ -184,16 +184,25 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def identity_of(study: Study, config: Any) -> str:
-    """What fixes a study's tables: its configuration, the code that measures them, and that of its training runs."""
+def identity_of(study: Study, config: Any, data_root: Path | None = None) -> str:
+    """What fixes a study's tables: its configuration, the code that measures and trains, and the data it trains on."""
     roots: tuple[Any, ...] = (type(config), *roots_of(study.runs))
     plan: list[Any] = []
     if isinstance(study.runs, Grid):
         plan = [[name, str(values)] for name, values in study.runs.axes.items()] + [study.runs.diverged]
         roots += tuple(each for each in (study.runs.case, study.runs.after) if each is not None)
     trained = training_code() if names_in("train", *roots) else ""  # as in lab.train
-    text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained])
+    text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained, *_data(study, config, data_root)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data(study: Study, config: Any, data_root: Path | None) -> list[str]:
+    """Identities of the data sets that the networks are trained on, but for the embedded one, which is always here."""
+    from fenland.lab.study.images import identified
+    from fenland.lab.study.plan import Folders
+
+    runs = identified(study.trained(config, Folders(data_root)))
+    return sorted({run.data_id for run in runs if run.data != "digits"})
 
 
 def _command(
