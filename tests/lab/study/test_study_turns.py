@@ -65,3 +65,14 @@ def test_judging_again_waits_for_who_writes(tmp_path: Path) -> None:
     claim.release(done=True)
     thread.join()
     assert (folder / "report.html").stat().st_mtime_ns > before
+
+
+def test_figures_of_an_earlier_configuration_do_not_stay(tmp_path: Path) -> None:
+    def named(measured):
+        return dataclasses.replace(STUDY.figures[0](measured), name=f"rolls-{measured.config.sides}")
+
+    study = dataclasses.replace(STUDY, figures=[named])
+    for sides in ("6", "8"):
+        run_study(study, overrides={"sides": sides}, out=tmp_path, console=console())
+        found = sorted(path.name for path in (tmp_path / "toy/figures").iterdir())
+        assert found == [f"rolls-{sides}.pdf", f"rolls-{sides}.png"]

@@ -169,7 +169,8 @@ def _store(folder: Path, tables: Tables, about: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (kept.CONFIG, kept.VERDICTS):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "tables", ignore_errors=True)
+    for name in ("tables", "figures"):  # figures of another configuration may have other names
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "tables").mkdir()
     for name, table in tables.items():
         kept.write_table(table, folder / "tables" / f"{name}.parquet")
