@@ -9,11 +9,13 @@ import pytest
 from rich.console import Console
 from toy import STUDY
 
+from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import plain_number
+from fenland.lab.figures.style import PAPER, Canvas
 from fenland.lab.study import Grid, Measured, Quantity, Seeds, curves
 from fenland.lab.study.grid import C, Training
 from fenland.lab.study.laboratory import Laboratory
-from fenland.lab.study.quantities import paired
+from fenland.lab.study.quantities import gap, paired
 from fenland.lab.study.recipes import line_of
 from fenland.lab.study.words import guessed, left_out
 
@@ -97,3 +99,21 @@ def test_a_run_of_several_cases_counts_once(words):
 )
 def test_a_number_that_rounds_up_to_the_next_power(value, written):
     assert plain_number(value) == written
+
+
+def test_a_seed_without_one_of_its_numbers_is_no_pair():
+    rows = pd.DataFrame({
+        "kind": ["a", "a", "b", "b"] * 3, "seed": [0] * 4 + [1] * 4 + [2] * 4,
+        "value": [3.0, 1.0, 1.0, 0.0, 4.0, 1.0, 1.0, 0.0, 9.0, math.nan, 1.0, 0.0],
+    })  # fmt: skip
+    found = gap(rows, "kind", "a", "b")
+    assert (found.mean, found.n) == (1.75, 2)
+
+
+@pytest.mark.parametrize(("numbers", "zero", "written"), [
+    ([0.0012, 0.0014], "", "one  0.0013"), ([-0.0012, -0.0014], "SGD", "one  -0.0013"),
+    ([97.5, 98.0], "", "one  97.75"), ([0.0, 0.0], "SGD", "one  +0.00"),
+])  # fmt: skip
+def test_small_means_keep_their_digits(numbers, zero, written):
+    figure = draw_intervals("t", "x", Canvas(PAPER, ["one"]), {"one": numbers}, zero)
+    assert written in [text.get_text() for text in figure.axes[0].texts]
