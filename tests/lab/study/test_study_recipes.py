@@ -17,7 +17,7 @@ from fenland.lab.study.grid import C, Training
 from fenland.lab.study.laboratory import Laboratory
 from fenland.lab.study.quantities import gap, paired
 from fenland.lab.study.recipes import line_of
-from fenland.lab.study.words import guessed, left_out
+from fenland.lab.study.words import guessed, in_percent, left_out, percent, share
 
 ACCURACY = Quantity("test_accuracy", "Test accuracy, %", unit="points", scale=100)
 
@@ -117,3 +117,13 @@ def test_a_seed_without_one_of_its_numbers_is_no_pair():
 def test_small_means_keep_their_digits(numbers, zero, written):
     figure = draw_intervals("t", "x", Canvas(PAPER, ["one"]), {"one": numbers}, zero)
     assert written in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize(
+    ("of", "written"),
+    [(0.0, "0.0"), (1.0, "100.0"), (0.99973, "99.97"), (0.0004, "0.04"), (0.25, "25.0"), (1e-7, "1e-05")],
+)
+def test_a_share_that_is_not_all_does_not_round_to_all(of, written):
+    assert in_percent(of) == written
+    assert percent(share(9997, 10000)).startswith("99.97 % [")
+    assert in_percent(0.998, 0) == "99.8"

@@ -29,7 +29,14 @@ def share(hits: int, count: int) -> Interval:
 
 def percent(found: Interval) -> str:
     """A share in per cent with its interval."""
-    return f"{100 * found.mean:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return f"{in_percent(found.mean)} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def in_percent(share: float, places: int = 1) -> str:
+    """A share in per cent, with so many decimals; with more where these would say 0 or 100 of what is neither."""
+    whole = share in (0.0, 1.0)
+    texts = (f"{100 * share:.{more}f}" for more in range(places, places + 4))
+    return next((text for text in texts if (float(text) in (0.0, 100.0)) == whole), f"{100 * share:.3g}")
 
 
 def shown(found: Interval, form: str = ".3g", sign: bool = True) -> str:
