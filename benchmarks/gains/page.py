@@ -11,7 +11,7 @@ from fenland.words import listed
 from gains import plan
 from gains.outlook import outlook
 from gains.records import Row, Rows
-from gains.summary import MEASURES, Measure, cost, difference, mean, tests
+from gains.summary import MEASURES, Measure, cost, difference, diverged, mean, tests
 from gains.tasks import TASKS, Task
 
 OPEN = "open"
@@ -141,10 +141,10 @@ def means(tasks: list[Compared]) -> str:
     found = []
     for task in tasks:
         for name in dict.fromkeys([task.base, *task.methods, *task.methods.values()]):
-            seeds = tests(task.rows, name)
-            if seeds:
+            seeds, lost = tests(task.rows, name), diverged(task.rows, name)
+            if seeds or lost:
                 cells = [written(mean(task.rows, name, each), each) for each in (*MEASURES.values(), TRAINED, SPENT)]
-                found.append((task.title, name, len(seeds), *cells))
+                found.append((task.title, name, f"{len(seeds)}{f', {lost} diverged' if lost else ''}", *cells))
     return table(heads, found, "No run on a test set is done yet.")
 
 

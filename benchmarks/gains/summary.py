@@ -44,6 +44,11 @@ def tests(rows: Sequence[Row], method: str) -> dict[int, Row]:
     return {row["settings"]["seed"]: row for row in own if row["status"] == "finished"}
 
 
+def diverged(rows: Sequence[Row], method: str) -> int:
+    """How many runs of a method on the test set did not finish; means and differences are without them."""
+    return sum(row["method"] == method and row["purpose"] == TEST and row["status"] != "finished" for row in rows)
+
+
 def mean(rows: Sequence[Row], method: str, measure: Measure) -> Interval:
     """A method's own number over its seeds."""
     return interval(_numbers([measure.of(row) for row in tests(rows, method).values()]))

@@ -1,5 +1,6 @@
 """The tables of the evidence say what the records say, and say what is open."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -100,6 +101,10 @@ def test_a_run_that_diverged_is_no_result(task: Compared) -> None:
     lost = result("SAM", 3, math.nan, 5.0, status="diverged")
     rows = [*task.rows, lost]
     assert difference(rows, "SAM", "SGD", MEASURES["accuracy"]).n == 3
+    table = page.means([dataclasses.replace(task, rows=rows)])
+    assert "| SAM | 3, 1 diverged |" in re.sub(" +", " ", table)
+    alone = page.means([dataclasses.replace(task, rows=[*task.rows[:4], lost])])
+    assert "| SAM | 0, 1 diverged | – |" in re.sub(" +", " ", alone)
 
 
 def test_tasks_without_corrupted_images_show_none(task: Compared) -> None:

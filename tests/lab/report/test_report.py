@@ -97,6 +97,22 @@ def test_the_runner_up_is_named_with_its_own_interval(tmp_path):
     assert found.beside[0].endswith("which includes zero.")
 
 
+def test_a_higher_mean_of_other_seeds_is_not_said_to_include_zero(tmp_path):
+    found = outcome_of(
+        tmp_path, {"sgd": [0.90, 0.91, 0.92, 0.1], "sam": [0.89, 0.901, 0.91, 0.991]}, diverged=[("sgd", 3)]
+    )
+    assert not found.decided
+    assert found.headline.startswith("No clear winner: SAM reaches 92.30 % test accuracy, 0.97 points below SGD")
+    assert "which excludes zero, while the mean over all of its own seeds is the higher one." in found.headline
+
+
+def test_a_runner_up_without_a_shared_seed_has_no_difference(tmp_path):
+    lost = [("sam", 2), ("sam", 3), ("ssam", 0), ("ssam", 1)]
+    accuracies = {"sgd": [0.90, 0.91, 0.90, 0.91], "sam": [0.94, 0.95, 0.1, 0.1], "ssam": [0.1, 0.1, 0.93, 0.94]}
+    found = outcome_of(tmp_path, accuracies, diverged=lost)
+    assert found.beside[0] == "The runner-up is SSAM with 93.50 %, and they share no finished seed."
+
+
 def test_what_was_measured_beside_is_told_in_numbers(tmp_path):
     text = " ".join(decide(read_records(write_store(tmp_path, diverged=[("sam", 0)]))).beside)
     said = (

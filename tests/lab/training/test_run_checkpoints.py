@@ -188,6 +188,28 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_is_gone_on_from(
     assert said == f"the checkpoint {path} is damaged (it does not match its checksum): the one before it is tried"
 
 
+def test_a_kill_while_a_damaged_checkpoint_is_replaced_leaves_the_whole_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.pt"
+    for step in (1, 2):
+        checkpoint.write(path, CONFIG, {"step": step})
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def killed(path: Path, content: bytes) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_bytes", killed)
+        with pytest.raises(Stop):
+            checkpoint.write(path, CONFIG, {"step": 3})
+    assert checkpoint.read(path, CONFIG) == {"step": 1}
+    checkpoint.write(path, CONFIG, {"step": 3})
+    assert checkpoint.read(path, CONFIG) == {"step": 3}
+    path.unlink()
+    assert checkpoint.read(path, CONFIG) == {"step": 1}
+
+
 def test_every_flipped_byte_of_a_checkpoint_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     checkpoint.write(path, CONFIG, {"weights": torch.arange(50.0)})

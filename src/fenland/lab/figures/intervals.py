@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +19,7 @@ def draw_intervals(
     figure, axes = blank(canvas, max(HEIGHT, 70 + 34 * len(values)))
     axes.grid(visible=False)
     axes.grid(axis="x", color=canvas.ink.line, linewidth=0.7)
+    form = _form(values.values(), "+" if zero else "")
     for place, (label, numbers) in enumerate(values.items()):
         color, found = canvas.look(label)["color"], interval(numbers)
         axes.plot([found.low, found.high], [place, place], color=color, linewidth=5, alpha=0.35, solid_capstyle="butt")
@@ -32,7 +33,7 @@ def draw_intervals(
         )
         axes.plot([found.mean], [place], "o", markersize=7, color=color)
         axes.annotate(
-            f"{title_of(label)}  {found.mean:+.2f}" if zero else f"{title_of(label)}  {found.mean:.2f}",
+            f"{title_of(label)}  {found.mean:{form}}",
             (found.mean, place), xytext=(0, 9), textcoords="offset points", ha="center", va="bottom",
             fontsize=SMALL, color=canvas.ink.text,
             bbox={"facecolor": canvas.ink.page, "edgecolor": "none", "pad": 1.0},
@@ -47,6 +48,12 @@ def draw_intervals(
     name_x(axes, canvas, along)
     head(axes, canvas, title, ())
     return figure
+
+
+def _form(values: Iterable[Sequence[float]], sign: str) -> str:
+    """Two decimals, or three digits where the largest mean would lose its own at that."""
+    largest = max((abs(interval(numbers).mean) for numbers in values if interval(numbers).n), default=1.0)
+    return f"{sign}.2f" if largest >= 0.1 or not largest else f"{sign}.3g"
 
 
 def _stacked(numbers: Sequence[float]) -> np.ndarray:

@@ -201,8 +201,8 @@ def plain_number(value: float) -> str:
     """A number as it is written: 0.05, 200, 10⁻⁷, 3·10⁸; a true minus sign."""
     if value == 0 or 1e-4 < abs(value) < 1e5:
         return f"{value:.6g}".replace("-", "−")
-    mantissa, _, power = f"{value:.3g}".partition("e") if abs(value) < 1e-4 else f"{value:.2e}".partition("e")
-    exponent = str(int(power or 0)).translate(_RAISED)
+    mantissa, _, power = f"{value:.2e}".partition("e")
+    exponent = str(int(power)).translate(_RAISED)
     short = f"{float(mantissa):.3g}".replace("-", "−")
     return f"10{exponent}" if short == "1" else f"−10{exponent}" if short == "−1" else f"{short}·10{exponent}"
 

@@ -13,6 +13,7 @@ from fenland.lab.store.records import Records
 from fenland.lab.store.statistics import Interval, finished, paired, summary
 
 Row = dict[str, Any]
+_NOTHING = 1e-12  # a difference of accuracies that is rounding
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Outcome:
     Attributes:
         headline: who wins over whom, by how much, and whether the interval excludes zero; one sentence.
         beside: what else was measured that goes with it (gap, sharpness, gamma, cost), a sentence each.
-        decided: whether the interval of the difference excludes zero.
+        decided: whether the interval of the difference lies above zero.
     """
 
     headline: str
@@ -54,7 +55,7 @@ def decide(records: Records) -> Outcome:
         *_ascent(ranked),
         *_cost(records, best, rival),
     ]
-    return Outcome(headline, (*beside, *diverged), gain.excludes_zero)
+    return Outcome(headline, (*beside, *diverged), gain.excludes_zero and gain.mean > 0)
 
 
 def _headline(best: Row, rival: Row, gain: Interval, best_is_baseline: bool) -> str:
@@ -66,12 +67,14 @@ def _headline(best: Row, rival: Row, gain: Interval, best_is_baseline: bool) -> 
         found = f"{_reached(best)} against {loser}'s {_percent(rival['test_accuracy'])}"
         verb = "gives" if gain.n == 1 else "give"
         return f"No winner can be named: {found}, and {_seeds(gain.n)} {verb} no interval."
-    if gain.mean == 0:
+    if abs(gain.mean) < _NOTHING and abs(best["test_accuracy"] - rival["test_accuracy"]) < _NOTHING:
         return f"No winner: {winner} and {loser} reach the same mean test accuracy, {_percent(best['test_accuracy'])}."
     return f"No clear winner: {_reached(best)}, {_gained(gain, loser)}, which {_reason(gain)}."
 
 
 def _reason(gain: Interval) -> str:
+    if gain.excludes_zero:  # and is below it: the mean of all its seeds is higher, that of the shared ones is not
+        return "excludes zero, while the mean over all of its own seeds is the higher one"
     if gain.high - gain.low > 1e-12:
         return "includes zero"
     return "has no width because all seeds differ by the same amount, and shows nothing"
@@ -100,8 +103,10 @@ def _second(records: Records, ranked: list[Row], best: Row, rival: Row) -> list[
     if second is rival:
         return []
     gain = paired(records.results, best["optimizer"], second["optimizer"])
-    if gain.mean == 0:
-        name = title_of(second["optimizer"])
+    name = title_of(second["optimizer"])
+    if not gain.n:
+        return [f"The runner-up is {name} with {_percent(second['test_accuracy'])}, and they share no finished seed."]
+    if abs(second["test_accuracy"] - best["test_accuracy"]) < _NOTHING:
         return [f"{name} reaches the same mean test accuracy; {title_of(best['optimizer'])} has the lower test loss."]
     verdict = "excludes zero" if gain.excludes_zero else "includes zero"
     tail = f" (95 % interval {_signed(gain.low)} to {_signed(gain.high)}), which {verdict}" if gain.n > 1 else ""

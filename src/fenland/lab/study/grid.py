@@ -25,6 +25,8 @@ RUN = (
 EPOCH = (
     "epoch", "lr", "test_accuracy", "test_loss", "train_eval_loss", "grad_norm", "ascent_grad_norm", "gamma", "radius",
 )  # fmt: skip
+# What a run ends with, which means are taken of.
+ENDS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 # A network counts as failed where it diverged or its accuracy is at most so many times that of guessing.
 FAILED = 1.5
 
@@ -81,8 +83,9 @@ class Grid:
 
     Args:
         case: fields of `RunConfig` of a case, from the configuration, the laboratory and the axes that it takes.
-        diverged: how a diverged run counts: "out" leaves its numbers alone, so that means can leave it out; "guess"
-            gives it the accuracy of guessing, so that its method does not profit from it, and fills ``chance``.
+        diverged: how a diverged run counts: "out" takes its losses and accuracies away, so that means leave it out;
+            "guess" gives it the test accuracy of guessing besides, so that its method does not profit from it, and
+            fills ``chance``.
         after: more columns of the tables, from the configuration, the laboratory, the tables and the runs by name.
         axes: in the order of the cases, the first changes slowest; a tuple of values, or a field (``C.seeds``).
     """
@@ -104,7 +107,7 @@ class Grid:
         fetch((data_of(config, case) for case in cases), lab)
         runs = identified(self.runs(config, lab))
         records = lab.train(runs)
-        results = records.results.assign(options=records.results["options"].map(" ".join))
+        results = _without_ends(records.results.assign(options=records.results["options"].map(" ".join)))
         if self.diverged == "guess":
             results = _guessed(results, runs)
         plan = pd.DataFrame([{**case, "run": run.hash} for case, run in zip(cases, runs, strict=True)])
@@ -162,6 +165,12 @@ def _about(metrics: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in ("run", *RUN[1:6], "status") if name in results]
     clash = [name for name in metrics if name in names and name != "run"]
     return metrics.drop(columns=clash).merge(results[names], on="run")
+
+
+def _without_ends(results: pd.DataFrame) -> pd.DataFrame:
+    """Without the last numbers of runs that diverged: broken weights still have an accuracy, which says nothing."""
+    lost = results["status"] != "finished"
+    return results.assign(**{name: results[name].astype(float).mask(lost) for name in ENDS if name in results})
 
 
 def _guessed(results: pd.DataFrame, runs: Sequence[RunConfig]) -> pd.DataFrame:

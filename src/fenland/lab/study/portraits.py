@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.style import SMALL, Canvas, blanks
 from fenland.lab.replicas.capture import ENDS, Stage
+from fenland.lab.study.words import in_percent
 
 SHOWN = ("SGD", "USAM", "SSAM-U", "SAM")  # a panel each
 NAMES = {"SGD": "GD", "USAM": "SAM, unnormalised", "SSAM-U": "SSAM, unnormalised", "SAM": "SAM, normalised",
@@ -109,7 +110,7 @@ def basins(name: str, stage: Stage, ends: pd.DataFrame) -> Drawn:
 
     shares = "; ".join(
         f"{NAMES[m]} at rho {largest[m]:.3g}: "
-        + ", ".join(f"{(t['end'] == ENDS.index(e)).mean():.0%} {e}" for e in seen)
+        + ", ".join(f"{in_percent((t['end'] == ENDS.index(e)).mean(), 0)}% {e}" for e in seen)
         for m, t in rows.items()
     )
     return Drawn(

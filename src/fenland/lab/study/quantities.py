@@ -158,8 +158,12 @@ def both(*statements: Statement) -> Statement:
 
 
 def gap(table: pd.DataFrame, axis: str, ours: object, theirs: object, over: str = "seed") -> Interval:
-    """The interval of ``value`` at ``axis`` = ours minus that at theirs, over the seeds that have both."""
-    wide = table.pivot_table(index=over, columns=axis, values="value")
+    """The interval of ``value`` at ``axis`` = ours minus that at theirs, over the seeds that have both.
+
+    Several rows of a seed count as their mean, and the seed is left out where one of them has no number: means over
+    different rows are no pair.
+    """
+    wide = table.pivot_table(index=over, columns=axis, values="value", aggfunc=lambda rows: rows.mean(skipna=False))
     if ours not in wide or theirs not in wide:
         return interval([])
     return interval((wide[ours] - wide[theirs]).dropna())

@@ -13,10 +13,10 @@ from fenland.lab.figures.catalog import Drawn
 from fenland.lab.figures.intervals import draw_intervals
 from fenland.lab.figures.plots import METHODS, Line, Mark, Panel, draw_panels
 from fenland.lab.figures.style import title_of
-from fenland.lab.store.statistics import Interval, interval
+from fenland.lab.store.statistics import Interval, finished, interval
 from fenland.lab.study.parts import Measured
 from fenland.lab.study.quantities import Quantity
-from fenland.lab.study.words import by
+from fenland.lab.study.words import by, sentences
 
 Recipe = Callable[[Measured], Drawn | Sequence[Drawn]]
 Words = str | Callable[[Measured], str]
@@ -97,6 +97,8 @@ def curves(
 ) -> Plot:  # fmt: skip
     """A figure of curves over epochs: one panel for each quantity, one line for each case, with bands over seeds.
 
+    Runs that diverged are left out: a mean that loses a seed on its way would jump there.
+
     Args:
         name: the name of its files.
         by: the column that names the cases.
@@ -109,14 +111,19 @@ def curves(
     """
 
     def panels(measured: Measured) -> list[Panel]:
-        lines = {q.title: lines_of(q.rows(measured), by, "epoch", label) for q in quantities}
+        lines = {q.title: lines_of(finished(q.rows(measured)), by, "epoch", label) for q in quantities}
         return [
             Panel(lines[q.title], "epoch", q.title, log_y=q.column in log, marks=marks(measured), whole=True)
             for q in quantities
         ]
 
-    over = "Means over seeds, bands are 95 % intervals."
-    return Plot(name, title, panels, lambda measured: f"{worded(caption, measured)} {over}".strip())
+    def words(measured: Measured) -> str:
+        over = "Means over seeds, bands are 95 % intervals."
+        rows = [q.rows(measured) for q in quantities]
+        broken = any(len(finished(each)) < len(each) for each in rows)
+        return sentences(worded(caption, measured).strip(), over, "Runs that diverged are not drawn." * broken)
+
+    return Plot(name, title, panels, words)
 
 
 def lines_of(
@@ -131,9 +138,9 @@ def line_of(label: str, rows: pd.DataFrame, along: str, kind: Any = "line") -> L
     found = {x: interval(part["value"]) for x, part in rows.groupby(along)}
     kept = {x: each for x, each in found.items() if each.n}
     bottom, top = _limits(rows)
-    clipped = {x: (each.mean, max(bottom, each.low), min(top, each.high)) for x, each in kept.items()}
-    mean, low, high = ([each[place] for each in clipped.values()] for place in range(3))
-    return Line(label, list(kept), mean, low, high, kind)
+    # Of one seed there is no band: its bounds are NaN, and stay so.
+    low, high = (np.clip([each[side] for each in kept.values()], bottom, top).tolist() for side in (1, 2))
+    return Line(label, list(kept), [each.mean for each in kept.values()], low, high, kind)
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:

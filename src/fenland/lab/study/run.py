@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenland import __version__
-from fenland.lab.store import environment
+from fenland.lab.store import environment, locks
 from fenland.lab.store.files import write_json
 from fenland.lab.study import kept
 from fenland.lab.study.grid import Grid
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fenland.lab.sweep.cluster import Cluster
+
+_WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def run_study(
     """Run a study and write ``out/NAME``: config, environment, tables, verdicts, figures and the page.
 
     The same configuration of the same code is not measured twice: its tables are read, and judged and drawn again.
+    Processes that run a study in the same folder share its training, and write ``out/NAME`` one after the other.
 
     Args:
         study: what to run.
@@ -78,25 +82,37 @@ def run_study(
 
         console = Console(stderr=True)
     config = configure(study, preset, overrides)
-    identity = identity_of(study, config)
+    identity = identity_of(study, config, data_root)
     folder = out / study.name
-    stored = _stored(folder, identity, console)
-    if not stored:
-        lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
-        begun = time.process_time()
-        tables = study.runs(config, lab)
-        seconds = sum(lab.seconds.values()) + time.process_time() - begun - lab.apart
-        about = {
-            "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
-            "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
-            "file": str(study.file or ""), "fenland": __version__, "seconds": round(seconds, 2),
-            "workers": workers, "runs": sorted(lab.trained), "tables": sorted(tables),
-            "command": _command(study, preset, overrides or {}, out, workers, data_root),
-        }  # fmt: skip
+    with _alone(folder):
+        if _stored(folder, identity, console):
+            console.print(f"{study.name}: measured before, in {folder}", highlight=False, soft_wrap=True)
+            return judge(study, config, folder, reused=True)
+    lab = Laboratory(out, study, console, workers, data_root, ray, trackers)
+    begun = time.process_time()
+    tables = study.runs(config, lab)
+    seconds = sum(lab.seconds.values()) + time.process_time() - begun - lab.apart
+    about = {
+        "study": study.name, "preset": preset, "set": dict(overrides or {}), "config": plain(config),
+        "identity": identity, "source": str(study.source), "published": config == study.presets["paper"],
+        "file": str(study.file or ""), "fenland": __version__, "seconds": round(seconds, 2),
+        "workers": workers, "runs": sorted(lab.trained), "tables": sorted(tables),
+        "command": _command(study, preset, overrides or {}, out, workers, data_root),
+    }  # fmt: skip
+    with _alone(folder):
         _store(folder, tables, about)
-    else:
-        console.print(f"{study.name}: measured before, in {folder}", highlight=False, soft_wrap=True)
-    return judge(study, config, folder, reused=stored)
+        return judge(study, config, folder, reused=False)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else writes a study's folder meanwhile: tables of one run must not be judged beside those of another."""
+    while (claim := locks.claim(folder / ".live")) is None:
+        time.sleep(_WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        claim.release(done=True)
 
 
 def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
@@ -122,9 +138,11 @@ def judge(study: Study, config: Any, folder: Path, reused: bool = True) -> Done:
 
 def judge_again(folder: Path, find: Callable[[str], Study]) -> Done:
     """Write the verdicts, figures and page of a stored study anew, without measuring."""
-    about = kept.read_study(folder, kept.CONFIG)
-    study = find(about["file"] or about["study"])
-    return judge(study, restore(study, about["config"]), folder)
+    kept.read_study(folder, kept.CONFIG)  # a folder without a study stays as it is
+    with _alone(folder):
+        about = kept.read_study(folder, kept.CONFIG)
+        study = find(about["file"] or about["study"])
+        return judge(study, restore(study, about["config"]), folder)
 
 
 def write_failure(out: Path, name: str, error: str, trace: str) -> None:
@@ -151,7 +169,8 @@ def _store(folder: Path, tables: Tables, about: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (kept.CONFIG, kept.VERDICTS):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "tables", ignore_errors=True)
+    for name in ("tables", "figures"):  # figures of another configuration may have other names
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "tables").mkdir()
     for name, table in tables.items():
         kept.write_table(table, folder / "tables" / f"{name}.parquet")
@@ -166,16 +185,25 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def identity_of(study: Study, config: Any) -> str:
-    """What fixes a study's tables: its configuration, the code that measures them, and that of its training runs."""
+def identity_of(study: Study, config: Any, data_root: Path | None = None) -> str:
+    """What fixes a study's tables: its configuration, the code that measures and trains, and the data it trains on."""
     roots: tuple[Any, ...] = (type(config), *roots_of(study.runs))
     plan: list[Any] = []
     if isinstance(study.runs, Grid):
         plan = [[name, str(values)] for name, values in study.runs.axes.items()] + [study.runs.diverged]
         roots += tuple(each for each in (study.runs.case, study.runs.after) if each is not None)
     trained = training_code() if names_in("train", *roots) else ""  # as in lab.train
-    text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained])
+    text = json.dumps([study.name, plain(config), plan, code_of(*roots), trained, *_data(study, config, data_root)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data(study: Study, config: Any, data_root: Path | None) -> list[str]:
+    """Identities of the data sets that the networks are trained on, but for the embedded one, which is always here."""
+    from fenland.lab.study.images import identified
+    from fenland.lab.study.plan import Folders
+
+    runs = identified(study.trained(config, Folders(data_root)))
+    return sorted({run.data_id for run in runs if run.data != "digits"})
 
 
 def _command(

@@ -29,7 +29,14 @@ def share(hits: int, count: int) -> Interval:
 
 def percent(found: Interval) -> str:
     """A share in per cent with its interval."""
-    return f"{100 * found.mean:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return f"{in_percent(found.mean)} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def in_percent(share: float, places: int = 1) -> str:
+    """A share in per cent, with so many decimals; with more where these would say 0 or 100 of what is neither."""
+    whole = share in (0.0, 1.0)
+    texts = (f"{100 * share:.{more}f}" for more in range(places, places + 4))
+    return next((text for text in texts if (float(text) in (0.0, 100.0)) == whole), f"{100 * share:.3g}")
 
 
 def shown(found: Interval, form: str = ".3g", sign: bool = True) -> str:
@@ -102,12 +109,17 @@ def lossy(measured: Measured, *names: str) -> str:
 
 def left_out(table: pd.DataFrame) -> str:
     """A sentence on runs that diverged where means leave them out; empty where none did."""
-    runs = table.drop_duplicates(subset=["run"]) if "run" in table else table
-    count = int((runs["status"] != "finished").sum())
-    return f"{count} of {len(runs)} runs diverged and are left out." if count else ""
+    count, runs = _diverged(table)
+    return f"{count} of {runs} runs diverged and are left out." if count else ""
 
 
 def guessed(table: pd.DataFrame) -> str:
     """A sentence on runs that diverged where they count as guessing; empty where none did."""
-    count = int((table["status"] != "finished").sum())
-    return f"{count} of {len(table)} runs diverged; their accuracy counts as that of guessing." if count else ""
+    count, runs = _diverged(table)
+    return f"{count} of {runs} runs diverged; their accuracy counts as that of guessing." if count else ""
+
+
+def _diverged(table: pd.DataFrame) -> tuple[int, int]:
+    """How many runs of a table diverged, and how many there are; one that several cases share counts once."""
+    runs = table.drop_duplicates(subset=["run"]) if "run" in table else table
+    return int((runs["status"] != "finished").sum()), len(runs)

@@ -36,11 +36,12 @@ def before(path: Path) -> Path:
 
 
 def write(path: Path, config: RunConfig, content: dict[str, Any]) -> None:
-    """Write tensors and plain values to a file, and keep the one that was there; a kill leaves at least one of them."""
+    """Write tensors and plain values to a file, and keep the last whole one; a kill leaves at least one of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     held = io.BytesIO()
     torch.save({"run": _identity(config), **content}, held)
-    if path.exists():
+    # A damaged one must not take the place of the one before it, from which the run went on.
+    if _is_whole(path):
         path.replace(before(path))
     write_bytes(path, _MARK + _sum(held.getbuffer()) + held.getbuffer())
 
@@ -64,16 +65,28 @@ def read(path: Path, config: RunConfig) -> dict[str, Any] | None:
 
 
 def _content(path: Path, config: RunConfig) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(io.BytesIO(_held(path)), map_location="cpu", weights_only=True)
+    if found.pop("run", None) != _identity(config):
+        raise _Other("belongs to another configuration")
+    return found
+
+
+def _held(path: Path) -> memoryview:
     data = path.read_bytes()
     head = len(_MARK) + hashlib.sha256().digest_size
     if not data.startswith(_MARK):
         raise ValueError("is no checkpoint of this version of fenland, or cannot be read")
     if _sum(memoryview(data)[head:]) != data[len(_MARK) : head]:
         raise ValueError("is damaged (it does not match its checksum)")
-    found: dict[str, Any] = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
-    if found.pop("run", None) != _identity(config):
-        raise _Other("belongs to another configuration")
-    return found
+    return memoryview(data)[head:]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _held(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _sum(data: memoryview) -> bytes:
