@@ -16,6 +16,7 @@ from gains.tasks import TASKS, Task
 
 OPEN = "open"
 NONE = "–"
+CHANCE = 1.1  # times the accuracy of a guess; below it, on its training examples, a run has learnt nothing
 FITTED = 99.0  # percent of the training examples; above it the base learns noise more than signal
 BETTER, WORSE, EQUAL = "is better", "is worse", "shows no difference"
 NOTHING = "No comparison has its seeds yet: nothing can be said, for or against."
@@ -35,6 +36,7 @@ class Compared:
     methods: Mapping[str, str]  # from a method to the base that costs as much; empty where there is none
     rows: list[Row] = field(default_factory=list)  # of the task
     needed: int = plan.EARLY  # seeds from which on a difference is shown
+    classes: int = 10  # that there are to tell apart
 
 
 def compared(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> list[Compared]:
@@ -42,7 +44,8 @@ def compared(rows: Rows, tasks: Mapping[str, Task] = TASKS) -> list[Compared]:
     found = []
     for key, task in tasks.items():
         methods = {name: each.same_seconds for name, each in task.methods.items() if each.role == "method"}
-        found.append(Compared(task.title, task.base, methods, rows.of(key), min(plan.EARLY, task.seeds)))
+        needed = min(plan.EARLY, task.seeds)
+        found.append(Compared(task.title, task.base, methods, rows.of(key), needed, task.classes))
     return found
 
 
@@ -97,8 +100,19 @@ def verdicts(tasks: list[Compared]) -> str:
             if said[0]:
                 fits = "has fitted its training examples" if learnt.mean >= FITTED else "has not fitted them all"
                 share = f"{task.base} {fits} ({learnt.mean:.1f} % right)"
-                lines.append(f"- **{name}**, {task.title}: {'; '.join(filter(None, said))}. {share}.")
+                line = f"- **{name}**, {task.title}: {'; '.join(filter(None, said))}. {share}."
+                lines.append(line + _at_chance(task, name))
     return "\n".join([*(lines or [NOTHING]), ""])
+
+
+def _at_chance(task: Compared, name: str) -> str:
+    """How many runs of a method have learnt nothing: they count, and their calibration error is small for no merit."""
+    seeds = tests(task.rows, name)
+    lost = sum((TRAINED.of(row) or 100.0) < CHANCE * 100 / task.classes for row in seeds.values())
+    if not lost:
+        return ""
+    of = f"{lost} of the {len(seeds)} runs of {name} {'has' if lost == 1 else 'have'}"
+    return f" {of} learnt nothing; an answer at chance is well calibrated, so the calibration error says little here."
 
 
 def counted(tasks: list[Compared]) -> str:

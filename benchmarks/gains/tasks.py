@@ -48,6 +48,7 @@ class Task:
     model: str = ""
     # fields of a run of half the length, where that is not half the epochs
     half: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 10  # that there are to tell apart
     like: tuple[str, Task] | None = None  # key and task whose chosen points are taken over; None for own ones
 
     @property
@@ -164,7 +165,7 @@ _REVIEWS: dict[str, Any] = {
     "epochs": 3,
 }
 _2K = {**_REVIEWS, "limit": 2000}
-_SENTENCES: dict[str, Any] = {"validate": 1000, "model": "minilm-l6"}
+_SENTENCES: dict[str, Any] = {"validate": 1000, "model": "minilm-l6", "classes": 2}
 
 TASKS["reviews-2k"] = Task(
     "Film reviews, 2,000 training sentences, MiniLM-L6 fine-tuned, 3 epochs",

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,16 @@ def test_words_say_what_the_intervals_say(task: Compared) -> None:
     text = page.verdicts([task])
     assert "at the same epochs it is better in test loss, is worse in accuracy, and shows no difference in" in text
     assert "has not fitted them all (90.0 % right)" in text
+
+
+def test_runs_that_have_learnt_nothing_are_counted_and_named(task: Compared) -> None:
+    assert "learnt nothing" not in page.verdicts([task])
+    lost = next(row for row in task.rows if row["method"] == "SAM")
+    lost["train_accuracy"] = 0.105
+    assert "1 of the 3 runs of SAM has learnt nothing" in page.verdicts([task])
+    lost["train_accuracy"] = 0.52
+    assert "learnt nothing" not in page.verdicts([task])
+    assert "1 of the 3 runs" in page.verdicts([replace(task, classes=2)])
 
 
 def test_one_sentence_counts_the_comparisons_at_the_same_seconds(task: Compared) -> None:
