@@ -202,7 +202,8 @@ def _data(study: Study, config: Any, data_root: Path | None) -> list[str]:
     from fenland.lab.study.images import identified
     from fenland.lab.study.plan import Folders
 
-    runs = identified(study.trained(config, Folders(data_root)))
+    where: Any = Folders(data_root)
+    runs = identified(study.trained(config, where))
     return sorted({run.data_id for run in runs if run.data != "digits"})
 
 
