@@ -126,6 +126,8 @@ def warn_of_no_vector(
         return  # of parameters that are frozen now
     if all(group.get("momentum") == 0 for group in groups):
         return  # said at construction
+    if not base.state and all(p.grad is None for group in groups for p in group["params"]):
+        return  # it had nothing to step with
     warnings.warn(
         f"method = {method}: climbs along the base's own vector ({' or '.join(names)}), and after its first step "
         f"{type(base).__name__} keeps none, so that every step is one of the base alone; use a base that keeps one, "
