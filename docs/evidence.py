@@ -1,4 +1,4 @@
-"""Makes the tables and pictures of docs/evidence.md from docs/records/evidence: python docs/evidence.py."""
+"""Makes tables and pictures of evidence.md and evidence-runs.md from docs/records/evidence: python docs/evidence.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/evidence.md, made from the records; a cell without enough seeds says that it is open."""
+"""The tables of docs/evidence.md and evidence-runs.md, made from the records; a cell without its seeds is open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALT_GAINS = (
     "Three panels: the method minus its base in test accuracy, test loss and calibration error, with 95 % intervals, "
     "one row a task and method, at the same epochs and at the same seconds; the numbers are in the table."
 )
-ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a task; the numbers are in the table below."
+ALT_RADII = "Validation loss of SAM and SSAM over the radius rho, one panel a task; the runs' page has the numbers."
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from blocks import DOCS, ROOT
 MADE = re.compile(r"<!-- table [\w-]+ -->\n.*?<!-- end -->", re.S)
 # A mean with its interval, a share with decimals: what a run came to.
 RESULT = re.compile(r"\d+(?:\.\d+)? ± \d+(?:\.\d+)?|\b\d+\.\d+ %")
-PAGES = {"README.md": ROOT / "README.md", **{name: DOCS / name for name in ("evidence.md", "when-not.md")}}
+OF_NUMBERS = ("evidence.md", "evidence-runs.md", "when-not.md")
+PAGES = {"README.md": ROOT / "README.md", **{name: DOCS / name for name in OF_NUMBERS}}
 
 
 @pytest.mark.parametrize("page", PAGES)
