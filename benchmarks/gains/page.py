@@ -108,7 +108,8 @@ def verdicts(tasks: list[Compared]) -> str:
 def _at_chance(task: Compared, name: str) -> str:
     """How many runs of a method have learnt nothing: they count, and their calibration error is small for no merit."""
     seeds = tests(task.rows, name)
-    lost = sum((TRAINED.of(row) or 100.0) < CHANCE * 100 / task.classes for row in seeds.values())
+    shares = [TRAINED.of(row) for row in seeds.values()]
+    lost = sum(share is not None and share < CHANCE * 100 / task.classes for share in shares)
     if not lost:
         return ""
     of = f"{lost} of the {len(seeds)} runs of {name} {'has' if lost == 1 else 'have'}"

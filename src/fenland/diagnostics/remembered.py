@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fenland.step.guards.snapshots import put_back
+
 # What a forward may count or remember in plain attributes of a module.
 _PLAIN = (bool, int, float, complex, str, type(None), Tensor, tuple)
 _CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict)
@@ -61,8 +63,7 @@ class Attributes:
                     module.__dict__[name] = value
         for held, elements in self._containers:
             if not _alike(held, elements):
-                held.clear()
-                held.extend(elements) if isinstance(held, (list, deque)) else held.update(elements)
+                put_back(held, elements)
         for x, version, numbers in self._tensors:
             if x._version != version:
                 with torch.no_grad():

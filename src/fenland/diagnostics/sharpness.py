@@ -91,8 +91,8 @@ def sharpness(
     - "first_order": e = rho * argmax <g, e>, SAM's own (Foret et al. 2021, arXiv 2010.01412, eq. 2).
     - "worst": the largest L(w + e) found in ||e|| <= rho by `steps` steps of ascent from there. Each goes part of the
       way to the ball's steepest point for the gradient at w + e, and a shorter part after a step that gained nothing
-      (Frank and Wolfe 1956); it never ends below "first_order". Where g = 0 it
-      starts in a random direction. A lower bound of the true maximum.
+      (Frank and Wolfe 1956); it never ends below "first_order". Where g = 0 it starts in a random direction. A lower
+      bound of the true maximum.
     - "average": the mean over random directions of length rho, a Gaussian scaled to the ball's surface.
 
     With `m`, each micro-batch of m examples has its own e, and the value is the mean of their rises: m-sharpness

@@ -81,9 +81,9 @@ def XSAM(
     **options: Any,
 ) -> SharpnessAware:
     """XSAM: descends along the arc from g to h."""
-    if not grid and (rho_max, every) != (0.3, 100):
-        name, value = ("rho_max", rho_max) if rho_max != 0.3 else ("every", every)
-        raise ValueError(f"{name} = {value!r}: belongs to the search for alpha; give a grid, such as (0, 0.5, 1)")
+    for name, value in (("rho_max", rho_max), ("every", every)):
+        if not grid and value != getattr(rules.SphericalSearch, name):
+            raise ValueError(f"{name} = {value!r}: belongs to the search for alpha; give a grid, such as (0, 0.5, 1)")
     if grid:
         return SharpnessAware(base, rho, method=rules.SphericalSearch(tuple(grid), rho_max, every, alpha), **options)
     return SharpnessAware(base, rho, combine=rules.Spherical(alpha), **options)

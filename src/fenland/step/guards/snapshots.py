@@ -160,8 +160,12 @@ def refill(value: Any, content: Any) -> None:
         value.copy_(content)
     elif isinstance(value, CONTAINERS):
         elements, tensors = content
-        held: Any = value
-        held.clear()
-        held.extend(elements) if isinstance(value, (list, deque)) else held.update(elements)
+        put_back(value, elements)
         for x, numbers in tensors:
             x.copy_(numbers)
+
+
+def put_back(held: Any, elements: Any) -> None:
+    """Make a container hold these elements, and no others."""
+    held.clear()
+    held.extend(elements) if isinstance(held, (list, deque)) else held.update(elements)
