@@ -424,3 +424,13 @@ def test_two_parameters_in_one_memory_are_named(call):
     net.twin = nn.Parameter(net.conv.weight.data)
     with pytest.raises(ValueError, match=r"twin and conv\.weight are two parameters in the same memory.*tie them"):
         call(net, nets.cross_entropy, DATA)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
+def test_the_names_of_parameters_may_come_from_an_iterator(dtype):
+    model = nn.Linear(2, 1)
+    with Objective(
+        model, lambda m, x: m(x).square().mean(), [torch.ones(3, 2)], parameters=iter(["bias"]), dtype=dtype
+    ) as it:
+        assert it.names == ["bias"]
+        assert [p.shape for p in it.params] == [model.bias.shape]

@@ -67,7 +67,7 @@ class Objective:
         check_among("mode", mode, MODES)
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise TypeError(f"dtype = {dtype!r}: must be a floating point dtype, such as torch.float64, or None")
-        chosen(model, parameters)
+        self.names, self.params = chosen(model, parameters)
         self.cast_to = dtype
         self.model = model if dtype is None else copied(model, dtype)
         #: The weights that nothing may use: where a copy is measured, the model's own.
@@ -75,7 +75,8 @@ class Objective:
         self.loss_fn = loss_fn
         self.batches = batches
         self.size = size
-        self.names, self.params = chosen(self.model, parameters)
+        if dtype is not None:
+            _, self.params = chosen(self.model, self.names)  # by name: `parameters` may be an iterator, used up by now
         self._preserved = PreserveState(self.model, mode, generators_of(batches))
         self._whole = parameters is None  # of a chosen part, none need be used
         self._seen: tuple[int, float] | None = None
